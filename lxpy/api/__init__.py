@@ -1,0 +1,1 @@
+"""The wire: objects of the REST API, errors, extensions, value syntax. No I/O."""

@@ -1,0 +1,1 @@
+"""The client library: Unix socket and HTTPS, operations, events, exec."""

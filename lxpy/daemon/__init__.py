@@ -1,0 +1,1 @@
+"""lxpyd: start-up, routes, operations, events, authentication, activation."""

@@ -1,0 +1,1 @@
+"""Probes of the host; they work with the daemon dead."""

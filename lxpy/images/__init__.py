@@ -1,0 +1,1 @@
+"""The image manager: store, simplestreams, recipes, templates."""

@@ -1,0 +1,1 @@
+"""The instance manager: configuration, life cycle, state."""

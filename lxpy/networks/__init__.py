@@ -1,0 +1,1 @@
+"""The network manager: managed bridges, DHCP and DNS, nics."""

@@ -1,0 +1,1 @@
+"""What a container is: spec, namespaces, mounts, cgroup, seccomp, supervisor, attach."""

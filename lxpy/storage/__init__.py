@@ -1,0 +1,1 @@
+"""The storage manager: pools and their drivers."""

@@ -1,0 +1,58 @@
+"""Which host ids an instance's own map takes: 65536 of root's subordinate range, the lowest free."""
+
+import os
+
+from lxpy.api.errors import Unavailable
+from lxpy.runtime.spec import IdMap
+
+SIZE = 65536
+# What LXD uses when /etc/subuid says nothing for root.
+_DEFAULT = (1_000_000, 1_000_000_000)
+
+
+def host_range() -> tuple[int, int]:
+    """First id and count of the range for containers.
+
+    ``$LXPY_IDMAP`` (``base:size``) wins; then root's ranges common to ``/etc/subuid`` and ``/etc/subgid`` (the largest);
+    then 1000000 and 10⁹ ids.
+    """
+    if given := os.environ.get("LXPY_IDMAP"):
+        base, _, size = given.partition(":")
+        return int(base), int(size)
+    common = _ranges("/etc/subuid") & _ranges("/etc/subgid")
+    largest = max(common, key=lambda r: r[1], default=_DEFAULT)
+    # A range for one or two containers was made for another tool; root itself needs no delegation.
+    return largest if largest[1] >= 64 * SIZE else _DEFAULT
+
+
+def allocate(taken: set[int]) -> IdMap:
+    """The lowest free map.
+
+    Args:
+        taken: first host ids of the maps in use.
+
+    Raises:
+        Unavailable: the range is used up.
+    """
+    first, count = host_range()
+    for base in range(first, first + count - SIZE + 1, SIZE):
+        if base not in taken:
+            return {"base": base, "size": SIZE}
+    raise Unavailable(
+        f"All {count // SIZE} id maps of the range {first}+{count} are in use: "
+        "give root a larger range in /etc/subuid and /etc/subgid, or delete instances"
+    )
+
+
+def _ranges(path: str) -> set[tuple[int, int]]:
+    found = set()
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                owner, _, numbers = line.strip().partition(":")
+                base, _, count = numbers.partition(":")
+                if owner in ("root", "0") and base.isdigit() and count.isdigit():
+                    found.add((int(base), int(count)))
+    except OSError:
+        pass
+    return found

@@ -1,0 +1,443 @@
+"""Starting, stopping and what happens when an instance ends."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import shutil
+import signal
+import time
+import uuid
+from collections.abc import Callable
+
+from lxpy.api import values
+from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound
+from lxpy.api.layout import Layout, qualified
+from lxpy.api.objects import Config, Devices
+from lxpy.images.manager import ImageManager
+from lxpy.instances import keys, limits
+from lxpy.instances.live import Live
+from lxpy.instances.records import Records, now
+from lxpy.networks.manager import NetworkManager
+from lxpy.runtime.cgroup import InstanceCgroup
+from lxpy.runtime.spawner_client import Exit, Spawner, Supervisor, adopt
+from lxpy.runtime.spec import InstanceSpec, Mount
+from lxpy.state.store import Document, InstanceRow
+from lxpy.storage.manager import StorageManager
+
+log = logging.getLogger("lxpy.instances")
+
+Emit = Callable[[str, str, str, Document | None], None]
+
+# LXD's default of boot.host_shutdown_timeout: what a guest gets to shut down when nobody names a time.
+DEFAULT_TIMEOUT = 30
+# PID 1 ignores signals it has no handler for yet; a guest stopped while it boots is asked again.
+_ASK_AGAIN = (0.5, 1.5, 4.0, 10.0)
+
+_REASONS = {
+    "halt": "shut down",
+    "reboot": "rebooted",
+    "oom": "killed: out of memory",
+    "lost": "its supervisor was killed",
+}
+
+
+class Lifecycle:
+    """Runs instances. One lock per instance: what changes its state waits for what is changing it."""
+
+    def __init__(
+        self,
+        records: Records,
+        layout: Layout,
+        spawner: Spawner,
+        images: ImageManager,
+        networks: NetworkManager,
+        storage: StorageManager,
+        emit: Emit,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._records, self._layout, self._spawner = records, layout, spawner
+        self._images, self._networks, self._storage = images, networks, storage
+        self._emit, self._warn = emit, warn
+        self._live: dict[int, Live] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.delete_ephemeral: Callable[[InstanceRow], asyncio.Future[None] | None] = lambda row: None
+
+    def live(self, row: InstanceRow) -> Live | None:
+        return self._live.get(row.id)
+
+    def lock(self, row: InstanceRow) -> asyncio.Lock:
+        return self._locks.setdefault(row.id, asyncio.Lock())
+
+    def forget(self, row: InstanceRow) -> None:
+        self._locks.pop(row.id, None)
+
+    def require(self, row: InstanceRow) -> Live:
+        """Raises `BadRequest` when it is not running, or frozen."""
+        live = self._live.get(row.id)
+        if live is None:
+            raise BadRequest(f"Instance {row.name!r} is not running: start it with `lxpy start {row.name}`")
+        if live.frozen:
+            raise BadRequest(f"Instance {row.name!r} is frozen: `lxpy resume {row.name}` first")
+        return live
+
+    def cgroup(self, row: InstanceRow) -> InstanceCgroup:
+        return InstanceCgroup(self._layout.cgroup_prefix, qualified(row.project, row.name))
+
+    # -- start -------------------------------------------------------------------------------------------------
+
+    async def start(self, row: InstanceRow) -> None:
+        """From a stopped record to a running init. Everything is undone when a step fails.
+
+        Raises:
+            BadRequest: it runs already, or its configuration cannot be started.
+        """
+        if row.id in self._live:
+            raise BadRequest(f"The instance {row.name!r} is already running")
+        config, devices = self._records.expanded(row)
+        keys.validate_devices(devices, expanded=True)
+        run_dir = self._layout.instance_run(row.id)
+        async with contextlib.AsyncExitStack() as undo:
+            os.makedirs(run_dir, mode=0o700, exist_ok=True)
+            undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+            os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
+            row, nics = self._prepare_nics(row, devices)
+            spec, cpuset = self._spec(row, config, devices)
+            attached: dict[str, str] = {}
+
+            async def connect(netns_fd: int, _pid: int) -> None:
+                for device, nic in nics.items():
+                    guest_name = nic["name"]
+                    host_name = await self._networks.attach(nic, device, row.name, netns_fd)
+                    attached[guest_name] = host_name
+                    undo.push_async_callback(self._networks.detach, host_name)
+                watches.append(self._networks.watch(netns_fd, lambda _state: None))
+                undo.callback(watches[0].close)
+
+            watches: list = []  # type: ignore[type-arg]
+            supervisor = await self._spawner.launch(spec, connect)
+            undo.pop_all()
+        live = Live(supervisor, self.cgroup(row), nics=attached, watch=watches[0], cpuset=cpuset)
+        self._take_in(row, live)
+        volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in nics.items()}
+        row = self._records.get(row.project, row.name)
+        row = self._records.set_volatile(
+            row, last_state__power="RUNNING", last_state__ready=None, last_state__reason=None, **_underscore(volatile)
+        )
+        self._records.change(row, last_used_at=now())
+        self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)
+
+    def _take_in(self, row: InstanceRow, live: Live) -> None:
+        self._live[row.id] = live
+        live.supervisor.exited.add_done_callback(lambda future: self._spawn(self._on_exit(row, live, future)))
+
+    def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _prepare_nics(self, row: InstanceRow, devices: Devices) -> tuple[InstanceRow, dict[str, dict[str, str]]]:
+        """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved."""
+        nics: dict[str, dict[str, str]] = {}
+        used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")}
+        volatile: dict[str, str | None] = {}
+        for name, device in devices.items():
+            if device.get("type") != "nic":
+                continue
+            nic = dict(device)
+            if not nic.get("name"):
+                number = 0
+                while f"eth{number}" in used:
+                    number += 1
+                nic["name"] = name if name.startswith("eth") and name not in used else f"eth{number}"
+                used.add(nic["name"])
+            if not nic.get("hwaddr"):
+                key = f"volatile.{name}.hwaddr"
+                nic["hwaddr"] = row.doc["config"].get(key) or _random_mac()
+                volatile[f"{name}.hwaddr"] = nic["hwaddr"]
+            nics[name] = nic
+            if network := nic.get("network"):
+                addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
+                self._networks.reserve(network, row.name, nic["hwaddr"], *addresses)
+        if volatile:
+            row = self._records.set_volatile(row, **_underscore(volatile))
+        return row, nics
+
+    def _spec(self, row: InstanceRow, config: Config, devices: Devices) -> tuple[InstanceSpec, str]:
+        privileged = values.boolean("security.privileged", config.get("security.privileged") or "false")
+        pool = self._storage.pool(row.pool)
+        volume = qualified(row.project, row.name)
+        limit = limits.from_config(config, self._taken_cpus())
+        counted = config.get("limits.cpu", "").isdigit()
+        if not privileged and row.idmap_base is None:
+            raise InternalError(f"Instance {row.name!r} has no id map")
+        environment = {k[len("environment.") :]: v for k, v in config.items() if k.startswith("environment.")}
+        spec: InstanceSpec = {
+            "name": volume,
+            "hostname": row.name,
+            "run_dir": self._layout.instance_run(row.id),
+            "console_log": f"{self._layout.instance_log(row.project, row.name)}/console.log",
+            "idmap": None if privileged or row.idmap_base is None else {"base": row.idmap_base, "size": 65536},
+            "root": pool.root(volume),
+            "mounts": [_mount(device) for device in devices.values() if _is_bind(device)],
+            "init": ["/sbin/init"],
+            "environment": environment,
+            "limits": limit,
+            "nesting": values.boolean("security.nesting", config.get("security.nesting") or "false"),
+            "cgroup_prefix": self._layout.cgroup_prefix,
+        }
+        return spec, limit.get("cpuset", "") if counted else ""
+
+    def _taken_cpus(self) -> list[str]:
+        return [live.cpuset for live in self._live.values() if live.cpuset]
+
+    # -- limits of a running instance --------------------------------------------------------------------------
+
+    def apply_limits(self, row: InstanceRow) -> None:
+        """Give a running instance the limits of its present configuration; nothing when it is stopped."""
+        live = self._live.get(row.id)
+        if live is None:
+            return
+        config, _ = self._records.expanded(row)
+        live.cpuset, counted = "", config.get("limits.cpu", "").isdigit()
+        limit = limits.from_config(config, self._taken_cpus())
+        try:
+            live.cgroup.apply(limit)
+        except OSError as error:
+            raise BadRequest(f"Cannot apply the limits to {row.name!r}: {error.strerror} ({error.filename})") from error
+        live.cpuset = limit.get("cpuset", "") if counted else ""
+
+    # -- stop, restart, freeze ---------------------------------------------------------------------------------
+
+    async def stop(self, row: InstanceRow, timeout: float, force: bool, why: str = "stop") -> str:
+        """End a running instance.
+
+        Args:
+            timeout: seconds its init gets to shut down; negative: `DEFAULT_TIMEOUT`, or the instance's own.
+            force: end it at once.
+            why: "stop", "restart" or "delete".
+
+        Returns:
+            What had to be done beyond asking, in one line; "" when the guest shut down by itself.
+        """
+        live = self._live.get(row.id)
+        if live is None:
+            raise BadRequest(f"The instance {row.name!r} is already stopped")
+        live.stopping = why
+        said = ""
+        if live.frozen and not force:
+            live.cgroup.thaw()
+            live.frozen = False
+        if not force:
+            if timeout < 0:
+                config, _ = self._records.expanded(row)
+                timeout = float(config.get("boot.host_shutdown_timeout") or DEFAULT_TIMEOUT)
+            if not await self._ask(live, timeout):
+                still = _names_of(live.cgroup.pids())
+                said = f"{row.name} did not shut down within {timeout:g} s (still running: {still}) and was killed"
+                log.warning(said)
+                force = True
+        if force:
+            live.cgroup.kill()
+        await live.ended
+        return said
+
+    async def _ask(self, live: Live, timeout: float) -> bool:
+        """Ask init to shut down until it has ended or the time is up."""
+        deadline = time.monotonic() + timeout
+        waits = [*_ASK_AGAIN, timeout]
+        for wait in waits:
+            try:
+                live.supervisor.signal(await live.supervisor.halt_signal())
+            except ProcessLookupError:
+                return True
+            left = deadline - time.monotonic()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(live.supervisor.exited), max(0.0, min(wait, left)))
+                return True
+            if left <= wait:
+                return False
+        return False
+
+    def freeze(self, row: InstanceRow) -> None:
+        live = self._live.get(row.id)
+        if live is None:
+            raise BadRequest(f"Instance {row.name!r} is not running")
+        if live.frozen:
+            raise BadRequest(f"The instance {row.name!r} is already frozen")
+        live.cgroup.freeze()
+        live.frozen = True
+        self._emit("instance-paused", f"/1.0/instances/{row.name}", row.project, None)
+
+    def thaw(self, row: InstanceRow) -> None:
+        live = self._live.get(row.id)
+        if live is None:
+            raise BadRequest(f"Instance {row.name!r} is not running")
+        if not live.frozen:
+            raise BadRequest(f"The instance {row.name!r} is not frozen")
+        live.cgroup.thaw()
+        live.frozen = False
+        self._emit("instance-resumed", f"/1.0/instances/{row.name}", row.project, None)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    async def _on_exit(self, row: InstanceRow, live: Live, future: "asyncio.Future[Exit]") -> None:
+        if future.cancelled():
+            return  # the daemon is going; the instance is not
+        try:
+            await self._settle(row, live, future.result())
+        except Exception:
+            log.exception("dealing with the end of %s", row.name)
+        finally:
+            self._live.pop(row.id, None)
+            if not live.ended.done():
+                live.ended.set_result(None)
+        current = self._records.current(row)
+        if current is None or live.stopping:
+            return
+        if future.result().reason == "reboot":
+            await self._reboot(current)
+        elif current.doc["ephemeral"]:
+            self.delete_ephemeral(current)
+
+    async def _settle(self, row: InstanceRow, live: Live, exit_: Exit) -> None:
+        """Take away what the running instance had on the host, and write down how it ended."""
+        if live.watch is not None:
+            live.watch.close()
+        for host_name in live.nics.values():
+            await self._networks.detach(host_name)
+        live.cgroup.remove()
+        shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
+        current = self._records.current(row)
+        if current is not None:
+            self.record_end(current, exit_, live.stopping)
+
+    def record_end(self, row: InstanceRow, exit_: Exit, stopping: str = "") -> None:
+        """Write the end of an instance into its record and tell the world."""
+        reason = describe(exit_)
+        if stopping and exit_.reason == "signal" and exit_.code == signal.SIGKILL:
+            reason = "stopped by force"
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(exit_.at))
+        self._records.set_volatile(row, last_state__power="STOPPED", last_state__reason=reason, last_state__at=stamp)
+        action = {"reboot": "instance-restarted", "halt": "instance-shutdown"}.get(exit_.reason, "instance-stopped")
+        self._emit(action, f"/1.0/instances/{row.name}", row.project, {"reason": reason})
+
+    async def _reboot(self, row: InstanceRow) -> None:
+        async with self.lock(row):
+            current = self._records.current(row)
+            if current is None or current.id in self._live:
+                return
+            try:
+                await self.start(current)
+            except (ApiError, OSError) as error:
+                self._warn(f"Instance {row.name!r} asked for a reboot and could not be started again: {error}")
+
+    # -- the daemon comes and goes -----------------------------------------------------------------------------
+
+    async def adopt(self, row: InstanceRow) -> str:
+        """Take in an instance that an earlier daemon started: "running", "ended", "reboot" or "" (nothing there)."""
+        run_dir = self._layout.instance_run(row.id)
+        found = await adopt(run_dir) if os.path.isdir(run_dir) else None
+        if isinstance(found, Supervisor):
+            config, devices = self._records.expanded(row)
+            row, nics = self._prepare_nics(row, devices)
+            stored = row.doc["config"]
+            attached = {
+                nic["name"]: stored[f"volatile.{device}.host_name"]
+                for device, nic in nics.items()
+                if f"volatile.{device}.host_name" in stored
+            }
+            netns = os.open(f"/proc/{found.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                watch = self._networks.watch(netns, lambda _state: None)
+            finally:
+                os.close(netns)
+            live = Live(found, self.cgroup(row), nics=attached, watch=watch, frozen=self.cgroup(row).frozen())
+            if config.get("limits.cpu", "").isdigit():
+                live.cpuset = limits.from_config(config, self._taken_cpus()).get("cpuset", "")
+            self._take_in(row, live)
+            return "running"
+        self.cgroup(row).remove()
+        shutil.rmtree(run_dir, ignore_errors=True)
+        if found is None:
+            return ""
+        for key, host_name in row.doc["config"].items():
+            if key.startswith("volatile.") and key.endswith(".host_name"):
+                await self._networks.detach(host_name)
+        self.record_end(row, found)
+        return "reboot" if found.reason == "reboot" else "ended"
+
+    async def close(self) -> None:
+        """Let go of the instances without touching them."""
+        for live in self._live.values():
+            if live.watch is not None:
+                live.watch.close()
+        for task in self._tasks:
+            task.cancel()
+
+
+def describe(exit_: Exit) -> str:
+    """How an instance ended, for ``volatile.last_state.reason``."""
+    if exit_.reason == "signal":
+        try:
+            name = signal.Signals(exit_.code).name
+        except ValueError:
+            name = str(exit_.code)
+        return f"init was killed by {name}"
+    if exit_.reason == "exit":
+        return f"init exited with status {exit_.code}"
+    return _REASONS.get(exit_.reason, exit_.reason)
+
+
+def _random_mac() -> str:
+    # 00:16:3e is the prefix Xen's vendor id lends to virtual machines and LXD uses for containers.
+    return "00:16:3e:" + ":".join(f"{random.randrange(256):02x}" for _ in range(3))
+
+
+def _underscore(volatile: "dict[str, str] | dict[str, str | None]") -> dict[str, str | None]:
+    return {key.replace(".", "__"): value for key, value in volatile.items()}
+
+
+def _is_bind(device: dict[str, str]) -> bool:
+    return device.get("type") == "disk" and not keys.is_root(device)
+
+
+def _mount(device: dict[str, str]) -> Mount:
+    def flag(key: str, default: str) -> bool:
+        return values.boolean(key, device.get(key) or default)
+
+    source, required = device["source"], flag("required", "true")
+    if required and not os.path.exists(source):
+        raise NotFound(f"Missing source path {source!r} for the disk at {device['path']}")
+    return {
+        "source": source,
+        "target": device["path"],
+        "readonly": flag("readonly", "false"),
+        "recursive": flag("recursive", "false"),
+        "required": required,
+        "shift": flag("shift", "true"),
+    }
+
+
+def _names_of(pids: list[int]) -> str:
+    names = []
+    for pid in pids[:5]:
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                names.append(f"{file.read().strip()} ({pid})")
+        except OSError:
+            continue
+    more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""
+    return ", ".join(names) + more or "nothing"
+
+
+def new_uuid() -> str:
+    return str(uuid.uuid4())
+
+
+def check_unlocked(lock: asyncio.Lock, row: InstanceRow, doing: str) -> None:
+    """Raises `Conflict` when something else is changing the instance right now."""
+    if lock.locked():
+        raise Conflict(f"Instance {row.name!r} is busy: cannot {doing} it until that has ended; try again")

@@ -1,0 +1,34 @@
+"""What the daemon knows of a running instance and does not store: supervisor, cgroup, nics, addresses."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from lxpy.api import status
+from lxpy.networks.watch import Watch
+from lxpy.runtime.cgroup import InstanceCgroup
+from lxpy.runtime.spawner_client import Supervisor
+
+
+@dataclass
+class Live:
+    """One running instance.
+
+    Attributes:
+        nics: guest interface name to host interface name.
+        cpuset: the CPUs chosen for a CPU count, "" when it has none.
+        stopping: who ends it wants no restart and no deletion on the way ("stop", "restart", "delete"), else "".
+        ended: resolved when the exit has been dealt with: the network is detached, the record written.
+    """
+
+    supervisor: Supervisor
+    cgroup: InstanceCgroup
+    nics: dict[str, str] = field(default_factory=dict)
+    watch: Watch | None = None
+    frozen: bool = False
+    cpuset: str = ""
+    stopping: str = ""
+    ended: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def status_code(self) -> int:
+        return status.FROZEN if self.frozen else status.RUNNING

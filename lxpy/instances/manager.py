@@ -1,0 +1,547 @@
+"""The instance manager: what the API's instance routes ask for."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lxpy.api import status, values
+from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, InternalError, NotFound
+from lxpy.api.layout import Layout, qualified
+from lxpy.api.objects import Config, Devices, Instance, InstanceState
+from lxpy.images.manager import ImageManager, Progress
+from lxpy.images.templates import render_templates
+from lxpy.instances import idmaps, keys, names, render
+from lxpy.instances.lifecycle import Emit, Lifecycle
+from lxpy.instances.records import Records, now, write_backup
+from lxpy.networks.manager import NetworkManager
+from lxpy.profiles.manager import ProfileManager
+from lxpy.runtime.spawner_client import ExecFiles, ExecRequest, Spawner
+from lxpy.state.store import Document, InstanceRow, Store
+from lxpy.storage.manager import StorageManager
+
+log = logging.getLogger("lxpy.instances")
+
+# The PATH a login on Debian has; LXD gives the same six.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class InstanceManager:
+    """Creates, changes, runs and deletes instances.
+
+    Args:
+        emit: makes a lifecycle event (action, source URL, project, context).
+        warn: records a warning for the administrator.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        layout: Layout,
+        spawner: Spawner,
+        images: ImageManager,
+        networks: NetworkManager,
+        storage: StorageManager,
+        profiles: ProfileManager,
+        emit: Emit,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._store, self._layout, self._spawner = store, layout, spawner
+        self._images, self._networks, self._storage, self._profiles = images, networks, storage, profiles
+        self._emit, self._warn = emit, warn
+        self._records = Records(store, profiles.expand)
+        self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, emit, warn)
+        self._life.delete_ephemeral = self._delete_later
+        self._creating: set[tuple[str, str]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- the daemon comes and goes -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Finish or undo what a crash left half done, adopt what runs, start what should run."""
+        os.makedirs(self._layout.instances, mode=0o700, exist_ok=True)
+        wanted: list[InstanceRow] = []
+        for row in self._records:
+            if row.doc.get("creating") or row.doc.get("deleting"):
+                await self._undo_half_made(row)
+                continue
+            ran = row.doc["config"].get("volatile.last_state.power") == "RUNNING"
+            try:
+                found = await self._life.adopt(row)
+            except (ApiError, OSError) as error:
+                self._warn(f"Instance {row.name!r} could not be taken over: {error}")
+                continue
+            current = self._records.current(row) or row
+            config, _ = self._records.expanded(current)
+            autostart = config.get("boot.autostart", "")
+            if found == "reboot" or (found == "" and _should_start(autostart, ran)):
+                wanted.append(current)
+            elif found == "" and ran:
+                self._records.set_volatile(current, last_state__power="STOPPED")
+            elif found == "ended" and current.doc["ephemeral"]:
+                self._delete_later(current)
+        self._sweep()
+        if wanted:
+            self._keep(self._autostart(wanted))
+
+    async def close(self) -> None:
+        """Let go of the instances without touching them."""
+        for task in self._tasks:
+            task.cancel()
+        await self._life.close()
+
+    async def shutdown(self) -> None:
+        """The host goes down: stop every instance, the highest ``boot.stop.priority`` first; remember that they ran."""
+        running = [row for row in self._records if self._life.live(row)]
+
+        def priority(row: InstanceRow) -> int:
+            return int(self._records.expanded(row)[0].get("boot.stop.priority") or 0)
+
+        for level in sorted({priority(row) for row in running}, reverse=True):
+            batch = [row for row in running if priority(row) == level]
+            await asyncio.gather(*(self._stop_for_shutdown(row) for row in batch))
+
+    async def _stop_for_shutdown(self, row: InstanceRow) -> None:
+        with contextlib.suppress(ApiError):
+            await self._life.stop(row, -1, force=False)
+        if current := self._records.current(row):
+            self._records.set_volatile(current, last_state__power="RUNNING")
+
+    async def _autostart(self, rows: list[InstanceRow]) -> None:
+        def priority(row: InstanceRow) -> int:
+            return int(self._records.expanded(row)[0].get("boot.autostart.priority") or 0)
+
+        for row in sorted(rows, key=priority, reverse=True):
+            try:
+                await self.set_state(row.project, row.name, "start", -1, False)
+            except (ApiError, OSError) as error:
+                self._warn(f"Instance {row.name!r} could not be started: {error}")
+            await asyncio.sleep(float(self._records.expanded(row)[0].get("boot.autostart.delay") or 0))
+
+    async def _undo_half_made(self, row: InstanceRow) -> None:
+        word = "created" if row.doc.get("creating") else "deleted"
+        self._warn(f"Instance {row.name!r} was being {word} when the daemon ended; what was left of it is removed")
+        try:
+            await self._remove(row)
+        except (ApiError, OSError) as error:
+            self._warn(f"The rest of instance {row.name!r} could not be removed: {error}")
+
+    def _sweep(self) -> None:
+        """Remove run directories that belong to no instance."""
+        known = {str(row.id) for row in self._records}
+        for entry in os.listdir(self._layout.instances):
+            if entry not in known:
+                shutil.rmtree(f"{self._layout.instances}/{entry}", ignore_errors=True)
+
+    def _keep(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def list(self, project: str, all_projects: bool = False) -> list[Instance]:
+        """All instances by name, without state."""
+        merged: dict[str, Any] = {}
+        rows = sorted((r for r in self._records if all_projects or r.project == project), key=lambda r: r.name)
+        return [self._object(row, merged) for row in rows if not row.doc.get("creating")]
+
+    def get(self, project: str, name: str) -> Instance:
+        """Raises `NotFound`."""
+        return self._object(self._records.get(project, name), {})
+
+    def _object(self, row: InstanceRow, merged: dict[str, Any]) -> Instance:
+        live = self._life.live(row)
+        expanded = self._expand_cached(row, merged)
+        return render.instance(row, live.status_code if live else status.STOPPED, expanded)
+
+    def _expand_cached(self, row: InstanceRow, merged: dict[str, Any]) -> tuple[Config, Devices]:
+        """Profiles are merged once per list of profiles, not once per instance."""
+        key = "\0".join((row.project, *row.doc["profiles"]))
+        if key not in merged:
+            merged[key] = self._profiles.expand(row.project, row.doc["profiles"], {}, {})
+        config, devices = merged[key]
+        return {**config, **row.doc["config"]}, {**devices, **row.doc["devices"]}
+
+    def render_state(self, project: str, name: str, fields: "set[str] | None" = None) -> InstanceState:
+        """The state of one instance; `fields` (cpu, memory, network, disk, processes) says which parts are wanted."""
+        row = self._records.get(project, name)
+        return render.state(self._life.live(row), fields)
+
+    def used_by(self, kind: str, name: str) -> list[str]:
+        """URLs of the instances that use a profile, network, storage-pool or image."""
+        found = []
+        for row in self._records:
+            if _uses(row, kind, name, self._records):
+                suffix = "" if row.project == "default" else f"?project={row.project}"
+                found.append(f"/1.0/instances/{row.name}{suffix}")
+        return found
+
+    # -- create ------------------------------------------------------------------------------------------------
+
+    def validate_config(self, config: Config, devices: Devices) -> None:
+        """What profiles are checked with: keys and devices, no root disk asked for."""
+        keys.validate_config(config)
+        keys.validate_devices(devices)
+
+    def validate_create(self, project: str, body: dict[str, Any]) -> None:
+        """The faults of a create request that can be told before any work; fills in a name when there is none.
+
+        Raises:
+            BadRequest, NotFound, Conflict: the request cannot succeed.
+        """
+        taken = self._records.names(project) | {name for owner, name in self._creating if owner == project}
+        if not body.get("name"):
+            body["name"] = names.generate(taken)
+        name = values.instance_name(str(body["name"]))
+        if name in taken:
+            raise Conflict(f"Instance {name!r} already exists")
+        if body.get("type") not in (None, "", "container"):
+            raise BadRequest(f"Instance type {body['type']!r} is not supported: lxpy runs containers")
+        source = body.get("source") or {}
+        if not isinstance(source, dict) or source.get("type") not in ("image", "none"):
+            raise BadRequest(f"Instance source type {source.get('type', '')!r} is not supported: use image or none")
+        config, devices = self._wanted(project, body)
+        keys.validate_config(config)
+        keys.validate_devices(devices, expanded=True)
+        self._storage.pool(_root_pool(devices))
+        for device in devices.values():
+            if device.get("type") == "nic" and (network := device.get("network")):
+                self._networks.get(network)
+
+    def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
+        profiles = body.get("profiles")
+        profiles = ["default"] if profiles is None else profiles
+        keys.validate_config(body.get("config") or {})
+        keys.validate_devices(body.get("devices") or {})
+        return self._profiles.expand(project, profiles, body.get("config") or {}, body.get("devices") or {})
+
+    async def create(self, project: str, body: dict[str, Any], progress: Progress) -> str:
+        """From a request to a stopped instance; with ``start: true`` in it, to a running one.
+
+        Returns:
+            Its name.
+        """
+        self.validate_create(project, body)
+        name: str = body["name"]
+        self._creating.add((project, name))
+        try:
+            row = await self._create(project, name, body, progress)
+        finally:
+            self._creating.discard((project, name))
+        if body.get("start"):
+            progress("create_instance_from_image_unpack_progress", "")
+            await self.set_state(project, row.name, "start", -1, False)
+        return name
+
+    async def _create(self, project: str, name: str, body: dict[str, Any], progress: Progress) -> InstanceRow:
+        _, devices = self._wanted(project, body)
+        source = body.get("source") or {}
+        fingerprint: str | None = None
+        config: Config = {key: str(value) for key, value in (body.get("config") or {}).items() if value != ""}
+        architecture = body.get("architecture") or platform.machine()
+        if source["type"] == "image":
+            fingerprint = await self._images.ensure(source, project, progress)
+            image = self._images.get(project, fingerprint)
+            architecture = image["architecture"] or architecture
+            config.update({f"image.{key}": str(value) for key, value in image["properties"].items()})
+            config["volatile.base_image"] = fingerprint
+        config.setdefault("volatile.uuid", str(uuid.uuid4()))
+        config.setdefault("volatile.cloud-init.instance-id", str(uuid.uuid4()))
+        config["volatile.last_state.power"] = "STOPPED"
+        pool = self._storage.pool(_root_pool(devices))
+        volume = qualified(project, name)
+        doc: Document = {
+            "creating": True,
+            "type": "container",
+            "architecture": architecture,
+            "description": str(body.get("description") or ""),
+            "ephemeral": bool(body.get("ephemeral")),
+            "created_at": now(),
+            "last_used_at": "1970-01-01T00:00:00Z",
+            "profiles": ["default"] if body.get("profiles") is None else body["profiles"],
+            "config": config,
+            "devices": body.get("devices") or {},
+        }
+        if fingerprint is not None:
+            await pool.ensure_image(self._images.files(project, fingerprint))
+        async with contextlib.AsyncExitStack() as undo:
+            row = self._insert(project, name, pool.name, doc)
+            undo.callback(self._records.delete, row)
+            undo.push_async_callback(pool.delete_instance, volume)
+            await pool.create_instance(volume, fingerprint)
+            if fingerprint is not None:
+                self._apply_templates(row, "create")
+                self._images.touch(project, fingerprint)
+            row = self._records.change(row, creating=False)
+            undo.pop_all()
+        self._save_backup(row)
+        self._emit("instance-created", f"/1.0/instances/{name}", project, None)
+        return row
+
+    def _insert(self, project: str, name: str, pool: str, doc: Document) -> InstanceRow:
+        config, _ = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
+        base = None if _privileged(config) else idmaps.allocate(self._records.idmap_bases())["base"]
+        return self._records.insert(project, name, pool, base, doc)
+
+    def _apply_templates(self, row: InstanceRow, trigger: str) -> None:
+        """Render the image's templates of that trigger into the stopped instance's root."""
+        fingerprint = row.doc["config"].get("volatile.base_image", "")
+        try:
+            archive = self._images.files(row.project, fingerprint).metadata
+        except NotFound:
+            return  # the image is gone; its templates with it
+        config, devices = self._records.expanded(row)
+        instance = {
+            "name": row.name,
+            "architecture": row.doc["architecture"],
+            "privileged": str(_privileged(config)).lower(),
+            "ephemeral": str(row.doc["ephemeral"]).lower(),
+        }
+        properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
+        context = {"instance": instance, "config": config, "devices": devices, "properties": properties}
+        with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root_fd:
+            render_templates(archive, trigger, context, root_fd)
+
+    # -- update, rename, delete --------------------------------------------------------------------------------
+
+    async def update(self, project: str, name: str, body: dict[str, Any], patch: bool) -> None:
+        """Change description, ephemeral, profiles, config, devices. PUT replaces, PATCH merges; limits act at once."""
+        row = self._records.get(project, name)
+        if body.get("restore"):
+            raise BadRequest("Restoring snapshots is not supported by this version of lxpy")
+        doc = dict(row.doc)
+        for key in ("description", "ephemeral", "profiles", "config", "devices"):
+            value = body.get(key)
+            if value is None:
+                if not patch and key in ("config", "devices"):
+                    doc[key] = {}
+                continue
+            doc[key] = {**doc[key], **value} if patch and isinstance(value, dict) else value
+        doc["config"] = {key: str(value) for key, value in doc["config"].items() if value not in ("", None)}
+        keys.validate_config(doc["config"])
+        keys.validate_devices(doc["devices"])
+        config, devices = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
+        keys.validate_config(config)
+        keys.validate_devices(devices, expanded=True)
+        if _root_pool(devices) != row.pool:
+            raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
+        for device in devices.values():
+            if device.get("type") == "nic" and (network := device.get("network")):
+                self._networks.get(network)
+        async with self._life.lock(row):
+            row = self._records.get(project, name)
+            before = row
+            if _privileged(config) != (row.idmap_base is None):
+                row = self._change_privilege(row, _privileged(config))
+            row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})
+            try:
+                self._life.apply_limits(row)
+            except ApiError:
+                self._records.change(row, **{k: before.doc[k] for k in _MUTABLE})
+                raise
+        self._save_backup(row)
+        self._emit("instance-updated", f"/1.0/instances/{name}", project, None)
+
+    def _change_privilege(self, row: InstanceRow, privileged: bool) -> InstanceRow:
+        if self._life.live(row):
+            raise BadRequest(f"security.privileged of {row.name!r} cannot change while it runs: stop it first")
+        base = None if privileged else idmaps.allocate(self._records.idmap_bases())["base"]
+        return self._records.set_idmap(row, base)
+
+    async def rename(self, project: str, name: str, new: str) -> None:
+        """Only while stopped, as in LXD."""
+        row = self._records.get(project, name)
+        values.instance_name(new)
+        async with self._life.lock(row):
+            row = self._records.get(project, name)
+            if self._life.live(row):
+                raise BadRequest(f"Instance {name!r} is running: stop it before renaming it")
+            if self._records.find(project, new) or (project, new) in self._creating:
+                raise Conflict(f"Instance {new!r} already exists")
+            pool = self._storage.pool(row.pool)
+            _, devices = self._records.expanded(row)
+            await pool.rename_instance(qualified(project, name), qualified(project, new))
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self._layout.instance_log(project, name), self._layout.instance_log(project, new))
+            self._release(row, devices)
+            row = self._records.rename(row, new)
+            # LXD's images list only create and copy; a renamed guest should know its name all the same.
+            for trigger in ("copy", "rename"):
+                self._apply_templates(row, trigger)
+        self._save_backup(row)
+        self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
+
+    async def delete(self, project: str, name: str, force: bool = False) -> None:
+        """Delete a stopped instance; with `force` a running one is ended first.
+
+        Raises:
+            BadRequest: it is running.
+            Forbidden: ``security.protection.delete`` is set.
+        """
+        row = self._records.get(project, name)
+        config, _ = self._records.expanded(row)
+        if values.boolean("security.protection.delete", config.get("security.protection.delete") or "false"):
+            raise Forbidden(f"Instance {name!r} is protected: unset security.protection.delete to delete it")
+        async with self._life.lock(row):
+            row = self._records.get(project, name)
+            if self._life.live(row):
+                if not force:
+                    raise BadRequest(f"Instance {name!r} is running: stop it first, or delete it with -f")
+                await self._life.stop(row, 0, force=True, why="delete")
+                row = self._records.get(project, name)
+            await self._remove(self._records.change(row, deleting=True))
+        self._life.forget(row)
+        self._emit("instance-deleted", f"/1.0/instances/{name}", project, None)
+
+    async def _remove(self, row: InstanceRow) -> None:
+        """Take away all an instance has; safe to repeat after a crash."""
+        with contextlib.suppress(NotFound):
+            self._release(row, self._records.expanded(row)[1])
+        self._life.cgroup(row).kill_and_remove()
+        shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
+        with contextlib.suppress(NotFound):
+            await self._storage.pool(row.pool).delete_instance(qualified(row.project, row.name))
+        shutil.rmtree(self._layout.instance_log(row.project, row.name), ignore_errors=True)
+        self._records.delete(row)
+
+    def _release(self, row: InstanceRow, devices: Devices) -> None:
+        for device in devices.values():
+            if device.get("type") == "nic" and (network := device.get("network")):
+                with contextlib.suppress(ApiError):
+                    self._networks.release(network, row.name)
+
+    def _delete_later(self, row: InstanceRow) -> None:
+        async def work() -> None:
+            try:
+                await self.delete(row.project, row.name)
+            except (ApiError, OSError) as error:
+                self._warn(f"The ephemeral instance {row.name!r} could not be deleted: {error}")
+
+        self._keep(work())
+
+    def _save_backup(self, row: InstanceRow) -> None:
+        directory = self._storage.pool(row.pool).instance_dir(qualified(row.project, row.name))
+        pool = self._store.pools.get(row.pool) or {}
+        profiles = {name: self._store.profiles.get(row.project, name) or {} for name in row.doc["profiles"]}
+
+        async def work() -> None:
+            try:
+                await asyncio.to_thread(write_backup, directory, row, pool, profiles)
+            except FileNotFoundError:
+                pass  # deleted or renamed meanwhile
+            except OSError as error:
+                self._warn(f"backup.yaml of {row.name!r} could not be written: {error}")
+
+        self._keep(work())
+
+    # -- state, exec, console ----------------------------------------------------------------------------------
+
+    async def set_state(self, project: str, name: str, action: str, timeout: float, force: bool) -> str:
+        """start, stop, restart, freeze or unfreeze. Returns a line worth telling, or ""."""
+        row = self._records.get(project, name)
+        if action not in ("start", "stop", "restart", "freeze", "unfreeze"):
+            raise BadRequest(f"Unknown state action {action!r}: use start, stop, restart, freeze or unfreeze")
+        async with self._life.lock(row):
+            row = self._records.get(project, name)
+            if action == "start" and (live := self._life.live(row)) and live.frozen:
+                action = "unfreeze"  # as LXD's start does
+            if action == "start":
+                self._refresh_templates(row)
+                await self._life.start(self._records.get(project, name))
+            elif action == "freeze":
+                self._life.freeze(row)
+            elif action == "unfreeze":
+                self._life.thaw(row)
+            elif action == "stop":
+                said = await self._life.stop(row, timeout, force)
+                if row.doc["ephemeral"]:
+                    self._delete_later(row)
+                return said
+            else:
+                said = await self._life.stop(row, timeout, force, why="restart")
+                await self._life.start(self._records.get(project, name))
+                self._emit("instance-restarted", f"/1.0/instances/{name}", project, None)
+                return said
+        return ""
+
+    def _refresh_templates(self, row: InstanceRow) -> None:
+        try:
+            metadata = self._images.metadata(row.project, row.doc["config"].get("volatile.base_image", ""))
+        except ApiError:
+            return
+        templates = metadata.get("templates") or {}
+        if any("start" in (template.get("when") or ()) for template in templates.values()):
+            self._apply_templates(row, "start")
+
+    async def exec(self, project: str, name: str, request: ExecRequest) -> ExecFiles:
+        """Run a command inside. Fills in what the request leaves open: PATH, HOME, USER, LANG, environment.* keys."""
+        row = self._records.get(project, name)
+        live = self._life.require(row)
+        if not request["command"]:
+            raise BadRequest("No command given")
+        config, _ = self._records.expanded(row)
+        environment = {"PATH": _PATH, "LANG": "C.UTF-8"}
+        if request["user"] == 0:
+            environment |= {"HOME": "/root", "USER": "root"}
+        environment |= {k[len("environment.") :]: v for k, v in config.items() if k.startswith("environment.")}
+        request["environment"] = environment | request["environment"]
+        return await self._spawner.exec(live.supervisor, request)
+
+    async def console(self, project: str, name: str) -> socket.socket:
+        """A stream of the console: what the ring buffer holds, then live, both ways."""
+        return await self._life.require(self._records.get(project, name)).supervisor.console()
+
+    async def resize_console(self, project: str, name: str, width: int, height: int) -> None:
+        live = self._life.require(self._records.get(project, name))
+        await live.supervisor.resize_console(width, height)
+
+    def console_log(self, project: str, name: str) -> bytes:
+        """The console's log; it survives the running container."""
+        row = self._records.get(project, name)
+        try:
+            with open(f"{self._layout.instance_log(row.project, row.name)}/console.log", "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def clear_console_log(self, project: str, name: str) -> None:
+        row = self._records.get(project, name)
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(f"{self._layout.instance_log(row.project, row.name)}/console.log", 0)
+
+
+_MUTABLE = ("description", "ephemeral", "profiles", "config", "devices")
+
+
+def _privileged(config: Config) -> bool:
+    return values.boolean("security.privileged", config.get("security.privileged") or "false")
+
+
+def _root_pool(devices: Devices) -> str:
+    for device in devices.values():
+        if keys.is_root(device):
+            return device["pool"]
+    raise InternalError("the devices were not checked for a root disk")
+
+
+def _should_start(autostart: str, ran: bool) -> bool:
+    """LXD: unset means as it was when the host went down."""
+    return ran if autostart == "" else values.boolean("boot.autostart", autostart)
+
+
+def _uses(row: InstanceRow, kind: str, name: str, records: Records) -> bool:
+    if kind == "profile":
+        return name in row.doc["profiles"]
+    if kind == "storage-pool":
+        return row.pool == name
+    if kind == "image":
+        return bool(row.doc["config"].get("volatile.base_image") == name)
+    devices: Iterable[dict[str, str]] = records.expanded(row)[1].values()
+    return any(d.get("type") == "nic" and name in (d.get("network"), d.get("parent")) for d in devices)

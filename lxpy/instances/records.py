@@ -1,0 +1,130 @@
+"""Instance records: the daemon's only copy of the rows in memory, written through to the store.
+
+Every list and every look-up reads memory; every change goes to SQLite first. ``backup.yaml`` beside the root file
+system repeats the full configuration, so that a pool can be read back into an empty database.
+"""
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from lxpy.api.errors import Conflict, NotFound
+from lxpy.api.objects import Config, Devices
+from lxpy.state.store import Document, InstanceRow, Store
+
+Expand = Callable[[str, list[str], Config, Devices], tuple[Config, Devices]]
+
+
+def now() -> str:
+    """The time as the API writes it: RFC 3339, UTC."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Records:
+    """All instances by project and name."""
+
+    def __init__(self, store: Store, expand: Expand) -> None:
+        self._store = store
+        self._expand = expand
+        self._rows = {(row.project, row.name): row for row in store.instances.all()}
+
+    def __iter__(self) -> Iterator[InstanceRow]:
+        return iter(list(self._rows.values()))
+
+    def names(self, project: str) -> set[str]:
+        return {name for owner, name in self._rows if owner == project}
+
+    def find(self, project: str, name: str) -> InstanceRow | None:
+        return self._rows.get((project, name))
+
+    def get(self, project: str, name: str) -> InstanceRow:
+        """Raises `NotFound` when there is no such instance."""
+        row = self._rows.get((project, name))
+        if row is None:
+            raise NotFound(f"Instance {name!r} not found")
+        return row
+
+    def current(self, row: InstanceRow) -> InstanceRow | None:
+        """The present state of the row with that id: it may have been renamed, changed or deleted since."""
+        found = self._rows.get((row.project, row.name))
+        if found is not None and found.id == row.id:
+            return found
+        return next((other for other in self._rows.values() if other.id == row.id), None)
+
+    def insert(self, project: str, name: str, pool: str, idmap_base: int | None, doc: Document) -> InstanceRow:
+        """Raises `Conflict` when the name is taken."""
+        if (project, name) in self._rows:
+            raise Conflict(f"Instance {name!r} already exists")
+        row = self._store.instances.insert(project, name, pool, idmap_base, doc)
+        self._rows[project, name] = row
+        return row
+
+    def change(self, row: InstanceRow, **doc: Any) -> InstanceRow:
+        """Replace keys of the row's document; the new row."""
+        fresh = replace(row, doc=row.doc | doc)
+        self._store.instances.update(fresh)
+        self._rows[row.project, row.name] = fresh
+        return fresh
+
+    def set_volatile(self, row: InstanceRow, **volatile: str | None) -> InstanceRow:
+        """Set (or with None unset) ``volatile.*`` keys; double underscores in the names stand for dots."""
+        config = dict(row.doc["config"])
+        for key, value in volatile.items():
+            full = "volatile." + key.replace("__", ".")
+            if value is None:
+                config.pop(full, None)
+            else:
+                config[full] = value
+        return row if config == row.doc["config"] else self.change(row, config=config)
+
+    def set_idmap(self, row: InstanceRow, base: int | None) -> InstanceRow:
+        fresh = replace(row, idmap_base=base)
+        self._store.instances.update(fresh)
+        self._rows[row.project, row.name] = fresh
+        return fresh
+
+    def rename(self, row: InstanceRow, name: str) -> InstanceRow:
+        fresh = replace(row, name=name)
+        self._store.instances.update(fresh)
+        del self._rows[row.project, row.name]
+        self._rows[fresh.project, name] = fresh
+        return fresh
+
+    def delete(self, row: InstanceRow) -> None:
+        self._store.instances.delete(row.id)
+        self._rows.pop((row.project, row.name), None)
+
+    def expanded(self, row: InstanceRow) -> tuple[Config, Devices]:
+        """Configuration and devices with the profiles merged in."""
+        doc = row.doc
+        return self._expand(row.project, doc["profiles"], doc["config"], doc["devices"])
+
+    def idmap_bases(self) -> set[int]:
+        return {row.idmap_base for row in self._rows.values() if row.idmap_base is not None}
+
+
+def write_backup(directory: str, row: InstanceRow, pool: Document, profiles: dict[str, Document]) -> None:
+    """Write ``backup.yaml`` of an instance: what a re-scan of the pool needs to bring it back.
+
+    Args:
+        directory: the instance's directory in its pool.
+        pool: the pool's document (driver, config).
+        profiles: the documents of the profiles it uses, by name.
+    """
+    content = {
+        "instance": {"name": row.name, "project": row.project, "idmap_base": row.idmap_base} | row.doc,
+        "pool": {"name": row.pool} | pool,
+        "profiles": profiles,
+    }
+    path = f"{directory}/backup.yaml"
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        yaml.dump(content, file, Dumper=dumper, sort_keys=False)
+        file.flush()
+        os.fsync(fd)
+    os.rename(f"{path}.new", path)

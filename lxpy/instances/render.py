@@ -1,0 +1,81 @@
+"""Rows and live instances as the API's objects."""
+
+from lxpy.api import status
+from lxpy.api.objects import Config, Devices, Instance, InstanceState
+from lxpy.instances import limits
+from lxpy.instances.live import Live
+from lxpy.state.store import InstanceRow
+
+ALL_FIELDS = frozenset({"cpu", "memory", "network", "disk", "processes"})
+
+
+def instance(row: InstanceRow, code: int, expanded: tuple[Config, Devices]) -> Instance:
+    """``/1.0/instances/{name}`` without its state."""
+    doc = row.doc
+    return {
+        "name": row.name,
+        "project": row.project,
+        "type": "container",
+        "status": status.TEXT[code],
+        "status_code": code,
+        "architecture": doc["architecture"],
+        "description": doc["description"],
+        "ephemeral": doc["ephemeral"],
+        "stateful": False,
+        "location": "none",
+        "created_at": doc["created_at"],
+        "last_used_at": doc["last_used_at"],
+        "profiles": doc["profiles"],
+        "config": doc["config"],
+        "devices": doc["devices"],
+        "expanded_config": expanded[0],
+        "expanded_devices": expanded[1],
+    }
+
+
+def state(live: Live | None, fields: "set[str] | None" = None) -> InstanceState:
+    """``/1.0/instances/{name}/state``; a stopped instance has zeros and no network."""
+    wanted = ALL_FIELDS if fields is None else fields
+    if live is None:
+        return {
+            "status": status.TEXT[status.STOPPED],
+            "status_code": status.STOPPED,
+            "pid": 0,
+            "processes": 0,
+            "cpu": {"usage": 0},
+            "memory": {"usage": 0, "usage_peak": 0, "total": 0, "swap_usage": 0, "swap_usage_peak": 0},
+            "disk": {},
+            "network": None,
+        }
+    code = live.status_code
+    shown: InstanceState = {
+        "status": status.TEXT[code],
+        "status_code": code,
+        "pid": live.supervisor.init_pid,
+        "processes": 0,
+        "cpu": {"usage": 0},
+        "memory": {"usage": 0, "usage_peak": 0, "total": 0, "swap_usage": 0, "swap_usage_peak": 0},
+        "disk": {},
+        "network": None,
+    }
+    if wanted & {"cpu", "memory", "processes"}:
+        usage = live.cgroup.usage()
+        shown["processes"] = usage.get("processes", 0)
+        shown["cpu"] = {"usage": usage.get("cpu_ns", 0)}
+        shown["memory"] = {
+            "usage": usage.get("memory", 0),
+            "usage_peak": usage.get("memory_peak", 0),
+            "total": usage.get("memory_limit", 0) or limits.host_memory(),
+            "swap_usage": usage.get("swap", 0),
+            "swap_usage_peak": 0,
+        }
+    if "network" in wanted and live.watch is not None:
+        if fields is None:
+            live.watch.refresh()
+        shown["network"] = {
+            name: {**interface, "host_name": live.nics.get(name, interface.get("host_name", ""))}  # type: ignore[typeddict-item]
+            for name, interface in live.watch.state.items()
+        }
+    return shown
+
+

@@ -1,4 +1,4 @@
-"""The syntax of values users type: names, sizes, booleans, durations, CPU sets. Pure functions; `BadRequest` on a fault."""
+"""The syntax of values users type: names, sizes, booleans, CPU sets. Pure functions; `BadRequest` on a fault."""
 
 import re
 
@@ -71,8 +71,9 @@ def human_bytes(count: float) -> str:
     """``1.50GiB``: two decimals, binary units, as LXD prints sizes."""
     if count < 1024:
         return f"{int(count)}B"
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        count /= 1024
-        if count < 1024:
-            break
+    units = iter(("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    unit = next(units)
+    count /= 1024
+    while count >= 1024:
+        count, unit = count / 1024, next(units)
     return f"{count:.2f}{unit}"

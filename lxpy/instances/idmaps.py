@@ -13,7 +13,7 @@ _DEFAULT = (1_000_000, 1_000_000_000)
 def host_range() -> tuple[int, int]:
     """First id and count of the range for containers.
 
-    ``$LXPY_IDMAP`` (``base:size``) wins; then root's ranges common to ``/etc/subuid`` and ``/etc/subgid`` (the largest);
+    ``$LXPY_IDMAP`` (``base:size``) wins; then root's ranges in both ``/etc/subuid`` and ``/etc/subgid`` (the largest);
     then 1000000 and 10⁹ ids.
     """
     if given := os.environ.get("LXPY_IDMAP"):

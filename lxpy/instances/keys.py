@@ -100,7 +100,18 @@ _NOT_YET = re.compile(
 )
 
 _NIC_KEYS = frozenset(
-    {"type", "network", "nictype", "parent", "name", "hwaddr", "host_name", "mtu", "ipv4.address", "ipv6.address"}
+    {
+        "type",
+        "network",
+        "nictype",
+        "parent",
+        "name",
+        "hwaddr",
+        "host_name",
+        "mtu",
+        "ipv4.address",
+        "ipv6.address",
+    }
 )
 _DISK_KEYS = frozenset({"type", "path", "source", "pool", "readonly", "recursive", "required", "shift"})
 _KNOWN_DEVICES = "nic, disk, none"

@@ -124,7 +124,11 @@ class Lifecycle:
         volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in nics.items()}
         row = self._records.get(row.project, row.name)
         row = self._records.set_volatile(
-            row, last_state__power="RUNNING", last_state__ready=None, last_state__reason=None, **_underscore(volatile)
+            row,
+            last_state__power="RUNNING",
+            last_state__ready=None,
+            last_state__reason=None,
+            **_underscore(volatile),
         )
         self._records.change(row, last_used_at=now())
         self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)

@@ -77,5 +77,3 @@ def state(live: Live | None, fields: "set[str] | None" = None) -> InstanceState:
             for name, interface in live.watch.state.items()
         }
     return shown
-
-

@@ -182,7 +182,10 @@ class ProjectTable:
 
     def rename(self, project: str, old: str, new: str) -> None:
         self._store.execute(
-            f"UPDATE {self._table} SET {self._key} = ? WHERE project = ? AND {self._key} = ?", new, project, old
+            f"UPDATE {self._table} SET {self._key} = ? WHERE project = ? AND {self._key} = ?",
+            new,
+            project,
+            old,
         )
 
     def delete(self, project: str, name: str) -> None:

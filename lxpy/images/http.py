@@ -1,0 +1,318 @@
+"""HTTP for images: one session with the host's proxies and certificates, documents with a cache, files that resume."""
+
+import asyncio
+import hashlib
+import json
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable
+from lxpy.api.layout import Layout
+from lxpy.images import files
+from lxpy.images.streams import FileRef
+from lxpy.images.work import Progress
+
+if TYPE_CHECKING:
+    import aiohttp
+
+FRESH_SECONDS = 3600  # LXD's own age limit of a cached stream
+_DOCUMENT_LIMIT = 64 << 20
+_ATTEMPTS = 5  # in a row without a single byte of progress
+_CHUNK = 1 << 18
+
+
+class Http:
+    """Everything images fetch goes through here.
+
+    Args:
+        config: the server's configuration as it is now; ``core.proxy_http``, ``core.proxy_https`` and
+            ``core.proxy_ignore_hosts`` win over the environment.
+        warn: told when an old copy has to do.
+    """
+
+    def __init__(self, layout: Layout, config: Callable[[], dict[str, str]], warn: Callable[[str], None]) -> None:
+        self._layout, self._config, self._warn = layout, config, warn
+        self._session: aiohttp.ClientSession | None = None
+        self.backoff = 0.5  # seconds before the second attempt; doubles
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    @asynccontextmanager
+    async def get(self, url: str, headers: dict[str, str] | None = None) -> "AsyncIterator[aiohttp.ClientResponse]":
+        """A GET under way; its errors are `Unavailable` with one line, ``HTTP 404`` is `NotFound`."""
+        import aiohttp
+
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise BadRequest(f"{url} is no http or https address")
+        if self._session is None or self._session.closed:
+            self._session = aiohttp.ClientSession(
+                trust_env=True,  # http_proxy and no_proxy, where the configuration says nothing
+                auto_decompress=False,
+                connector=aiohttp.TCPConnector(ssl=self._ssl(), limit_per_host=4),
+                # No limit on the whole: a slow line may take hours; a dead one is noticed by its silence.
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30),
+                headers={"User-Agent": "lxpy"},
+            )
+        try:
+            async with self._session.get(url, headers=headers, proxy=self._proxy(url)) as response:
+                if response.status in (404, 410):
+                    raise NotFound(f"{url} does not exist")
+                if response.status >= 400 and response.status != 416:
+                    raise Unavailable(f"{url} answered HTTP {response.status} {response.reason or ''}".rstrip())
+                yield response
+        except aiohttp.InvalidURL:
+            raise BadRequest(f"{url} is no usable address") from None
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as error:
+            raise Unavailable(_reason(error)) from None
+
+    def _proxy(self, url: str) -> str | None:
+        config, parts = self._config(), urlsplit(url)
+        proxy = config.get(f"core.proxy_{parts.scheme}")
+        ignored = config.get("core.proxy_ignore_hosts", "")
+        host = parts.hostname or ""
+        suffixes = [name.strip().lstrip("*").lstrip(".") for name in ignored.split(",")]
+        if not proxy or any(name and (host == name or host.endswith(f".{name}")) for name in suffixes):
+            return None
+        return proxy
+
+    def _ssl(self) -> ssl.SSLContext:
+        # OpenSSL's own rules: SSL_CERT_FILE and SSL_CERT_DIR, else the system's certificates.
+        context = ssl.create_default_context()
+        own = f"{self._layout.root}/ca.pem"
+        if os.path.exists(own):
+            context.load_verify_locations(own)
+        return context
+
+    # -- documents -------------------------------------------------------------------------------------------------
+
+    async def document(self, base: str, path: str) -> Any:
+        """A JSON document of a server: from the cache while fresh; stale, with a warning, if the server is away.
+
+        Raises:
+            Unavailable: the server is away and nothing is cached.
+            BadRequest: what it sends is no JSON.
+        """
+        directory = f"{self._layout.cache}/streams/{hashlib.sha256(base.encode()).hexdigest()[:24]}"
+        name = f"{directory}/{hashlib.sha256(path.encode()).hexdigest()[:24]}"
+        kept = await asyncio.to_thread(_read_kept, name)
+        if kept is not None and 0 <= time.time() - kept["checked"] < FRESH_SECONDS:
+            return kept["data"]
+        headers = {"Accept-Encoding": "gzip"}
+        if kept is not None and kept.get("etag"):
+            headers["If-None-Match"] = kept["etag"]
+        if kept is not None and kept.get("modified"):
+            headers["If-Modified-Since"] = kept["modified"]
+        try:
+            fresh = await self._fetch_document(f"{base}/{path}", headers, kept)
+        except (Unavailable, NotFound) as error:
+            if kept is None:
+                raise
+            age = (time.time() - kept["checked"]) / 3600
+            self._warn(f"Image server {base}: using its list of {age:.0f} hours ago, as {error}")
+            return kept["data"]
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        try:
+            await asyncio.to_thread(files.write_atomically, name, json.dumps(fresh).encode())
+        except OSError as error:
+            self._warn(f"The list of image server {base} cannot be kept in {directory}: {error.strerror}")
+        return fresh["data"]
+
+    async def _fetch_document(self, url: str, headers: dict[str, str], kept: dict[str, Any] | None) -> dict[str, Any]:
+        for attempt in (1, 2):
+            try:
+                async with self.get(url, headers) as response:
+                    if response.status == 304 and kept is not None:
+                        return kept | {"checked": time.time()}
+                    body = bytearray()
+                    async for chunk in response.content.iter_chunked(_CHUNK):
+                        body += chunk
+                        if len(body) > _DOCUMENT_LIMIT:
+                            raise BadRequest(f"{url} is longer than {_DOCUMENT_LIMIT >> 20} MiB")
+                    packed = response.headers.get("Content-Encoding", "") == "gzip"
+                    data = await asyncio.to_thread(_parse, url, bytes(body), packed)
+                    return {
+                        "url": url, "checked": time.time(), "etag": response.headers.get("ETag", ""),
+                        "modified": response.headers.get("Last-Modified", ""), "data": data,
+                    }  # fmt: skip
+            except Unavailable:
+                if attempt == 2:
+                    raise
+                await asyncio.sleep(self.backoff)
+        raise AssertionError("unreachable")
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    async def download(self, base: str, ref: FileRef, path: str, label: str, progress: Progress) -> None:
+        """Fetches a file to `path`, going on where an earlier attempt stopped; its hash is checked before this returns.
+
+        Args:
+            path: grows while the transfer runs and stays, for the next attempt, when the server fails. It is removed
+                when the disk is full or what came is not what was promised.
+            label: ``metadata`` or ``rootfs``, for the progress text.
+
+        Raises:
+            Unavailable: the server is away or keeps failing, sends something else, or the disk is full.
+        """
+        url = f"{base}/{ref.path}"
+        transfer = _Transfer(path, ref, label, progress)
+        failures, pause = 0, self.backoff
+        fresh_start = False
+        while True:
+            before = await asyncio.to_thread(transfer.prepare)
+            try:
+                if before < ref.size:
+                    headers = {"Range": f"bytes={before}-"} if before else {}
+                    headers["Accept-Encoding"] = "identity"
+                    async with self.get(url, headers) as response:
+                        await transfer.receive(response)
+            except NotFound:
+                files.unlink(path)
+                raise NotFound(f"{url} does not exist: the server's list is newer or older than its files") from None
+            except Unavailable as error:
+                reason: ApiError = error
+            except OSError as error:
+                files.unlink(path)
+                full = files.disk_full(error, f"Downloading {url}", os.path.dirname(path))
+                if full is None:
+                    raise
+                raise full from None
+            else:
+                reason = Unavailable("the connection ended early")
+            if transfer.done == ref.size:
+                found = transfer.hexdigest()
+                if found == ref.sha256:
+                    transfer.report(force=True)
+                    return
+                files.unlink(path)
+                # A part of an earlier attempt may be the rotten one: once more from the start.
+                if before and not fresh_start:
+                    fresh_start = True
+                    continue
+                raise Unavailable(f"{url} is damaged: its sha256 is {found[:12]}…, promised was {ref.sha256[:12]}…")
+            if transfer.done > before:
+                failures, pause = 0, self.backoff
+            failures += 1
+            if failures >= _ATTEMPTS:
+                raise Unavailable(f"Downloading {url} failed {failures} times: {reason}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10)
+
+
+class _Transfer:
+    """One file on its way to the disk: its running hash, place and speed."""
+
+    def __init__(self, path: str, ref: FileRef, label: str, progress: Progress) -> None:
+        self.path, self.ref, self.label, self.progress = path, ref, label, progress
+        self.done = 0
+        self._hash = hashlib.sha256()
+        self._started, self._from, self._told = time.monotonic(), -1, 0.0
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+    def prepare(self) -> int:
+        """Hashes what is there already and returns its length; blocking."""
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        try:
+            size = os.stat(self.path).st_size
+        except FileNotFoundError:
+            size = 0
+        if size > self.ref.size:
+            files.unlink(self.path)
+            size = 0
+        if size != self.done or not size:
+            self._hash, self.done = hashlib.sha256(), 0
+            if size:
+                with open(self.path, "rb", buffering=0) as file:
+                    while chunk := file.read(1 << 20):
+                        self._hash.update(chunk)
+                        self.done += len(chunk)
+        if self._from < 0:
+            self._from = self.done
+        return self.done
+
+    async def receive(self, response: "aiohttp.ClientResponse") -> None:
+        """Appends the body; starts over when the server does not do ranges."""
+        if response.status == 416:
+            raise Unavailable("the server refuses to go on in the middle")
+        if response.status == 206:
+            sent = response.headers.get("Content-Range", "")
+            if not sent.startswith(f"bytes {self.done}-"):
+                raise Unavailable(f"the server sent another part than asked for ({sent or 'it does not say which'})")
+        elif self.done:
+            self._hash, self.done, self._from = hashlib.sha256(), 0, 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if self.done else os.O_TRUNC)
+        fd = os.open(self.path, flags, 0o600)
+        try:
+            os.lseek(fd, self.done, os.SEEK_SET)
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                if self.done + len(chunk) > self.ref.size:
+                    raise Unavailable("the server sends more than it promised")
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(fd, view) :]
+                self._hash.update(chunk)
+                self.done += len(chunk)
+                self.report()
+        finally:
+            os.close(fd)
+
+    def report(self, force: bool = False) -> None:
+        """LXD's text: ``rootfs: 45% (12.30MB/s)``; at most five times a second."""
+        now = time.monotonic()
+        if not force and now - self._told < 0.2:
+            return
+        self._told = now
+        speed = (self.done - max(self._from, 0)) / max(now - self._started, 1e-3)
+        percent = self.done * 100 // self.ref.size
+        self.progress("download_progress", f"{self.label}: {percent}% ({_speed(speed)}/s)")
+
+
+def _speed(count: float) -> str:
+    # LXD prints decimal units here.
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.2f}{unit}"
+
+
+def _read_kept(name: str) -> dict[str, Any] | None:
+    try:
+        with open(name, "rb") as file:
+            kept = json.load(file)
+        return kept if isinstance(kept, dict) and isinstance(kept["checked"], float) and "data" in kept else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _parse(url: str, body: bytes, packed: bool) -> Any:
+    try:
+        if packed:
+            import zlib
+
+            unpacker = zlib.decompressobj(31)
+            body = unpacker.decompress(body, _DOCUMENT_LIMIT)
+            if unpacker.unconsumed_tail:
+                raise BadRequest(f"{url} is longer than {_DOCUMENT_LIMIT >> 20} MiB")
+        return json.loads(body)
+    except BadRequest:
+        raise
+    except Exception:
+        raise BadRequest(f"{url} is no JSON document: is this the address of an image server?") from None
+
+
+def _reason(error: BaseException) -> str:
+    cause = getattr(error, "os_error", None) or error
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return str(text).splitlines()[0]

@@ -1,0 +1,93 @@
+"""Simplestreams servers: their lists, and fetching one image of them, checked, into the download directory."""
+
+import asyncio
+import os
+import shutil
+from typing import NamedTuple
+
+from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable
+from lxpy.api.layout import Layout
+from lxpy.api.values import human_bytes
+from lxpy.images import files, streams
+from lxpy.images.http import Http
+from lxpy.images.streams import StreamImage
+from lxpy.images.work import Progress
+
+
+class Fetched(NamedTuple):
+    """A downloaded image's files, verified; they are the caller's to move."""
+
+    metadata: str
+    rootfs: str | None
+    hashes: files.Hashes
+
+
+class Servers:
+    """Args:
+    builtin: names of the built-in images, offered when a server is away.
+    """
+
+    def __init__(self, layout: Layout, http: Http, builtin: list[str]) -> None:
+        self._layout, self._http, self._builtin = layout, http, builtin
+
+    async def images(self, server: str) -> list[StreamImage]:
+        """Every usable image of a server.
+
+        Raises:
+            Unavailable: it is away and its list was never fetched.
+            BadRequest: it is no simplestreams server.
+        """
+        base = server.rstrip("/")
+        try:
+            index = await self._http.document(base, "streams/v1/index.json")
+            found: list[StreamImage] = []
+            for path in streams.product_paths(index):
+                data = await self._http.document(base, path)
+                found += await asyncio.to_thread(streams.parse_products, data)
+            return found
+        except NotFound:
+            raise BadRequest(f"{base} is no simplestreams server: it has no streams/v1/index.json") from None
+        except Unavailable as error:
+            offer = f'; without it, "builtin:" offers: {", ".join(self._builtin)}' if self._builtin else ""
+            raise Unavailable(f"Image server {base} cannot be reached: {error}{offer}") from None
+        except BadRequest as error:
+            raise BadRequest(f"Image server {base}: {error}") from None
+
+    async def resolve(self, server: str, wanted: str) -> StreamImage:
+        """The image an alias or fingerprint prefix means there."""
+        return await asyncio.to_thread(streams.resolve, await self.images(server), wanted, server.rstrip("/"))
+
+    async def fetch(self, server: str, image: StreamImage, progress: Progress) -> Fetched:
+        """Downloads an image; nothing of it is used before both hashes and the fingerprint are right.
+
+        Raises:
+            Unavailable: the server fails, sends something else than it lists, or the disk is full.
+        """
+        base = server.rstrip("/")
+        directory = f"{self._layout.cache}/downloads"
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        metadata = f"{directory}/{image.fingerprint}.part"
+        rootfs = f"{directory}/{image.fingerprint}.rootfs.part" if image.rootfs else None
+        there = sum(os.stat(path).st_size for path in (metadata, rootfs) if path and os.path.exists(path))
+        free = shutil.disk_usage(directory).free
+        if image.size - there > free:
+            raise Unavailable(
+                f"Downloading {image.aliases[0] if image.aliases else image.fingerprint[:12]} takes "
+                f"{human_bytes(image.size)}, and {directory} has {human_bytes(free)} free: make room and try again"
+            )
+        await self._http.download(base, image.metadata, metadata, "metadata" if rootfs else "rootfs", progress)
+        if rootfs and image.rootfs:
+            await self._http.download(base, image.rootfs, rootfs, "rootfs", progress)
+        try:
+            hashes = await asyncio.to_thread(files.hash_image, metadata, rootfs)
+            if hashes.fingerprint != image.fingerprint:
+                raise Unavailable(
+                    f"Image server {base} contradicts itself: the files of {image.fingerprint[:12]} "
+                    f"make the fingerprint {hashes.fingerprint[:12]}"
+                )
+        except ApiError:
+            for path in (metadata, rootfs):
+                if path:
+                    files.unlink(path)
+            raise
+        return Fetched(metadata, rootfs, hashes)

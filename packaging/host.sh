@@ -1,0 +1,81 @@
+# What install.sh and tests/run need of a host: an interpreter, system packages, a virtual environment. Sourced, not run.
+# shellcheck shell=bash
+
+# The interpreter: the distribution's own first (its updates reach us), else the newest one in PATH.
+find_python() {
+    local candidate
+    for candidate in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null; then
+            # pyenv and the like put scripts into PATH; the real file is wanted.
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Is this busybox one that runs in a container with no libraries at all?
+static_busybox() {
+    command -v busybox >/dev/null && ! LC_ALL=C ldd "$(command -v busybox)" 2>/dev/null | grep -q '=>'
+}
+
+# A command, the package that has it, and why it is needed. Tests of their own go by name.
+needed_packages() {
+    cat <<'LIST'
+dnsmasq         dnsmasq-base            gives containers their addresses and names
+nft             nftables                lets containers reach the network through this host
+mksquashfs      squashfs-tools          packs and unpacks images
+static_busybox  busybox-static          is the smallest built-in image, 1 MB
+mmdebstrap      mmdebstrap              builds the Debian images of builtin:
+xz              xz-utils                unpacks images
+zstd            zstd                    unpacks images
+losetup         mount                   mounts images
+ensurepip       python3-venv            gives lxpy a Python environment of its own
+LIST
+    [ "${1:-}" != tests ] || cat <<'LIST'
+lxc             lxd-client              is the stock client that the tests run against lxpy
+tmux            tmux                    is the terminal that the tests open the app in
+unshare         util-linux              gives the tests namespaces of their own
+ip              iproute2                looks at links and addresses
+LIST
+}
+
+# Installs what is missing, each with its reason. `install_packages tests` adds what only the tests want.
+install_packages() {
+    local check package why missing=()
+    while read -r check package why; do
+        case $check in
+            static_busybox) static_busybox && continue ;;
+            ensurepip) "$python" -c 'import ensurepip, venv' 2>/dev/null && continue ;;
+            lxc) { command -v lxc >/dev/null || [ -z "$(apt-cache show "$package" 2>/dev/null)" ]; } && continue ;;
+            *) PATH=$PATH:/usr/sbin:/sbin command -v "$check" >/dev/null && continue ;;
+        esac
+        missing+=("$package")
+        printf '  %-16s %s\n' "$package" "$why"
+    done < <(needed_packages "${1:-}")
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || fail "these packages are missing and there is no apt-get here: ${missing[*]}"
+    echo "Installing ${missing[*]} with apt"
+    local log apt=(apt-get -q -y -o DPkg::Lock::Timeout=300)
+    log=$(mktemp)
+    export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
+    # The package lists of a fresh machine may be empty or old; one refresh cures both.
+    if ! "${apt[@]}" install --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
+        if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null
+        then
+            tail -n 15 "$log" >&2
+            fail "apt could not install ${missing[*]} (its last words are above)"
+        fi
+    fi
+    rm -f "$log"
+    installed_packages=("${missing[@]}")
+}
+
+# make_venv PYTHON FOLDER: a virtual environment with pip, made anew where FOLDER's has another interpreter.
+make_venv() {
+    if [ -x "$2/bin/python" ] && "$2/bin/python" -m pip --version >/dev/null 2>&1 &&
+        [ "$("$2/bin/python" -c 'import sys; print(sys.version)')" = "$("$1" -c 'import sys; print(sys.version)')" ]; then
+        return 0
+    fi
+    "$1" -m venv --clear "$2" || fail "$1 could not make a virtual environment in $2"
+}

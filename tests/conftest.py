@@ -1,0 +1,97 @@
+"""Where tests run (a namespace of their own), the daemon they use, and the search for what they left behind."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import leftovers, namespace
+from tests.support.daemon import Lxpyd
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts the whole run again inside a namespace, unless it is inside already."""
+    if namespace.inside() or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    if os.geteuid() != 0:
+        raise pytest.UsageError("The tests drive the real kernel and need root: run `sudo ./tests/run`")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.stop_global_capturing()
+    pytest.exit_status = namespace.enter([sys.executable, "-m", "pytest", *config.invocation_params.args])
+    sys.stdout.flush()
+    os._exit(pytest.exit_status)
+
+
+def _worker() -> int:
+    """0, 1 ... for the xdist workers; they differ in directory, bridge, subnet and id maps."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+@pytest.fixture(scope="session")
+def lxpyd() -> Iterator[Lxpyd]:
+    """A running daemon, initialised: pools `default` (overlay) and `plain` (dir), a bridge, the image `bb` (busybox)."""
+    daemon = Lxpyd("s", _worker())
+    daemon.start()
+    try:
+        daemon.initialise()
+        yield daemon
+    finally:
+        daemon.destroy()
+    leftovers.check(daemon)
+
+
+@pytest.fixture
+def own_lxpyd() -> Iterator[Lxpyd]:
+    """A daemon of one test, for those that kill, fill or reconfigure it. As `lxpyd` otherwise."""
+    daemon = Lxpyd("o", _worker() + 100)
+    daemon.start()
+    try:
+        daemon.initialise()
+        yield daemon
+    finally:
+        daemon.destroy()
+    leftovers.check(daemon)
+
+
+@pytest.fixture
+def bare_lxpyd() -> Iterator[Lxpyd]:
+    """A daemon that nothing has initialised."""
+    daemon = Lxpyd("b", _worker() + 200)
+    daemon.start()
+    try:
+        yield daemon
+    finally:
+        daemon.destroy()
+    leftovers.check(daemon)
+
+
+@pytest.fixture
+def name(lxpyd: Lxpyd, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A free instance name; whatever has that name, or begins with it and a dash, is deleted afterwards."""
+    lxpyd.counter += 1
+    chosen = f"t{lxpyd.counter}"
+    yield chosen
+    lxpyd.sweep(chosen)
+
+
+@pytest.fixture
+def busybox(lxpyd: Lxpyd, name: str) -> str:
+    """The name of a running busybox container."""
+    lxpyd.cli("launch", "bb", name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def debian_image(lxpyd: Lxpyd) -> str:
+    """The alias of the Debian 12 image in `lxpyd`."""
+    lxpyd.import_image("debian/12", "deb")
+    return "deb"
+
+
+@pytest.fixture(scope="session")
+def checkout() -> pathlib.Path:
+    return pathlib.Path(__file__).parents[1]

@@ -1,0 +1,1 @@
+"""What the tests share: the namespace they run in, a daemon of their own, the search for leftovers."""

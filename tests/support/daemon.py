@@ -1,0 +1,239 @@
+"""A daemon of the tests' own, and the command line in front of it."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from lxpy.api.layout import Layout
+from tests.support import images, namespace
+
+BIN = pathlib.Path(sys.executable).parent
+Result = subprocess.CompletedProcess[str]
+
+
+class Lxpyd:
+    """One lxpyd with its own ``LXPY_DIR``, bridge, subnet, cgroup prefix and id maps.
+
+    Args:
+        name: part of the directory's name.
+        number: 0 to 255, unlike that of any other daemon running at the same time.
+    """
+
+    def __init__(self, name: str, number: int) -> None:
+        self.number = number
+        self.dir = namespace.run_dir(f"{name}{number}")
+        self.layout = Layout(str(self.dir))
+        self.bridge = f"lxt{number}"
+        self.address = f"10.97.{number}.1"
+        self.log = self.dir / "lxpyd.stderr"
+        self.counter = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("LXPY_", "LXD_"))},
+            "LXPY_DIR": str(self.dir),
+            "LXPY_IDMAP": f"{10_000_000 + number * 8_000_000}:8000000",
+            "HOME": str(self.dir / "home"),
+            "XDG_CONFIG_HOME": str(self.dir / "home/.config"),
+            "PYTHONDONTWRITEBYTECODE": "",
+            "LC_ALL": "C.UTF-8",
+            "TERM": "xterm-256color",
+        }
+        (self.dir / "home").mkdir(exist_ok=True)
+
+    # -- the process ---------------------------------------------------------------------------------------------
+
+    def start(self, **environment: str) -> None:
+        """Starts lxpyd and waits until its socket answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(BIN / "lxpyd")],
+                env={**self.environment, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        end = time.monotonic() + 20
+        while self.cli("query", "/1.0", check=False).returncode:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"lxpyd does not answer:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Ends lxpyd alone; what it manages goes on."""
+        assert self.process
+        self.process.send_signal(number)
+        self.process.wait(30)
+        self.process = None
+
+    def restart(self, *, kill: bool = False) -> None:
+        """Ends lxpyd (by SIGTERM, or SIGKILL) and starts it again."""
+        self.kill(signal.SIGKILL if kill else signal.SIGTERM)
+        self.start()
+
+    def initialise(self) -> None:
+        """Pools, bridge and default profile by ``init --preseed``; the image ``bb``."""
+        self.cli("init", "--preseed", input=self.preseed())
+        self.import_image("busybox", "bb")
+
+    def preseed(self) -> str:
+        return f"""\
+config: {{}}
+networks:
+- name: {self.bridge}
+  type: bridge
+  config:
+    ipv4.address: {self.address}/24
+    ipv4.nat: "true"
+    ipv6.address: fd42:97:{self.number:x}::1/64
+storage_pools:
+- name: default
+  driver: overlay
+- name: plain
+  driver: dir
+profiles:
+- name: default
+  devices:
+    root: {{path: /, pool: default, type: disk}}
+    eth0: {{name: eth0, network: {self.bridge}, type: nic}}
+"""
+
+    def import_image(self, recipe: str, alias: str) -> None:
+        metadata, rootfs = images.files(recipe)
+        self.cli("image", "import", str(metadata), str(rootfs), "--alias", alias)
+
+    def destroy(self) -> None:
+        """Deletes everything through the daemon, then ends it."""
+        if self.process is None:
+            self.start()
+        for instance in self.json("list", "-f", "json"):
+            self.cli("delete", "-f", instance["name"])
+        for image in self.json("image", "list", "-f", "json"):
+            self.cli("image", "delete", image["fingerprint"])
+        self.api("PUT", "/1.0/profiles/default", {"config": {}, "devices": {}, "description": ""})
+        for profile in self.json("query", "/1.0/profiles"):
+            if not profile.endswith("/default"):
+                self.api("DELETE", profile)
+        for network in self.json("query", "/1.0/networks?recursion=1"):
+            if network["managed"]:
+                self.api("DELETE", f"/1.0/networks/{network['name']}")
+        for pool in self.json("query", "/1.0/storage-pools"):
+            self.api("DELETE", pool)
+        self.kill(signal.SIGTERM)
+
+    # -- the command line ----------------------------------------------------------------------------------------
+
+    def cli(
+        self, *args: str, input: str | bytes | None = None, check: bool = True, timeout: float = 120, **environment: str
+    ) -> Result:
+        """Runs ``lxpy ARGS`` without a terminal; stdout and stderr as text.
+
+        Raises:
+            AssertionError: it failed although `check` is set; with what it wrote.
+        """
+        result = subprocess.run(
+            [str(BIN / "lxpy"), *args],
+            env={**self.environment, **environment}, capture_output=True, check=False, timeout=timeout, cwd="/",
+            **({"stdin": subprocess.DEVNULL} if input is None else {"input": _bytes(input)}),
+        )  # fmt: skip
+        text = subprocess.CompletedProcess(
+            result.args, result.returncode, result.stdout.decode(errors="replace"),
+            result.stderr.decode(errors="replace"),
+        )  # fmt: skip
+        if check and text.returncode:
+            raise AssertionError(f"lxpy {' '.join(args)}: status {text.returncode}\n{text.stdout}{text.stderr}")
+        return text
+
+    def out(self, *args: str, **options: Any) -> str:
+        """What ``lxpy ARGS`` prints, without the last line's end."""
+        return self.cli(*args, **options).stdout.rstrip("\n")
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self.cli(*args).stdout)
+
+    def spawn(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
+        """``lxpy ARGS`` in the background, with pipes."""
+        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen([str(BIN / "lxpy"), *args], env=self.environment, cwd="/", **options)
+
+    def api(self, method: str, path: str, body: Any = None) -> Any:
+        """One API call through ``lxpy query``; waits for an operation."""
+        data = ["-d", json.dumps(body)] if body is not None else []
+        text = self.cli("query", "--wait", "-X", method, *data, path).stdout
+        return json.loads(text) if text.strip() else None
+
+    def sh(self, instance: str, script: str, **options: Any) -> Result:
+        """A shell script inside an instance."""
+        return self.cli("exec", instance, "-n", "-T", "--", "sh", "-c", script, **options)
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    def instance(self, name: str) -> dict[str, Any]:
+        found = [item for item in self.json("list", "-f", "json") if item["name"] == name]
+        assert found, f"no instance {name}"
+        instance: dict[str, Any] = found[0]
+        return instance
+
+    def status(self, name: str) -> str:
+        return str(self.instance(name)["status"]).upper()
+
+    def addresses(self, name: str, family: str = "inet") -> list[str]:
+        """Global addresses of an instance's eth0, as the list has them."""
+        state = self.instance(name).get("state") or {}
+        eth0 = (state.get("network") or {}).get("eth0") or {}
+        return [a["address"] for a in eth0.get("addresses", []) if a["family"] == family and a["scope"] == "global"]
+
+    def wait_address(self, name: str, seconds: float = 10) -> str:
+        return str(until(lambda: self.addresses(name), seconds, f"no IPv4 address of {name}")[0])
+
+    def wait_status(self, name: str, status: str, seconds: float = 20) -> None:
+        until(lambda: self.status(name) == status, seconds, f"{name} is not {status}")
+
+    def init_pid(self, name: str) -> int:
+        return int(self.json("query", f"/1.0/instances/{name}/state")["pid"])
+
+    def sweep(self, prefix: str) -> None:
+        """Deletes the instances named `prefix` or ``prefix-…``."""
+        if self.process is None:
+            return
+        for instance in self.json("list", "-f", "json"):
+            if instance["name"] == prefix or instance["name"].startswith(f"{prefix}-"):
+                self.cli("delete", "-f", instance["name"], check=False)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything a refused command must leave alone."""
+        tree = sorted(str(p) for folder in ("storage-pools", "images") for p in (self.dir / folder).glob("*/*"))
+        return {
+            "instances": [
+                (i["name"], i["status"], i["config"], i["devices"], i["profiles"])
+                for i in self.json("list", "-f", "json")
+            ],
+            "images": [i["fingerprint"] for i in self.json("image", "list", "-f", "json")],
+            "profiles": self.json("query", "/1.0/profiles?recursion=1"),
+            "networks": [n for n in self.json("query", "/1.0/networks?recursion=1") if n["managed"]],
+            "pools": self.json("query", "/1.0/storage-pools?recursion=1"),
+            "files": tree,
+            "cgroups": sorted(map(str, namespace.cgroups(self.layout.cgroup_prefix))),
+        }
+
+
+def until(condition: Callable[[], Any], seconds: float, message: str, every: float = 0.05) -> Any:
+    """What `condition` gives once it is true; `AssertionError` with `message` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{message} after {seconds} s")
+        time.sleep(every)
+    return value
+
+
+def _bytes(data: str | bytes) -> bytes:
+    return data.encode() if isinstance(data, str) else data
+
+
+def remove(path: pathlib.Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Recipes: what the built-in remote offers, as YAML files. ``docs/recipes.md`` is the schema for those who write them."""
+"""Recipes: what the built-in remote offers, as YAML files. ``docs/recipes.md`` tells the schema to their writers."""
 
 import glob
 import hashlib
@@ -9,7 +9,7 @@ import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lxpy.api.errors import BadRequest, NotFound
+from lxpy.api.errors import BadRequest
 from lxpy.images.architectures import debian_name, kernel_name, native
 from lxpy.images.metadata import METADATA_LIMIT
 from lxpy.images.streams import FileRef, StreamImage, resolve
@@ -83,7 +83,7 @@ class Recipe:
 
 def directories(root: str) -> list[str]:
     """Where recipes lie, the first one with a name winning: the administrator's own, the checkout's, the wheel's."""
-    checkout = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "images")
+    checkout = f"{os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))}/images"
     return [f"{root}/recipes", checkout, f"{sys.prefix}/share/lxpy/images", "/usr/share/lxpy/images"]
 
 

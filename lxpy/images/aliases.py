@@ -1,0 +1,109 @@
+"""Image aliases: the names users give images. Texts of the errors are LXD's."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+from lxpy.api.errors import BadRequest, Conflict, NotFound
+from lxpy.state.store import AliasRow, Store
+
+Emit = Callable[[str, str, str, dict[str, Any] | None], None]
+
+# Inside the class, `list` is the method.
+Pairs = list[dict[str, str]]
+
+
+class Alias(TypedDict):
+    """``/1.0/images/aliases/{name}``."""
+
+    name: str
+    description: str
+    target: str
+    type: str
+
+
+class Aliases:
+    """Args:
+    find: the full fingerprint for (project, prefix); `NotFound` when there is none.
+    """
+
+    def __init__(self, store: Store, emit: Emit, find: Callable[[str, str], str]) -> None:
+        self._store, self._emit, self._find = store, emit, find
+
+    def create(self, project: str, name: str, target: str, description: str = "") -> None:
+        """Raises `Conflict` when the name is taken, `NotFound` when no image has that fingerprint."""
+        _check(name)
+        if self._store.aliases.get(project, name):
+            raise Conflict(f'Alias "{name}" already exists')
+        self._store.aliases.put(AliasRow(project, name, self._find(project, target), description))
+        self._tell("created", project, name, {"target": target})
+
+    def get(self, project: str, name: str) -> Alias:
+        return _wire(self._row(project, name))
+
+    def list(self, project: str) -> list[Alias]:
+        """By name."""
+        return [_wire(row) for row in self._store.aliases.all(project)]
+
+    def update(self, project: str, name: str, target: str | None = None, description: str | None = None) -> None:
+        """Changes what is not None."""
+        row = self._row(project, name)
+        fingerprint = row.fingerprint if target is None else self._find(project, target)
+        text = row.description if description is None else description
+        self._store.aliases.put(AliasRow(project, name, fingerprint, text))
+        self._tell("updated", project, name, {"target": fingerprint})
+
+    def rename(self, project: str, name: str, new: str) -> None:
+        """Raises `Conflict` when the new name is taken."""
+        row = self._row(project, name)
+        if new == name:
+            return
+        _check(new)
+        with self._store.transaction():
+            if self._store.aliases.get(project, new):
+                raise Conflict(f'Alias "{new}" already exists')
+            self._store.aliases.delete(project, name)
+            self._store.aliases.put(AliasRow(project, new, row.fingerprint, row.description))
+        self._tell("renamed", project, new, {"old_name": name})
+
+    def delete(self, project: str, name: str) -> None:
+        self._row(project, name)
+        self._store.aliases.delete(project, name)
+        self._tell("deleted", project, name, None)
+
+    def resolve(self, project: str, name: str) -> str | None:
+        """The fingerprint an alias stands for, None when there is no such alias."""
+        row = self._store.aliases.get(project, name)
+        return row.fingerprint if row else None
+
+    def by_fingerprint(self, project: str) -> dict[str, Pairs]:
+        """For image objects: fingerprint -> ``[{"name", "description"}]``."""
+        found: dict[str, Pairs] = {}
+        for row in self._store.aliases.all(project):
+            found.setdefault(row.fingerprint, []).append({"name": row.name, "description": row.description})
+        return found
+
+    def move_all(self, project: str, old: str, new: str) -> None:
+        """Lets every alias of one image stand for another."""
+        for row in self._store.aliases.all(project):
+            if row.fingerprint == old:
+                self._store.aliases.put(AliasRow(project, row.name, new, row.description))
+
+    def _row(self, project: str, name: str) -> AliasRow:
+        row = self._store.aliases.get(project, name)
+        if row is None:
+            raise NotFound("Image alias not found")
+        return row
+
+    def _tell(self, what: str, project: str, name: str, context: dict[str, Any] | None) -> None:
+        self._emit(f"image-alias-{what}", f"/1.0/images/aliases/{name}", project, context)
+
+
+def _wire(row: AliasRow) -> Alias:
+    return {"name": row.name, "description": row.description, "target": row.fingerprint, "type": "container"}
+
+
+def _check(name: str) -> None:
+    if not name or len(name) > 255 or not name.isprintable() or any(char in " ?#:" for char in name):
+        raise BadRequest(f"Invalid image alias {name!r}: use up to 255 visible characters without spaces, ?, # and :")
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise BadRequest(f"Invalid image alias {name!r}: between its slashes there has to be a name")

@@ -1,0 +1,192 @@
+"""Templates of images: files such as ``/etc/hostname`` written into an instance when it is made, copied, renamed, started.
+
+LXD's are Pongo2, which is Django's language, which Jinja2 nearly is; the one common difference (``|filter:argument``) is
+translated. Most templates only put in a name or a value: those are done here, so that the daemon carries Jinja2 only
+once an image really needs it. What an image brings is not trusted: Jinja2 runs in its sandbox with a time limit, and files
+are written inside the instance's root only.
+"""
+
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+from lxpy.images import metadata
+from lxpy.linux import safe_path
+
+SECONDS = 2.0
+OUTPUT_LIMIT = 1 << 20
+_PLAIN = re.compile(
+    r"""\{\{-?\s*(?:(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)?)
+        |config_get\(\s*(?P<q1>["'])(?P<key>[^"'{}\\]*)(?P=q1)\s*,\s*(?P<q2>["'])(?P<default>[^"'{}\\]*)(?P=q2)\s*\))\s*-?\}\}""",
+    re.VERBOSE,
+)
+_FILTER_ARGUMENT = re.compile(r"""\|\s*(\w+)\s*:\s*("[^"]*"|'[^']*'|[\w.]+)""")
+_TAG = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+# String methods that make megabytes of a few bytes.
+_HUNGRY = {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "translate", "encode"}
+
+
+class TemplateError(Exception):
+    """A template that cannot be rendered; one line."""
+
+
+def render_templates(archive: str, trigger: str, context: dict[str, Any], root_fd: int) -> list[str]:
+    """Writes the files of every template of that trigger into an instance's root. Blocking; milliseconds.
+
+    Args:
+        archive: the image's stored metadata tarball (or unified image), or a copy of the JSON kept beside it.
+        trigger: ``create``, ``copy``, ``rename`` or ``start``.
+        context: ``instance`` {name, architecture, privileged, ephemeral}, ``config``, ``devices`` (expanded).
+        root_fd: directory descriptor of the root, its owners 0-based.
+
+    Returns:
+        One line for each template that could not be done. They never keep an instance from being made.
+    """
+    found = metadata.load(archive)
+    problems = []
+    for path, entry in found.metadata["templates"].items():
+        if trigger not in entry["when"]:
+            continue
+        try:
+            text = found.templates.get(entry["template"])
+            if text is None:
+                raise TemplateError(f"the image has no templates/{entry['template']}")
+            _write(
+                root_fd,
+                path,
+                entry,
+                lambda text=text, path=path, entry=entry: render(text, _names(path, trigger, entry, context)),
+            )
+        except TemplateError as error:
+            problems.append(f"Template for {path}: {error}")
+        except OSError as error:
+            problems.append(f"Template for {path}: {error.strerror or error}")
+    return problems
+
+
+def render(text: str, names: dict[str, Any]) -> str:
+    """The text with its expressions replaced; unknown names are empty, nothing is escaped.
+
+    Raises:
+        TemplateError: bad syntax, forbidden access, too slow or too long.
+    """
+    rest = _PLAIN.sub("", text)
+    simple = "{-" not in text and "-}" not in text and not any(mark in rest for mark in ("{{", "{%", "{#"))
+    if simple:
+        return _PLAIN.sub(lambda match: _plain(match, names), text)
+    return _jinja(text, names)
+
+
+def _names(path: str, trigger: str, entry: dict[str, Any], context: dict[str, Any]) -> dict[str, Any]:
+    config: Mapping[str, str] = context.get("config") or {}
+    instance = context.get("instance") or context.get("container") or {}
+    return {
+        "trigger": trigger,
+        "path": path,
+        "instance": instance,
+        "container": instance,
+        "config": config,
+        "devices": context.get("devices") or {},
+        "properties": entry["properties"],
+        "config_get": lambda key, default="": config.get(key) or default,
+    }
+
+
+def _plain(match: re.Match[str], names: dict[str, Any]) -> str:
+    if match["key"] is not None:
+        return str(names["config_get"](match["key"], match["default"]))
+    value: Any = names
+    for part in match["name"].split("."):
+        value = value.get(part, "") if isinstance(value, Mapping) else ""
+    return "" if callable(value) else str(value)
+
+
+def _jinja(text: str, names: dict[str, Any]) -> str:
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        # Both make huge values out of small ones.
+        intercepted_binops = frozenset(["**", "*", "%"])
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "**" or not (isinstance(left, int) and isinstance(right, int)):
+                raise TemplateError(f"the operator {operator} is for whole numbers only, and ** for none")
+            return super().call_binop(context, operator, left, right)
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            return attr not in _HUNGRY and super().is_safe_attribute(obj, attr, value)
+
+    text = _TAG.sub(lambda match: _FILTER_ARGUMENT.sub(r"|\1(\2)", match[0]), text)
+    environment = Sandbox(keep_trailing_newline=True, autoescape=False)
+    for name in ("namespace", "cycler", "joiner", "lipsum"):
+        environment.globals.pop(name, None)
+    for name in ("center", "format", "indent", "wordwrap", "pprint", "xmlattr"):
+        environment.filters.pop(name, None)
+    try:
+        template = environment.from_string(text)
+        parts, size = [], 0
+        with _Deadline(SECONDS):
+            for part in template.generate(names):
+                parts.append(part)
+                size += len(part)
+                if size > OUTPUT_LIMIT:
+                    raise TemplateError("it makes more than 1 MiB")
+        return "".join(parts)
+    except TemplateError:
+        raise
+    except jinja2.TemplateError as error:
+        raise TemplateError(str(error.message or error).splitlines()[0]) from None
+    except Exception as error:
+        # Whatever an expression may do: divide by zero, add a text to a number.
+        raise TemplateError(f"{type(error).__name__}: {error}") from None
+
+
+class _Deadline:
+    """Ends Python code of this thread that runs too long, by its line trace: nested loops cannot hold up the daemon."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *exc: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if time.monotonic() > self._end:
+            raise TemplateError(f"it takes longer than {SECONDS:.0f} s")
+        return self._trace
+
+
+def _write(root_fd: int, path: str, entry: dict[str, Any], content: Callable[[], str]) -> None:
+    """Puts one file in its place. An existing one keeps its owner and mode where the template does not say."""
+    uid, gid, mode = 0, 0, 0o644
+    try:
+        fd = safe_path.openat2(root_fd, path, os.O_PATH)
+    except FileNotFoundError:
+        safe_path.make_dirs(root_fd, os.path.dirname(path) or "/")
+    else:
+        try:
+            info = os.fstat(fd)
+        finally:
+            os.close(fd)
+        if entry["create_only"]:
+            return
+        uid, gid, mode = info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)
+    safe_path.write_file(
+        root_fd,
+        path,
+        content().encode(errors="surrogateescape"),
+        mode=entry.get("mode", mode),
+        uid=entry.get("uid", uid),
+        gid=entry.get("gid", gid),
+    )

@@ -131,7 +131,7 @@ class ImageServer:
     def _items(self, image: Image) -> dict[str, Any]:
         """The files of one image as stream items; empty when the protocol has no name for what it is.
 
-        Clients tell compressions by the content, but ``lxd.tar.xz`` and ``root.tar.xz`` promise xz; those are kept to it.
+        Clients tell compressions by the content, but ``lxd.tar.xz`` and ``root.tar.xz`` promise xz; that is kept.
         """
         fingerprint = image["fingerprint"]
         stored = self._manager.files(self._project, fingerprint)

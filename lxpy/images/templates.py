@@ -1,9 +1,9 @@
-"""Templates of images: files such as ``/etc/hostname`` written into an instance when it is made, copied, renamed, started.
+"""Templates of images: files such as ``/etc/hostname``, written when an instance is made, copied, renamed or started.
 
-LXD's are Pongo2, which is Django's language, which Jinja2 nearly is; the one common difference (``|filter:argument``) is
-translated. Most templates only put in a name or a value: those are done here, so that the daemon carries Jinja2 only
-once an image really needs it. What an image brings is not trusted: Jinja2 runs in its sandbox with a time limit, and files
-are written inside the instance's root only.
+LXD's are Pongo2, which is Django's language, which Jinja2 nearly is; the one common difference (``|filter:argument``)
+is translated. Most templates only put in a name or a value: those are done here, so that the daemon carries Jinja2
+only once an image really needs it. What an image brings is not trusted: Jinja2 runs in its sandbox with a time limit,
+and files are written inside the instance's root only.
 """
 
 import os
@@ -11,9 +11,9 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lxpy.images import metadata
 from lxpy.linux import safe_path
@@ -56,12 +56,10 @@ def render_templates(archive: str, trigger: str, context: dict[str, Any], root_f
             text = found.templates.get(entry["template"])
             if text is None:
                 raise TemplateError(f"the image has no templates/{entry['template']}")
-            _write(
-                root_fd,
-                path,
-                entry,
-                lambda text=text, path=path, entry=entry: render(text, _names(path, trigger, entry, context)),
-            )
+            place = _place(root_fd, path, entry)
+            if place is not None:
+                content = render(text, _names(path, trigger, entry, context)).encode(errors="surrogateescape")
+                safe_path.write_file(root_fd, path, content, mode=place.mode, uid=place.uid, gid=place.gid)
         except TemplateError as error:
             problems.append(f"Template for {path}: {error}")
         except OSError as error:
@@ -167,8 +165,17 @@ class _Deadline:
         return self._trace
 
 
-def _write(root_fd: int, path: str, entry: dict[str, Any], content: Callable[[], str]) -> None:
-    """Puts one file in its place. An existing one keeps its owner and mode where the template does not say."""
+class _Place(NamedTuple):
+    uid: int
+    gid: int
+    mode: int
+
+
+def _place(root_fd: int, path: str, entry: dict[str, Any]) -> _Place | None:
+    """Owner and mode for a file; None when it is there and must not be touched.
+
+    An existing one keeps what the template does not say. Missing directories are made.
+    """
     uid, gid, mode = 0, 0, 0o644
     try:
         fd = safe_path.openat2(root_fd, path, os.O_PATH)
@@ -180,13 +187,6 @@ def _write(root_fd: int, path: str, entry: dict[str, Any], content: Callable[[],
         finally:
             os.close(fd)
         if entry["create_only"]:
-            return
+            return None
         uid, gid, mode = info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)
-    safe_path.write_file(
-        root_fd,
-        path,
-        content().encode(errors="surrogateescape"),
-        mode=entry.get("mode", mode),
-        uid=entry.get("uid", uid),
-        gid=entry.get("gid", gid),
-    )
+    return _Place(entry.get("uid", uid), entry.get("gid", gid), entry.get("mode", mode))

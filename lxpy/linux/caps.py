@@ -1,0 +1,55 @@
+"""Capabilities of this process: the effective set and the bounding set (include/uapi/linux/capability.h)."""
+
+import ctypes
+import errno
+
+from lxpy.linux import libc
+
+SYS_MODULE, SYS_RAWIO, SYS_TIME, MAC_OVERRIDE, MAC_ADMIN = 16, 17, 25, 32, 33
+SYS_RESOURCE = 24
+
+# Kept from every guest, as plain LXC does: with them systemd starts units that then fail (DESIGN.md, section 3).
+DENIED = (SYS_MODULE, SYS_RAWIO, SYS_TIME, MAC_ADMIN, MAC_OVERRIDE)
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Sets(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("e0", "p0", "i0", "e1", "p1", "i1")]
+
+
+def _get() -> tuple[_Header, _Sets]:
+    header, sets = _Header(0x20080522, 0), _Sets()
+    libc.syscall(libc.NUMBERS["capget"], ctypes.addressof(header), ctypes.addressof(sets), what="capget")
+    return header, sets
+
+
+def effective() -> int:
+    """The effective set of this thread, one bit per capability."""
+    sets = _get()[1]
+    return int(sets.e0) | int(sets.e1) << 32
+
+
+def raise_all() -> None:
+    """Makes every permitted capability effective again (an id change lowers them)."""
+    header, sets = _get()
+    sets.e0, sets.e1 = sets.p0, sets.p1
+    libc.syscall(libc.NUMBERS["capset"], ctypes.addressof(header), ctypes.addressof(sets), what="capset")
+
+
+def clear_inheritable() -> None:
+    header, sets = _get()
+    sets.i0 = sets.i1 = 0
+    libc.syscall(libc.NUMBERS["capset"], ctypes.addressof(header), ctypes.addressof(sets), what="capset")
+
+
+def drop_from_bounding_set() -> None:
+    """Drops `DENIED`: no exec of this process or its children gets them again."""
+    for capability in DENIED:
+        try:
+            libc.prctl(libc.PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a kernel without this capability
+                raise

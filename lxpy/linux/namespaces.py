@@ -1,0 +1,42 @@
+"""Namespaces of a guest: which, and the small things done inside them."""
+
+import fcntl
+import os
+import socket
+import struct
+
+from lxpy.linux import libc
+
+# What clone() makes for a guest. The mount namespace follows once the root file system hangs in its parent
+# (so that its flags get locked), the cgroup namespace once the process is in its cgroup.
+AT_CLONE = libc.CLONE_NEWPID | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
+# What a process joining a guest takes over before it forks; the user namespace comes after.
+FOR_ATTACH = (
+    libc.CLONE_NEWPID | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
+    | libc.CLONE_NEWNS | libc.CLONE_NEWCGROUP
+)  # fmt: skip
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+
+
+def write_map(pid: int, base: int, size: int) -> None:
+    """Maps ids 0 .. `size` of the process's user namespace to `base` and up. Once only, says the kernel."""
+    line = f"0 {base} {size}\n".encode()
+    for name in ("uid_map", "gid_map"):
+        path = f"/proc/{pid}/{name}"
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, line)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
+        finally:
+            os.close(fd)
+
+
+def loopback_up() -> None:
+    """Brings ``lo`` of this network namespace up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        request = bytearray(struct.pack("16sH22x", b"lo", 0))
+        fcntl.ioctl(sock, _SIOCGIFFLAGS, request)
+        flags = struct.unpack_from("H", request, 16)[0]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags | _IFF_UP))

@@ -1,0 +1,312 @@
+"""The cgroups of one instance, on v1, hybrid and v2 hosts.
+
+``PREFIX.payload.NAME`` holds the guest, ``PREFIX.supervisor.NAME`` its supervisor, both at the root of each hierarchy:
+outside the daemon's own cgroup, whose end they outlive. Limits are set from outside. Freezing and killing go through
+the unified hierarchy wherever there is one, hybrid hosts included.
+"""
+
+import os
+import select
+import signal
+import time
+
+from lxpy.linux import cgroups, devices
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxpy.runtime.spec import Limits
+
+_V1_UNLIMITED = "-1"
+
+
+class InstanceCgroup:
+    """The cgroups of the instance `name` (qualified) under `prefix`. Makes nothing by itself; see `create`."""
+
+    def __init__(self, prefix: str, name: str) -> None:
+        self.payload = f"{prefix}.payload.{name}"
+        self.supervisor = f"{prefix}.supervisor.{name}"
+        self._h = cgroups.hierarchies()
+        self.unified = f"{self._h.unified}/{self.payload}" if self._h.unified else ""
+
+    def create(self, owner: int | None = None, allowed: "tuple[devices.Device, ...]" = devices.ALLOWED) -> None:
+        """Makes the payload cgroups, confines their devices and gives the unified one to the mapped root `owner`."""
+        for root in self._h.v1_roots:
+            _mkdir(f"{root}/{self.payload}")
+        if cpuset := self._v1("cpuset"):
+            root = self._h.v1["cpuset"]
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                # A new v1 cpuset is empty and takes no process.
+                cgroups.write(f"{cpuset}/{name}", cgroups.read(f"{root}/{name}"))
+        if path := self._v1("devices"):
+            devices.restrict_v1(path, allowed)
+        if not self.unified:
+            return
+        cgroups.enable_controllers(self._h.unified)
+        _mkdir(self.unified)
+        fd = os.open(self.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if "devices" not in self._h.v1:
+                devices.restrict_v2(fd, allowed)
+            if owner:
+                os.fchown(fd, owner, owner)
+                for name in cgroups.delegated_files():
+                    try:
+                        os.chown(name, owner, owner, dir_fd=fd)
+                    except FileNotFoundError:
+                        pass  # a controller that is not enabled
+        finally:
+            os.close(fd)
+
+    def open_unified(self) -> int:
+        """A descriptor for ``CLONE_INTO_CGROUP``; -1 without a unified hierarchy."""
+        return os.open(self.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.unified else -1
+
+    def join_v1(self) -> None:
+        """Moves this (single-threaded) process into the v1 payload cgroups.
+
+        By ``0`` into ``tasks``: moving oneself as a thread takes no global lock, while ``cgroup.procs`` waits
+        6 to 15 ms for RCU (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+        """
+        for root in self._h.v1_roots:
+            cgroups.write(f"{root}/{self.payload}/tasks", "0")
+
+    # The supervisor's own cgroup: where systemd would look for it (name=systemd, unified) and its memory.
+    def _supervisor_v1(self) -> list[str]:
+        return [self._h.v1[name] for name in ("name=systemd", "memory") if name in self._h.v1]
+
+    def open_supervisor(self) -> int:
+        """Makes the supervisor's cgroups; a descriptor of the unified one for ``CLONE_INTO_CGROUP``, or -1."""
+        for root in self._supervisor_v1():
+            _mkdir(f"{root}/{self.supervisor}")
+        if not self.unified:
+            return -1
+        _mkdir(f"{self._h.unified}/{self.supervisor}")
+        return os.open(f"{self._h.unified}/{self.supervisor}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def join_supervisor_v1(self) -> None:
+        for root in self._supervisor_v1():
+            cgroups.write(f"{root}/{self.supervisor}/tasks", "0")
+
+    def leave_supervisor(self) -> None:
+        """Moves this process to the roots and removes the supervisor's cgroups: its last act."""
+        for root in self._supervisor_v1():
+            cgroups.write(f"{root}/tasks", "0")
+            cgroups.remove(f"{root}/{self.supervisor}", 0.2)
+        if self.unified:
+            cgroups.write(f"{self._h.unified}/cgroup.procs", "0")
+            cgroups.remove(f"{self._h.unified}/{self.supervisor}", 0.2)
+
+    def apply(self, limits: "Limits", fresh: bool = False) -> None:
+        """Sets the limits; what `limits` leaves out is lifted (unless `fresh`: a new cgroup has none).
+
+        Raises:
+            OSError: EBUSY when memory in use cannot be brought under the new limit; ENOENT without the controller.
+        """
+        self._apply_memory(limits, fresh)
+        self._apply_cpu(limits, fresh)
+        processes = limits.get("processes")
+        if processes is not None or not fresh:
+            value = "max" if processes is None else str(processes)
+            self._set("pids", "pids.max", "pids.max", value, value, processes is None)
+
+    def _set(self, controller: str, v1_file: str, v2_file: str, v1: str, v2: str, lifting: bool) -> None:
+        path = self._v1(controller)
+        target = f"{path}/{v1_file}" if path else f"{self.unified}/{v2_file}"
+        try:
+            cgroups.write(target, v1 if path else v2)
+        except FileNotFoundError:
+            if not lifting:
+                raise FileNotFoundError(2, f"this host has no cgroup controller {controller!r}", target) from None
+
+    def _apply_memory(self, limits: "Limits", fresh: bool) -> None:
+        memory = limits.get("memory")
+        if memory is None and fresh:
+            return
+        soft = limits.get("memory_soft", False)
+        hard = memory if memory is not None and not soft else None
+        low = memory if memory is not None and soft else None
+        swap_off = hard is not None and limits.get("swap") is False
+        path = self._v1("memory")
+        if not path:
+            if not fresh or low is not None:
+                # memory.high throttles and reclaims above the limit: the nearest there is to v1's soft limit.
+                self._set("memory", "", "memory.high", "", "max" if low is None else str(low), low is None)
+            if not fresh or hard is not None:
+                self._set("memory", "", "memory.max", "", "max" if hard is None else str(hard), hard is None)
+            if not fresh or swap_off:
+                self._set("memory", "", "memory.swap.max", "", "0" if swap_off else "max", True)
+            return
+        if not fresh or low is not None:
+            value = _V1_UNLIMITED if low is None else str(low)
+            cgroups.write(f"{path}/memory.soft_limit_in_bytes", value)
+        limit = ("memory.limit_in_bytes", _V1_UNLIMITED if hard is None else str(hard))
+        memsw = ("memory.memsw.limit_in_bytes", limit[1] if swap_off else _V1_UNLIMITED)
+        # memsw may never be below the limit: raise it first, lower it last.
+        writes = [limit, memsw] if swap_off else [memsw, limit]
+        for name, value in writes:
+            try:
+                cgroups.write(f"{path}/{name}", value)
+            except FileNotFoundError:
+                pass  # no swap accounting
+            except OSError as error:
+                if error.errno != 22 or name != limit[0]:
+                    raise
+                cgroups.write(f"{path}/{memsw[0]}", _V1_UNLIMITED)
+                cgroups.write(f"{path}/{name}", value)
+
+    def _apply_cpu(self, limits: "Limits", fresh: bool) -> None:
+        quota = limits.get("cpu_quota")
+        if quota is not None or not fresh:
+            path = self._v1("cpu")
+            if path:
+                if quota:
+                    cgroups.write(f"{path}/cpu.cfs_period_us", str(quota[1]))
+                cgroups.write(f"{path}/cpu.cfs_quota_us", str(quota[0]) if quota else _V1_UNLIMITED)
+            else:
+                value = f"{quota[0]} {quota[1]}" if quota else "max"
+                self._set("cpu", "", "cpu.max", "", value, quota is None)
+        shares = limits.get("cpu_shares")
+        if shares is not None or not fresh:
+            v1 = 1024 if shares is None else max(2, shares)
+            # The mapping of crun and runc: [2 .. 262144] onto [1 .. 10000].
+            v2 = 100 if shares is None else 1 + (min(v1, 262144) - 2) * 9999 // 262142
+            self._set("cpu", "cpu.shares", "cpu.weight", str(v1), str(v2), shares is None)
+        cpus = limits.get("cpuset")
+        if cpus is not None or not fresh:
+            root = self._h.v1.get("cpuset", "")
+            everything = cgroups.read(f"{root}/cpuset.cpus") if root else "\n"
+            self._set("cpuset", "cpuset.cpus", "cpuset.cpus", cpus or everything, cpus or "\n", cpus is None)
+
+    def freeze(self, timeout: float = 5.0) -> None:
+        """Stops every process of the guest; back once they stand still.
+
+        Raises:
+            OSError: ETIMEDOUT after `timeout` seconds (a process sits in the kernel); the freeze stays asked for.
+        """
+        self._freeze("1", timeout)
+
+    def thaw(self, timeout: float = 5.0) -> None:
+        self._freeze("0", timeout)
+
+    def _freeze(self, value: str, timeout: float) -> None:
+        if not self.unified:
+            if path := self._v1("freezer"):
+                state = "FROZEN" if value == "1" else "THAWED"
+                cgroups.write(f"{path}/freezer.state", state)
+                deadline = time.monotonic() + timeout
+                while cgroups.read(f"{path}/freezer.state") != state and time.monotonic() < deadline:
+                    time.sleep(0.002)
+            return
+        deadline = time.monotonic() + timeout
+        events = os.open(f"{self.unified}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            poll = select.poll()
+            poll.register(events, select.POLLPRI)
+            cgroups.write(f"{self.unified}/cgroup.freeze", value)
+            while f"frozen {value}" not in os.pread(events, 4096, 0).decode():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(110, "processes did not stop in time", self.unified)
+                poll.poll(min(left, 0.05) * 1000)
+        finally:
+            os.close(events)
+
+    def frozen(self) -> bool:
+        """Whether a freeze is in force."""
+        try:
+            if self.unified:
+                return cgroups.read(f"{self.unified}/cgroup.freeze") == "1"
+            path = self._v1("freezer")
+            return bool(path) and cgroups.read(f"{path}/freezer.state") == "FROZEN"
+        except FileNotFoundError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the guest at once, frozen or not. None there is fine."""
+        if self.unified:
+            try:
+                cgroups.write(f"{self.unified}/cgroup.kill", "1")
+                return
+            except FileNotFoundError:
+                if not os.path.exists(self.unified):
+                    return  # else a kernel before 5.14
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def pids(self) -> list[int]:
+        """The processes of the guest, those in cgroups it made itself included."""
+        top = self.unified or next(iter(self._h.v1_roots), "") + f"/{self.payload}"
+        found: list[int] = []
+        for directory, _, _ in os.walk(top):
+            try:
+                with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+                    found += [int(line) for line in file]
+            except OSError:
+                pass
+        return found
+
+    def usage(self) -> dict[str, int]:
+        """What it uses: ``cpu_ns`` ``memory`` ``memory_peak`` ``swap`` (bytes) ``processes``; -1 where not known."""
+        result = dict.fromkeys(("cpu_ns", "memory", "memory_peak", "swap", "processes"), -1)
+        path = self._v1("cpuacct")
+        if path:
+            result["cpu_ns"] = _number(f"{path}/cpuacct.usage")
+        elif self.unified:
+            try:
+                result["cpu_ns"] = cgroups.read_keyed(f"{self.unified}/cpu.stat").get("usage_usec", 0) * 1000
+            except OSError:
+                pass
+        path = self._v1("memory")
+        if path:
+            result["memory"] = _number(f"{path}/memory.usage_in_bytes")
+            result["memory_peak"] = _number(f"{path}/memory.max_usage_in_bytes")
+            both = _number(f"{path}/memory.memsw.usage_in_bytes")
+            result["swap"] = max(0, both - result["memory"]) if both >= 0 else -1
+        else:
+            result["memory"] = _number(f"{self.unified}/memory.current")
+            result["memory_peak"] = _number(f"{self.unified}/memory.peak")
+            result["swap"] = _number(f"{self.unified}/memory.swap.current")
+        result["processes"] = _number(f"{self._v1('pids') or self.unified}/pids.current")
+        return result
+
+    def oom_kills(self) -> int:
+        """Processes killed for want of memory since it was made."""
+        path = self._v1("memory")
+        try:
+            return cgroups.read_keyed(f"{path}/memory.oom_control" if path else f"{self.unified}/memory.events").get(
+                "oom_kill", 0
+            )
+        except OSError:
+            return 0
+
+    def remove(self, patience: float = 2.0, supervisor: bool = False) -> bool:
+        """Removes the payload cgroups (and the `supervisor`'s), waiting up to `patience` seconds for processes to go.
+
+        Returns:
+            Whether all are gone.
+        """
+        names = [self.payload, self.supervisor] if supervisor else [self.payload]
+        roots = self._h.v1_roots + ([self._h.unified] if self._h.unified else [])
+        gone = [cgroups.remove(f"{root}/{name}", patience) for name in names for root in roots]
+        return all(gone)
+
+    def _v1(self, controller: str) -> str:
+        root = self._h.v1.get(controller)
+        return f"{root}/{self.payload}" if root else ""
+
+
+def _mkdir(path: str) -> None:
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        pass
+
+
+def _number(path: str) -> int:
+    try:
+        return int(cgroups.read(path))
+    except (OSError, ValueError):
+        return -1

@@ -1,0 +1,183 @@
+"""The daemon's side of the runtime: starts the spawner, launches instances, runs commands in them."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from lxpy.api.errors import ApiError, InternalError
+from lxpy.linux import libc
+from lxpy.runtime import wire
+from lxpy.runtime.spec import ExecRequest, InstanceSpec
+from lxpy.runtime.supervisor_client import Channel, Exit, Supervisor, adopt
+
+__all__ = ["ExecFiles", "ExecRequest", "Exit", "Spawner", "Supervisor", "adopt"]
+
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_CODE = "import sys; sys.path.append(sys.argv[1]); from lxpy.runtime.spawner import main; main(3)"
+_TITLE_ROOM = " " * 64  # an argument that only makes room for the titles ps shows
+
+
+class ExecFiles(NamedTuple):
+    """Descriptors of a running command, owned by the caller; -1 where not applicable.
+
+    `status` is a pipe: one line of JSON ``{"exit": 0}``, ``{"signal": 9}`` or ``{"error": "...", "exit": 126 | 127}``,
+    then the end. `pidfd` takes signals for the command.
+    """
+
+    pty: int
+    stdin: int
+    stdout: int
+    stderr: int
+    status: int
+    pidfd: int
+
+
+class Spawner:
+    """The connection to the spawner; one that died is replaced at the next request."""
+
+    def __init__(self) -> None:
+        self._channel: Channel | None = None
+        self.pid = 0
+
+    @classmethod
+    async def start(cls) -> "Spawner":
+        """Starts the process and does not wait for it to be up: requests queue."""
+        spawner = cls()
+        spawner._spawn()
+        return spawner
+
+    def _spawn(self) -> None:
+        ours, theirs = wire.pair()
+        # The interpreter runs from a read-only clone of its mount: whatever a privileged guest opens by
+        # /proc/PID/exe, it cannot be written to (CVE-2019-5736).
+        try:
+            program = libc.open_tree(sys.executable, libc.OPEN_TREE_CLONE)
+            libc.mount_setattr(program, libc.MOUNT_ATTR_RDONLY)
+            path = f"/proc/self/fd/{program}"
+        except OSError:
+            program, path = -1, sys.executable
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+        ]
+        arguments = [sys.executable, "-I", "-S", "-c", _CODE, _PACKAGE_ROOT, _TITLE_ROOM]
+        try:
+            self.pid = os.posix_spawn(path, arguments, dict(os.environ), file_actions=actions, setsid=True)
+        finally:
+            theirs.close()
+            if program >= 0:
+                os.close(program)
+        self._channel = Channel(ours)
+
+    async def _send(self, message: wire.Message, fds: list[int]) -> None:
+        for _ in range(2):
+            if self._channel is None:
+                self._spawn()
+            assert self._channel is not None
+            if await self._channel.send(message, fds):
+                return
+            self._drop()
+        raise InternalError("The spawner process does not start: see the daemon's log")
+
+    def _drop(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            self._reap()
+
+    async def launch(self, spec: InstanceSpec, connect: Callable[[int, int], Awaitable[None]]) -> Supervisor:
+        """Starts an instance; back once its init runs.
+
+        Args:
+            spec: what to start.
+            connect: awaited with the network namespace's descriptor (closed afterwards) and init's pid once the
+                namespace exists and before init runs. When it raises, everything is undone and the error comes out.
+
+        Raises:
+            InternalError: one line with the step that failed.
+        """
+        ours, theirs = wire.pair()
+        channel = Channel(ours)
+        done = False
+        try:
+            try:
+                await self._send({"op": "launch", "spec": spec}, [theirs.fileno()])
+            finally:
+                theirs.close()
+            raised: BaseException | None = None
+            while True:
+                message, fds = await channel.receive()
+                event = message.get("event") if message else ""
+                if message is None:
+                    raise raised or InternalError(f"Failed to start {spec['name']}: its supervisor was killed")
+                if event == "started":
+                    done = True
+                    return Supervisor(channel, message, fds[0], spec["run_dir"])
+                if event == "error":
+                    raise raised or InternalError(message["message"])
+                if event == "netns":
+                    try:
+                        await connect(fds[0], message["pid"])
+                    except Exception as error:
+                        raised = error
+                        text = error.message if isinstance(error, ApiError) else str(error)
+                        await channel.send({"op": "abort", "message": text})
+                    else:
+                        await channel.send({"op": "go"})
+                    finally:
+                        os.close(fds[0])
+        finally:
+            # A cancelled start closes the socket, and the supervisor undoes everything.
+            if not done:
+                channel.close()
+
+    async def exec(self, target: Supervisor, request: ExecRequest) -> ExecFiles:
+        """Runs a command in a running instance.
+
+        Raises:
+            InternalError: the guest could not be entered. A command that cannot be run is no error here: its
+                status says 126 or 127.
+        """
+        if target.init_pidfd < 0 or target.exited.done():
+            raise InternalError(f"Instance {target.name} has just stopped")
+        ours, theirs = wire.pair()
+        channel = Channel(ours)
+        message = {
+            "op": "exec", "request": request, "name": target.name, "prefix": target.prefix,
+            "base": target.idmap_base,
+        }  # fmt: skip
+        try:
+            try:
+                await self._send(message, [theirs.fileno(), target.init_pidfd])
+            finally:
+                theirs.close()
+            answer, fds = await channel.receive()
+        finally:
+            channel.close()
+        if answer is None:
+            raise InternalError(f"Failed to enter {target.name}: killed on the way in (is its memory used up?)")
+        if "error" in answer:
+            raise InternalError(answer["error"])
+        if len(fds) == 3:
+            return ExecFiles(fds[0], -1, -1, -1, fds[1], fds[2])
+        return ExecFiles(-1, *fds)
+
+    async def close(self) -> None:
+        """Lets the spawner end, which it does after its last command. Instances run on."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            # Without commands it is gone in a moment; then it leaves no zombie to a long-lived caller.
+            for _ in range(50):
+                if self._reap():
+                    break
+                await asyncio.sleep(0.002)
+
+    def _reap(self) -> bool:
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            return True

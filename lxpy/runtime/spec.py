@@ -1,0 +1,79 @@
+"""What is asked of the runtime: plain JSON shapes, so that the spawner imports nothing for them.
+
+Paths are absolute, sizes bytes, ids host ids.
+"""
+
+from typing import NotRequired, TypedDict
+
+
+class IdMap(TypedDict):
+    """Ids 0 .. `size` of the guest are `base` .. `base + size` of the host."""
+
+    base: int
+    size: int
+
+
+class Root(TypedDict):
+    """The root file system, owners 0-based on disk.
+
+    ``kind`` is ``overlay`` (`lower`, and `upper` and `work` in one directory) or ``dir`` (`path`).
+    """
+
+    kind: str
+    lower: str
+    upper: str
+    work: str
+    path: str
+
+
+class Mount(TypedDict):
+    """A bind mount. `shift`: owners through the id map; `required`: a missing source is an error."""
+
+    source: str
+    target: str
+    readonly: bool
+    shift: bool
+    recursive: bool
+    required: bool
+
+
+class Limits(TypedDict, total=False):
+    """Absent means without limit. `memory_soft`: reclaim towards `memory` under pressure instead of a hard limit."""
+
+    memory: int
+    memory_soft: bool
+    swap: bool
+    cpuset: str
+    cpu_quota: tuple[int, int]
+    cpu_shares: int
+    processes: int
+
+
+class InstanceSpec(TypedDict):
+    """One start of one instance; `idmap` None is a privileged one."""
+
+    name: str
+    hostname: str
+    run_dir: str
+    console_log: str
+    idmap: IdMap | None
+    root: Root
+    mounts: list[Mount]
+    init: list[str]
+    environment: dict[str, str]
+    limits: Limits
+    nesting: bool
+    cgroup_prefix: str
+
+
+class ExecRequest(TypedDict):
+    """One command in a running instance. `cwd` empty: ``HOME``, else ``/``. `interactive`: on a terminal."""
+
+    command: list[str]
+    environment: dict[str, str]
+    cwd: str
+    user: int
+    group: int
+    interactive: bool
+    width: NotRequired[int]
+    height: NotRequired[int]

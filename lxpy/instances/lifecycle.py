@@ -8,11 +8,10 @@ import random
 import shutil
 import signal
 import time
-import uuid
 from collections.abc import Callable
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound
+from lxpy.api.errors import ApiError, BadRequest, InternalError, NotFound
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
@@ -120,6 +119,7 @@ class Lifecycle:
             supervisor = await self._spawner.launch(spec, connect)
             undo.pop_all()
         live = Live(supervisor, self.cgroup(row), nics=attached, watch=watches[0], cpuset=cpuset)
+        live.memory = spec["limits"].get("memory", 0)
         self._take_in(row, live)
         volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in nics.items()}
         row = self._records.get(row.project, row.name)
@@ -164,7 +164,7 @@ class Lifecycle:
             nics[name] = nic
             if network := nic.get("network"):
                 addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
-                self._networks.reserve(network, row.name, nic["hwaddr"], *addresses)
+                self._networks.reserve(network, row.name, nic["hwaddr"], *addresses, device=name)
         if volatile:
             row = self._records.set_volatile(row, **_underscore(volatile))
         return row, nics
@@ -212,6 +212,7 @@ class Lifecycle:
         except OSError as error:
             raise BadRequest(f"Cannot apply the limits to {row.name!r}: {error.strerror} ({error.filename})") from error
         live.cpuset = limit.get("cpuset", "") if counted else ""
+        live.memory = limit.get("memory", 0)
 
     # -- stop, restart, freeze ---------------------------------------------------------------------------------
 
@@ -359,8 +360,10 @@ class Lifecycle:
             finally:
                 os.close(netns)
             live = Live(found, self.cgroup(row), nics=attached, watch=watch, frozen=self.cgroup(row).frozen())
+            limit = limits.from_config(config, self._taken_cpus())
+            live.memory = limit.get("memory", 0)
             if config.get("limits.cpu", "").isdigit():
-                live.cpuset = limits.from_config(config, self._taken_cpus()).get("cpuset", "")
+                live.cpuset = limit.get("cpuset", "")
             self._take_in(row, live)
             return "running"
         self.cgroup(row).remove()
@@ -435,13 +438,3 @@ def _names_of(pids: list[int]) -> str:
             continue
     more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""
     return ", ".join(names) + more or "nothing"
-
-
-def new_uuid() -> str:
-    return str(uuid.uuid4())
-
-
-def check_unlocked(lock: asyncio.Lock, row: InstanceRow, doing: str) -> None:
-    """Raises `Conflict` when something else is changing the instance right now."""
-    if lock.locked():
-        raise Conflict(f"Instance {row.name!r} is busy: cannot {doing} it until that has ended; try again")

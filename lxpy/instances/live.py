@@ -16,6 +16,7 @@ class Live:
     Attributes:
         nics: guest interface name to host interface name.
         cpuset: the CPUs chosen for a CPU count, "" when it has none.
+        memory: its memory limit in bytes, 0 without one.
         stopping: who ends it wants no restart and no deletion on the way ("stop", "restart", "delete"), else "".
         ended: resolved when the exit has been dealt with: the network is detached, the record written.
     """
@@ -26,6 +27,7 @@ class Live:
     watch: Watch | None = None
     frozen: bool = False
     cpuset: str = ""
+    memory: int = 0
     stopping: str = ""
     ended: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 

@@ -1,6 +1,7 @@
 """The instance manager: what the API's instance routes ask for."""
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import os
@@ -174,7 +175,7 @@ class InstanceManager:
         row = self._records.get(project, name)
         return render.state(self._life.live(row), fields)
 
-    def used_by(self, kind: str, name: str) -> list[str]:
+    def used_by(self, kind: str, name: str) -> builtins.list[str]:
         """URLs of the instances that use a profile, network, storage-pool or image."""
         found = []
         for row in self._records:
@@ -307,7 +308,8 @@ class InstanceManager:
         properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
         context = {"instance": instance, "config": config, "devices": devices, "properties": properties}
         with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root_fd:
-            render_templates(archive, trigger, context, root_fd)
+            for problem in render_templates(archive, trigger, context, root_fd):
+                self._warn(f"Instance {row.name!r}: {problem}")
 
     # -- update, rename, delete --------------------------------------------------------------------------------
 
@@ -404,7 +406,9 @@ class InstanceManager:
         """Take away all an instance has; safe to repeat after a crash."""
         with contextlib.suppress(NotFound):
             self._release(row, self._records.expanded(row)[1])
-        self._life.cgroup(row).kill_and_remove()
+        cgroup = self._life.cgroup(row)
+        cgroup.kill()
+        cgroup.remove(supervisor=True)
         shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
         with contextlib.suppress(NotFound):
             await self._storage.pool(row.pool).delete_instance(qualified(row.project, row.name))

@@ -60,20 +60,20 @@ def state(live: Live | None, fields: "set[str] | None" = None) -> InstanceState:
     }
     if wanted & {"cpu", "memory", "processes"}:
         usage = live.cgroup.usage()
-        shown["processes"] = usage.get("processes", 0)
-        shown["cpu"] = {"usage": usage.get("cpu_ns", 0)}
+        shown["processes"] = max(0, usage["processes"])
+        shown["cpu"] = {"usage": max(0, usage["cpu_ns"])}
         shown["memory"] = {
-            "usage": usage.get("memory", 0),
-            "usage_peak": usage.get("memory_peak", 0),
-            "total": usage.get("memory_limit", 0) or limits.host_memory(),
-            "swap_usage": usage.get("swap", 0),
+            "usage": max(0, usage["memory"]),
+            "usage_peak": max(0, usage["memory_peak"]),
+            "total": live.memory or limits.host_memory(),
+            "swap_usage": max(0, usage["swap"]),
             "swap_usage_peak": 0,
         }
     if "network" in wanted and live.watch is not None:
         if fields is None:
             live.watch.refresh()
         shown["network"] = {
-            name: {**interface, "host_name": live.nics.get(name, interface.get("host_name", ""))}  # type: ignore[typeddict-item]
+            name: {**interface, "host_name": live.nics.get(name, interface.get("host_name", ""))}
             for name, interface in live.watch.state.items()
         }
     return shown

@@ -33,7 +33,7 @@ def _worker() -> int:
 
 @pytest.fixture(scope="session")
 def lxpyd() -> Iterator[Lxpyd]:
-    """A running daemon, initialised: pools `default` (overlay) and `plain` (dir), a bridge, the image `bb` (busybox)."""
+    """A running daemon, initialised: pools `default` (overlay), `plain` (dir); a bridge; the image `bb` (busybox)."""
     daemon = Lxpyd("s", _worker())
     daemon.start()
     try:

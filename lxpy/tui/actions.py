@@ -1,0 +1,233 @@
+"""The verbs: what a key or a palette entry does to instances and images."""
+
+import asyncio
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from lxpy.tui.gateway import explain
+from lxpy.tui.rows import ImageRow, InstanceRow
+
+if TYPE_CHECKING:
+    from lxpy.tui.app import LxpyApp
+    from lxpy.tui.screens.launch import LaunchRequest
+
+# verb -> (state action, forced, "Cannot ...", statuses it makes sense in)
+STATE_VERBS: dict[str, tuple[str, bool, str, tuple[str, ...]]] = {
+    "start": ("start", False, "start", ("Stopped", "Error")),
+    "stop": ("stop", False, "stop", ("Running", "Ready", "Error")),
+    "kill": ("stop", True, "force-stop", ("Running", "Ready", "Frozen", "Error")),
+    "restart": ("restart", False, "restart", ("Running", "Ready")),
+    "freeze": ("freeze", False, "pause", ("Running", "Ready")),
+    "unfreeze": ("unfreeze", False, "resume", ("Frozen",)),
+}
+
+
+class Actions:
+    """What the app does; every failure becomes a message with its reason."""
+
+    def __init__(self, app: "LxpyApp") -> None:
+        self.app = app
+
+    def do(self, verb: str, rows: Sequence[Any]) -> None:
+        """`verb` on `rows`: asks first where much or something irreplaceable is meant."""
+        instances = [row for row in rows if isinstance(row, InstanceRow)]
+        images = [row for row in rows if isinstance(row, ImageRow)]
+        if verb == "delete":
+            self._confirm_delete(instances, images)
+            return
+        if not instances:
+            self.app.notify("Select an instance first, or press n to launch one", title=f"Nothing to {verb}")
+            return
+        if verb == "shell":
+            self.shell(instances[0])
+        elif verb == "log":
+            self._log(instances[0])
+        elif verb == "pause":
+            for part, name in (("Frozen", "unfreeze"), ("", "freeze")):
+                some = [r for r in instances if (r.status == "Frozen") == bool(part)]
+                if some:
+                    self._state(name, some)
+        elif verb in ("stop", "kill", "restart") and len(instances) > 1:
+            from lxpy.tui.screens.confirm import Confirm
+
+            word = STATE_VERBS[verb][2]
+            question = Confirm(f"{word.capitalize()} {len(instances)} instances?", [r.name for r in instances], word)
+            self.app.push_screen(question, lambda yes: self._state(verb, instances) if yes else None)
+        else:
+            self._state(verb, instances)
+
+    # Instances
+
+    def _state(self, verb: str, rows: Sequence[InstanceRow]) -> None:
+        action, force, word, fitting = STATE_VERBS[verb]
+        ready = [row for row in rows if row.status in fitting]
+        if not ready:
+            names = ", ".join(row.name for row in rows[:3]) + (" …" if len(rows) > 3 else "")
+            states = ", ".join(sorted({row.status.lower() for row in rows}))
+            hint = {"shell": "", "start": "", "freeze": ""}.get(verb, "")
+            self.app.notify(f"{names}: already {states}{hint}", title=f"Nothing to {word}", markup=False)
+            return
+        body = {"action": action, "timeout": 30 if not force else -1, "force": force, "stateful": False}
+
+        async def one(row: InstanceRow) -> None:
+            path = f"/1.0/instances/{quote(row.name)}/state"
+            await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
+
+        self._each(f"Cannot {word}", ready, one)
+
+    def _confirm_delete(self, instances: Sequence[InstanceRow], images: Sequence[ImageRow]) -> None:
+        from lxpy.tui.screens.confirm import Confirm
+
+        if instances:
+            names = [
+                f"{r.name}" + ("  (running: it will be stopped by force)" if r.status != "Stopped" else "")
+                for r in instances
+            ]
+            what = f"instance {instances[0].name}" if len(instances) == 1 else f"{len(instances)} instances"
+            note = (
+                "Their file systems are deleted with them."
+                if len(instances) > 1
+                else "Its file system is deleted with it."
+            )
+        elif images:
+            names = [f"{r.title}  {r.description}" for r in images]
+            what = f"image {images[0].title}" if len(images) == 1 else f"{len(images)} images"
+            note = "Instances made from it stay."
+        else:
+            self.app.notify("Only instances and images can be deleted here", title="Nothing to delete")
+            return
+
+        def answer(yes: bool | None) -> None:
+            if yes and instances:
+                self._each("Cannot delete", instances, self._delete_instance)
+            elif yes:
+                self._each("Cannot delete", images, self._delete_image)
+
+        self.app.push_screen(Confirm(f"Delete {what}?", names, "delete", note), answer)
+
+    async def _delete_instance(self, row: InstanceRow) -> None:
+        path = f"/1.0/instances/{quote(row.name)}"
+        if row.status != "Stopped":
+            body = {"action": "stop", "timeout": -1, "force": True, "stateful": False}
+            stopped = await self.app.gateway.call(lambda c: c.put(f"{path}/state", body))
+            await self.app.model.follow(stopped)
+            if (row.raw.get("ephemeral")) is True:
+                return  # it went with its stop
+        await self.app.model.follow(await self.app.gateway.call(lambda c: c.delete(path)))
+
+    async def _delete_image(self, row: ImageRow) -> None:
+        path = f"/1.0/images/{row.fingerprint}"
+        await self.app.model.follow(await self.app.gateway.call(lambda c: c.delete(path)))
+
+    def launch(self, request: "LaunchRequest | None") -> None:
+        """Creates and starts what the launch dialog asked for."""
+        if request is None:
+            return
+
+        async def work() -> None:
+            try:
+                created = await self.app.gateway.call(lambda c: c.post("/1.0/instances", request.body()))
+                done = await self.app.model.follow(created)
+                name = request.name
+                for source in (done.get("resources") or {}).get("instances") or []:
+                    name = name or str(source).partition("?")[0].rsplit("/", 1)[-1]
+                body = {"action": "start", "timeout": -1, "force": False, "stateful": False}
+                path = f"/1.0/instances/{quote(name)}/state"
+                await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
+            except Exception as error:
+                self.app.fail(f"Cannot launch {request.name or request.image}", error)
+                return
+            self.app.notify(f"{name} is running", title="Launched", timeout=4, markup=False)
+            for _ in range(20):  # its row comes with an event
+                if name in self.app.model.instances:
+                    break
+                await asyncio.sleep(0.05)
+            if self.app.on_main and self.app.main.active is self.app.main.panes[0]:
+                self.app.action_go(1, name)
+
+        self.app.run_worker(work(), group="verbs", exit_on_error=False)
+
+    def _each(self, title: str, rows: Sequence[Any], one: Callable[[Any], Awaitable[None]]) -> None:
+        async def guarded(row: Any) -> str:
+            try:
+                await one(row)
+            except Exception as error:
+                return f"{getattr(row, 'name', '') or row.title}: {explain(error)}"
+            return ""
+
+        async def work() -> None:
+            failures = [text for text in await asyncio.gather(*(guarded(row) for row in rows)) if text]
+            if failures:
+                shown = "\n".join(failures[:4]) + (f"\nand {len(failures) - 4} more" if len(failures) > 4 else "")
+                self.app.notify(shown, title=title, severity="error", timeout=12, markup=False)
+            else:
+                self.app.main.active.action_unmark()
+
+        self.app.run_worker(work(), group="verbs", exit_on_error=False)
+
+    # Looking inside
+
+    def _log(self, row: InstanceRow) -> None:
+        from lxpy.tui.screens.log import LogScreen
+
+        self.app.push_screen(LogScreen(self.app.gateway, row.name))
+
+    def shell(self, row: InstanceRow) -> None:
+        """Gives the terminal to a shell in the instance; the app comes back when it ends."""
+        if not row.running:
+            verb = "p resumes it" if row.status == "Frozen" else "u starts it"
+            self.app.notify(
+                f"{row.name} is {row.status.lower()}: {verb}", title="No shell", severity="warning", markup=False
+            )
+            return
+        remote = self.app.gateway.remote
+        target = f"{remote}:{row.name}" if remote else row.name
+        failure = ""
+        try:
+            with self.app.suspend(), self.app.model.paused():
+                # Nothing may leave this block as an exception: `suspend` would not resume the app.
+                failure = _shell(target)
+        except Exception as error:  # terminals that cannot suspend, e.g. the app in a browser
+            failure = explain(error) or f"{type(error).__name__}"
+        if failure:
+            self.app.notify(failure, title=f"The shell in {row.name} ended", severity="warning", markup=False)
+
+    def copy(self, text: str | None) -> None:
+        """Puts `text` on the clipboard."""
+        if text:
+            self.app.copy_to_clipboard(text)
+            self.app.notify(text, title="Copied", timeout=2, markup=False)
+
+
+def shell_command(target: str) -> list[str]:
+    """Our own command line's `shell`, run by this interpreter whatever launcher started it."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; sys.argv = ['lxpy', 'shell', {target!r}]\n"
+        "from lxpy.cli.main import main\nsys.exit(main())"
+    )
+    return [sys.executable, "-I", "-c", code]
+
+
+def _shell(target: str) -> str:
+    try:
+        print(
+            f"\x1b[2J\x1b[H\x1b[2m# lxpy shell {shlex.quote(target)}   (exit or ctrl+d returns to lxpy)\x1b[0m",
+            flush=True,
+        )
+        began = time.monotonic()
+        status = subprocess.run(shell_command(target), check=False).returncode
+        if status and time.monotonic() - began < 1.0:
+            # It never came to a shell: its message would vanish with the screen.
+            print("\x1b[2m# press enter to return to lxpy\x1b[0m", flush=True)
+            sys.stdin.readline()
+            return f"It ended at once with status {status}"
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:
+        return explain(error)
+    return ""

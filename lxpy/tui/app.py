@@ -1,0 +1,200 @@
+"""`lxpy` on a terminal: the app itself, its keys and what they start.
+
+The frame is painted first and filled from the daemon afterwards; dialogs are imported when they are opened.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from textual import events
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.screen import Screen
+
+from lxpy.api.status import SUCCESS
+from lxpy.tui.actions import Actions
+from lxpy.tui.gateway import Gateway, explain, local_gateway
+from lxpy.tui.model import Changed, Connection, Finished, Model, console_log
+from lxpy.tui.rows import ImageRow, InstanceRow
+from lxpy.tui.screens.main import MainScreen
+from lxpy.tui.theme import FALLBACK, THEMES
+
+
+class LxpyApp(App[int]):
+    """The app.
+
+    Args:
+        gateway: the way to the daemon.
+    """
+
+    TITLE = "lxpy"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    BINDINGS: ClassVar[list[Any]] = [
+        Binding("colon", "command_palette", "Commands", key_display=":", id="app.palette"),
+        Binding("question_mark", "help", "Help", key_display="?", id="app.help"),
+        Binding("q", "quit", "Quit", id="app.quit"),
+        Binding("o", "operations", "Operations", show=False, id="app.operations"),
+        Binding("ctrl+r", "reload", "Read everything anew", show=False, id="app.reload"),
+        Binding("ctrl+q", "quit", "Quit", show=False, id="app.quit-always"),
+    ]
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
+        self.gateway = gateway
+        self.model = Model(gateway, self.post_message)
+        self.actions = Actions(self)
+        self.main = MainScreen(self.model)
+        self.sub_title = gateway.remote
+        for theme in THEMES:
+            self.register_theme(theme)
+        # 16 colours: the terminal's own palette instead of approximations of ours.
+        few = self.console.color_system in ("standard", None) and not self.is_headless
+        self.theme = "lxpy-16" if few else "lxpy-dark"
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return dict(FALLBACK)
+
+    def get_default_screen(self) -> Screen[Any]:
+        return self.main
+
+    def on_mount(self) -> None:
+        # After the first frame: painting comes before asking.
+        self.call_after_refresh(self._begin)
+        self.set_interval(2.0, self.refresh_log)
+
+    def _begin(self) -> None:
+        self.model.start()
+
+    async def on_unmount(self) -> None:
+        self.model.stop()
+
+    @property
+    def on_main(self) -> bool:
+        """Whether the main screen has the keyboard, no dialog."""
+        return self.screen is self.main
+
+    # The model speaks
+
+    def on_changed(self, message: Changed) -> None:
+        self.main.changed(message)
+        if "operations" in message.parts and hasattr(self.screen, "work_changed"):
+            self.screen.work_changed()
+
+    def on_connection(self, message: Connection) -> None:
+        self.main.connection(message)
+
+    def on_finished(self, message: Finished) -> None:
+        # Failures of others' work (another client's) are seen in the operations list; ours are told by the verb.
+        if message.operation["status_code"] == SUCCESS and self.main.detail.log_visible:
+            self.refresh_log()
+
+    def on_app_focus(self, event: events.AppFocus) -> None:
+        self.model.focused = True
+
+    def on_app_blur(self, event: events.AppBlur) -> None:
+        self.model.focused = False
+
+    # What can be done
+
+    def action_verb(self, verb: str) -> None:
+        """Does `verb` to the marked or selected objects."""
+        self.actions.do(verb, self.main.targets())
+
+    def action_describe(self) -> None:
+        self.main.action_open_detail()
+
+    def action_launch(self, image: str = "") -> None:
+        """Opens the launch dialog; from the Images and Remotes panes with the selected one filled in."""
+        from lxpy.tui.screens.launch import LaunchDialog
+
+        row = self.main.active.current
+        if not image and isinstance(row, ImageRow):
+            image = row.reference
+        elif not image and row is not None and getattr(row, "protocol", "lxd") != "lxd":
+            image = f"{row.name}:"
+        self.push_screen(LaunchDialog(self.model, image), self.actions.launch)
+
+    def action_filter(self) -> None:
+        from lxpy.tui.widgets.filter import FilterBar
+
+        if self.on_main and not self.main.query(FilterBar):
+            self.main.mount(FilterBar(self.main.active), before="#keys")
+
+    def action_help(self) -> None:
+        from lxpy.tui.screens.help import HelpScreen
+
+        if self.on_main:
+            self.push_screen(HelpScreen(self.main))
+
+    def action_operations(self) -> None:
+        from lxpy.tui.screens.operations import OperationsScreen
+
+        if self.on_main:
+            self.push_screen(OperationsScreen(self.model))
+
+    def action_copy(self) -> None:
+        from lxpy.tui.screens.choose import copy_menu
+
+        row = self.main.active.current
+        if row is not None:
+            self.push_screen(copy_menu(row), self.actions.copy)
+
+    async def action_reload(self) -> None:
+        await self.model.reload()
+
+    def action_go(self, kind: int, key: str) -> None:
+        """Puts the cursor on an object of pane `kind`; the command palette's way to objects."""
+        pane = self.main.panes[kind - 1]
+        if pane.query_text and key not in {row.key for row in pane.rows}:
+            pane.filter("")
+        self.main.action_pane(kind)
+        place = next((i for i, row in enumerate(pane.rows) if row.key == key), None)
+        if place is not None:
+            pane.action_to(place)
+
+    def refresh_log(self) -> None:
+        """Reads the console log anew where it is being looked at."""
+        if self.on_main and self.main.detail.log_visible and self.model.connected:
+            self.run_worker(self._read_log(), group="log", exclusive=True, exit_on_error=False)
+
+    async def _read_log(self) -> None:
+        detail = self.main.detail
+        row = detail.subject
+        if not isinstance(row, InstanceRow):
+            return
+        try:
+            text = await self.gateway.call(lambda c: console_log(c, row.name))
+        except Exception as error:
+            text = explain(error)
+        if detail.subject is not None and detail.subject.key == row.key:
+            detail.log_view.show(text)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        from lxpy.tui.commands import commands
+
+        if self.main is not screen:
+            return ()
+        return commands(self)
+
+    # Failing readably
+
+    def fail(self, what: str, error: BaseException) -> None:
+        """Tells that `what` did not work, why, and what to do."""
+        self.notify(explain(error), title=what, severity="error", timeout=12, markup=False)
+
+    def _handle_exception(self, error: Exception) -> None:
+        # A fault of ours: no traceback on the user's screen. It goes to the log where one is asked for.
+        if self.is_headless:
+            super()._handle_exception(error)
+            return
+        self.log.error(repr(error))
+        self.notify(f"{type(error).__name__}: {error}", title="A fault in lxpy itself", severity="error", markup=False)
+
+
+def run(remote: str = "") -> int:
+    """Shows the app on this terminal; `remote` names whose daemon, "" the default's. Gives the exit status."""
+    app = LxpyApp(local_gateway(remote.rstrip(":")))
+    result = app.run()
+    return result or app.return_code or 0

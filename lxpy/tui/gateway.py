@@ -1,0 +1,194 @@
+"""The app's only way to the daemon: blocking client calls on daemon threads, and errors as one readable line.
+
+Client objects are synchronous and belong to one thread, so each thread keeps its own. The threads are daemons: a
+remote that hangs for a minute never keeps the app from quitting, which asyncio's own executor would.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from lxpy.api.errors import ApiError, Forbidden, NotFound, Unavailable
+
+T = TypeVar("T")
+
+
+class ClientLike(Protocol):
+    """What the app uses of `lxpy.client.Client`; a test hands in its own."""
+
+    def get(self, path: str, **query: str) -> Any: ...
+    def post(self, path: str, body: Any = None) -> Any: ...
+    def put(self, path: str, body: Any = None) -> Any: ...
+    def delete(self, path: str, body: Any = None) -> Any: ...
+    def request(self, method: str, path: str) -> Any: ...
+    def websocket(self, path: str, **query: str) -> Any: ...
+    def close(self) -> None: ...
+
+
+class RemoteInfo(NamedTuple):
+    """One line of the Remotes pane. `protocol` is ``lxd``, ``simplestreams`` or ``builtin``."""
+
+    name: str
+    url: str
+    protocol: str
+    public: bool
+    default: bool
+
+
+class Gateway:
+    """Runs client calls off the event loop.
+
+    Args:
+        connect: opens a client; called once per thread and again after a broken connection.
+        remotes: reads the known remotes.
+        remote: the remote this app looks at; ``""`` is the local daemon.
+    """
+
+    def __init__(
+        self, connect: Callable[[], ClientLike], remotes: Callable[[], Sequence[RemoteInfo]], remote: str = ""
+    ) -> None:
+        self.connect = connect
+        self.remotes = remotes
+        self.remote = remote
+        self._local = threading.local()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+
+    async def call(self, work: Callable[[ClientLike], T], *, alone: bool = False) -> T:
+        """The result of `work` with a client, run on a thread.
+
+        Args:
+            work: given the thread's client; what it raises is raised here.
+            alone: on a thread of its own, for calls that may take long (a far catalogue).
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]
+
+        def job() -> None:
+            result: T | None = None
+            error: BaseException | None = None
+            try:
+                result = self._with_client(work)
+            except Exception as exc:
+                error = exc
+            try:
+                loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:
+                pass  # the app has closed meanwhile: nobody waits any more
+
+        if alone:
+            threading.Thread(target=job, name="lxpy-tui-alone", daemon=True).start()
+        else:
+            if len(self._threads) < 4:
+                thread = threading.Thread(target=self._serve, name="lxpy-tui-client", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._jobs.put(job)
+        return await future
+
+    def subscribe(self) -> Iterator[dict[str, Any]]:
+        """Events of operations and life cycles until the connection ends. Blocks: for a thread of its own.
+
+        The subscription stands when the first item, ``{}``, is given, so that what is loaded after it misses nothing.
+        """
+        import json
+
+        client = self.connect()
+        try:
+            socket = client.websocket("/1.0/events", type="operation,lifecycle")
+            yield {}
+            while (message := socket.receive()) is not None:
+                yield json.loads(message[1])
+        finally:
+            client.close()
+
+    def close(self) -> None:
+        """Ends the threads once their present call has returned; waits for none of them."""
+        self._closed = True
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closed:
+            job()
+        self._drop()
+
+    def _with_client(self, work: Callable[[ClientLike], T]) -> T:
+        fresh = getattr(self._local, "client", None) is None
+        if fresh:
+            self._local.client = self.connect()
+        try:
+            return work(self._local.client)
+        except ApiError as error:
+            if isinstance(error, Unavailable):
+                self._drop()
+            raise
+        except (OSError, EOFError):
+            # The daemon restarted under a kept connection: nothing was sent for certain only if it was stale, and
+            # every call of the app is safe to repeat (a repeated create answers "exists").
+            self._drop()
+            if fresh:
+                raise
+            self._local.client = self.connect()
+            return work(self._local.client)
+
+    def _drop(self) -> None:
+        client = getattr(self._local, "client", None)
+        self._local.client = None
+        if client is not None:
+            try:
+                client.close()
+            except Exception:
+                pass  # closing what is broken already
+
+
+def local_gateway(remote: str = "") -> Gateway:
+    """The gateway to the real daemon of `remote`."""
+
+    def connect() -> ClientLike:
+        from lxpy.client.client import connect as open_client
+
+        client: ClientLike = open_client(remote)
+        return client
+
+    return Gateway(connect, load_remotes, remote)
+
+
+def load_remotes() -> list[RemoteInfo]:
+    """The remotes of the user's configuration, the default one first in nothing but its flag."""
+    from lxpy.client import remotes as known
+
+    config = known.load()
+    return [
+        RemoteInfo(r.name, r.url, r.protocol, bool(r.public), r.name == config.default)
+        for _, r in sorted(config.remotes.items())
+    ]
+
+
+def explain(error: BaseException) -> str:
+    """`error` as one line for a person: what is wrong and what to do. Never a traceback, never a bare errno."""
+    if isinstance(error, NotFound | Forbidden | ApiError):
+        return error.message
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return "The lxpy daemon is not running: start it with `systemctl start lxpyd`, or as root with `lxpyd`"
+    if isinstance(error, PermissionError):
+        return "No access to the lxpy daemon: run as root or join the group lxpy (`usermod -aG lxpy $USER`)"
+    if isinstance(error, TimeoutError):
+        return "No answer in time: the daemon or the remote is busy or unreachable; try again"
+    if isinstance(error, ConnectionError | EOFError):
+        return "The connection to the daemon was lost; the app reconnects by itself"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}"

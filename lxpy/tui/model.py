@@ -1,0 +1,375 @@
+"""The live model: what the daemon has, kept current by its events, for whoever draws it.
+
+Loading happens on the gateway's threads, everything else on the app's loop. Changes are told as messages:
+`Changed` with the parts that changed, `Connection`, `Finished` for ended operations.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from textual.message import Message
+
+from lxpy.api.errors import ApiError, NotFound
+from lxpy.api.status import FINAL, SUCCESS
+from lxpy.tui.gateway import ClientLike, Gateway, RemoteInfo, explain
+from lxpy.tui.rows import ImageRow, InstanceRow
+
+SAMPLE_SECONDS = 3.0  # usage, while the terminal has the focus
+DEBOUNCE_SECONDS = 0.05  # a launch makes several events at once; one reading answers them all
+FEW = 8  # so many changed instances are read one by one; more by one bulk request
+KEEP_FINISHED = 30
+
+
+class Changed(Message):
+    """`parts` of the model changed: instances, usage, images, remotes, operations, host."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__()
+        self.parts = frozenset(parts)
+
+
+class Connection(Message):
+    """The connection came up or went down; `Model.connected` and `Model.reason` say which."""
+
+
+class Finished(Message):
+    """An operation has ended."""
+
+    def __init__(self, operation: dict[str, Any]) -> None:
+        super().__init__()
+        self.operation = operation
+
+
+class Model:
+    """What the panes show.
+
+    Attributes:
+        connected: None until the first answer.
+        reason: why it is not connected, one line.
+        operations: by id, running ones and the last finished ones, oldest first.
+        load: the host's load average, "" where unknown; `memory` is (used, total) bytes.
+    """
+
+    def __init__(self, gateway: Gateway, post: Callable[[Message], object]) -> None:
+        self.gateway = gateway
+        self._post = post
+        self.connected: bool | None = None
+        self.reason = ""
+        self.server: dict[str, Any] = {}
+        self.instances: dict[str, InstanceRow] = {}
+        self.images: list[ImageRow] = []
+        self.remotes: list[RemoteInfo] = []
+        self.operations: dict[str, dict[str, Any]] = {}
+        self.loaded = False
+        self.load = ""
+        self.memory = (0, 0)
+        self.focused = True
+        self._dirty: set[str] = set()
+        self._settling: dict[str, float] = {}  # just started, no address yet: until when to look often
+        self._flushing = False
+        self._images_dirty = False
+        self._waiters: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = threading.Event()
+        self._wake = asyncio.Event()
+
+    def start(self) -> None:
+        """Begins: events on a thread of their own, usage by a timer task."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, args=(loop,), name="lxpy-tui-events", daemon=True).start()
+        self._spawn(self._sample())
+
+    def stop(self) -> None:
+        """Ends every task; threads end with their present call."""
+        self._stopped.set()
+        for task in self._tasks:
+            task.cancel()
+        self.gateway.close()
+
+    def busy(self) -> dict[str, str]:
+        """What is being done to which instance: name to the operation's description."""
+        doing: dict[str, str] = {}
+        for operation in self.running():
+            for source in (operation.get("resources") or {}).get("instances") or []:
+                doing[_name(source)] = operation.get("description", "")
+        return doing
+
+    def running(self) -> list[dict[str, Any]]:
+        """The operations still going on, oldest first; shells and consoles are not work."""
+        return [o for o in self.operations.values() if o["status_code"] not in FINAL and o.get("class") != "websocket"]
+
+    async def follow(self, operation: Any) -> dict[str, Any]:
+        """The operation once it has ended, as the events tell; asks now and then, in case one was missed.
+
+        Raises:
+            ApiError: the operation's error.
+        """
+        if not isinstance(operation, dict) or "status_code" not in operation or "id" not in operation:
+            return operation if isinstance(operation, dict) else {}
+        ident = operation["id"]
+        if ident not in self.operations:
+            self._operation(operation)
+        current = self.operations[ident]
+        while current["status_code"] not in FINAL:
+            waiter = self._waiters.setdefault(ident, asyncio.get_running_loop().create_future())
+            try:
+                current = await asyncio.wait_for(asyncio.shield(waiter), 2.0)
+            except TimeoutError:
+                try:
+                    current = await self.gateway.call(lambda c: c.get(f"/1.0/operations/{ident}"))
+                except NotFound:
+                    current = {**current, "status_code": SUCCESS}  # ended and forgotten: its effect is what counts
+                except (ApiError, OSError):
+                    continue  # daemon away: the connection line says so
+                self._operation(current)
+        if current["status_code"] != SUCCESS:
+            raise ApiError(current.get("err") or "The operation failed without a reason")
+        return current
+
+    async def reload(self) -> None:
+        """Everything anew. Instances first: they are what the user looks at."""
+        try:
+            await self._load_instances()
+            server, images, remotes, operations = await asyncio.gather(
+                self.gateway.call(lambda c: c.get("/1.0")),
+                self.gateway.call(lambda c: c.get("/1.0/images", recursion="1")),
+                self.gateway.call(lambda _: list(self.gateway.remotes())),
+                self.gateway.call(lambda c: c.get("/1.0/operations", recursion="1")),
+            )
+        except (ApiError, OSError, EOFError) as error:
+            self.reason = explain(error)
+            self._post(Connection())
+            return
+        self.server, self.remotes = server, remotes
+        self.images = [ImageRow(raw) for raw in images]
+        for listed in operations.values() if isinstance(operations, dict) else [operations]:
+            for operation in listed or []:
+                self._operation(operation)
+        self._post(Changed("images", "remotes", "operations", "host"))
+
+    async def _load_instances(self) -> None:
+        raws = await self.gateway.call(lambda c: c.get("/1.0/instances", recursion="2"))
+        self.instances = {raw["name"]: InstanceRow(raw) for raw in raws}
+        self.loaded = True
+        self._settle(self.instances.values())
+        self._post(Changed("instances"))
+
+    def _settle(self, rows: Any) -> None:
+        for row in rows:
+            if row.running and not row.ipv4:
+                self._settling.setdefault(row.name, time.monotonic() + 10)
+            else:
+                self._settling.pop(row.name, None)
+        if self._settling:
+            self._wake.set()
+
+    # Events
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        delay = 0.1
+        while not self._stopped.is_set():
+            reason = "The daemon closed the connection"
+            try:
+                for event in self.gateway.subscribe():
+                    delay = 0.1
+                    loop.call_soon_threadsafe(self.apply, event) if event else loop.call_soon_threadsafe(self._up)
+            except RuntimeError:
+                return  # the loop is closed: the app has gone
+            except Exception as error:
+                reason = explain(error)
+            try:
+                loop.call_soon_threadsafe(self._down, reason)
+            except RuntimeError:
+                return
+            self._stopped.wait(delay)
+            delay = min(delay * 2, 2.0)
+
+    def _up(self) -> None:
+        self.connected, self.reason = True, ""
+        self._post(Connection())
+        self._spawn(self.reload())
+
+    def _down(self, reason: str) -> None:
+        if self._stopped.is_set():
+            return
+        self.connected, self.reason = False, reason
+        self._post(Connection())
+
+    def apply(self, event: dict[str, Any]) -> None:
+        """One event of ``/1.0/events``."""
+        metadata = event.get("metadata") or {}
+        if event.get("type") == "operation":
+            self._operation(metadata)
+            return
+        action, source = str(metadata.get("action", "")), str(metadata.get("source", ""))
+        if action.startswith("instance-"):
+            name = _name(source)
+            context = metadata.get("context") or {}
+            if action == "instance-deleted":
+                self._forget(name)
+            else:
+                if action == "instance-renamed" and context.get("old_name"):
+                    self._forget(str(context["old_name"]))
+                self._touch(name)
+        elif action.startswith("image-"):
+            self._images_dirty = True
+            self._kick()
+
+    def _operation(self, operation: dict[str, Any]) -> None:
+        ident = operation["id"]
+        known = self.operations.get(ident)
+        if known is not None and known["status_code"] in FINAL:
+            return
+        self.operations[ident] = operation
+        if operation["status_code"] in FINAL:
+            waiter = self._waiters.pop(ident, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(operation)
+            self._post(Finished(operation))
+            for source in (operation.get("resources") or {}).get("instances") or []:
+                if _name(source) in self.instances:
+                    self._touch(_name(source))
+            finished = [i for i, o in self.operations.items() if o["status_code"] in FINAL]
+            for old in finished[:-KEEP_FINISHED]:
+                del self.operations[old]
+        self._post(Changed("operations"))
+
+    def _forget(self, name: str) -> None:
+        self._dirty.discard(name)
+        if self.instances.pop(name, None) is not None:
+            self._post(Changed("instances"))
+
+    def _touch(self, name: str) -> None:
+        self._dirty.add(name)
+        self._kick()
+
+    def _kick(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._spawn(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            while self._dirty or self._images_dirty:
+                await asyncio.sleep(DEBOUNCE_SECONDS)
+                dirty, self._dirty = self._dirty, set()
+                images, self._images_dirty = self._images_dirty, False
+                try:
+                    if images:
+                        raws = await self.gateway.call(lambda c: c.get("/1.0/images", recursion="1"))
+                        self.images = [ImageRow(raw) for raw in raws]
+                        self._post(Changed("images"))
+                    if len(dirty) > FEW:
+                        await self._load_instances()
+                    elif dirty:
+                        await asyncio.gather(*(self._load_one(name) for name in dirty))
+                        self._post(Changed("instances"))
+                except (ApiError, OSError, EOFError):
+                    return  # the connection is gone; all is read anew when it is back
+        finally:
+            self._flushing = False
+
+    async def _load_one(self, name: str) -> None:
+        try:
+            raw = await self.gateway.call(lambda c: c.get(f"/1.0/instances/{name}", recursion="1"))
+        except NotFound:
+            self.instances.pop(name, None)
+            return
+        row = self.instances[name] = InstanceRow(raw)
+        self._settle([row])
+
+    # Usage
+
+    async def _sample(self) -> None:
+        """Addresses and memory of running instances: one bulk request, only while somebody looks."""
+        while True:
+            self._wake.clear()
+            wait = 0.25 if self._settling else SAMPLE_SECONDS
+            try:
+                await asyncio.wait_for(self._wake.wait(), wait)
+                await asyncio.sleep(0.1)
+            except TimeoutError:
+                pass
+            if not (self.connected and (self.focused or self._settling)):
+                continue
+            parts = ["host"] if self._host() else []
+            if any(row.running for row in self.instances.values()) and await self._usage():
+                parts.append("usage")
+            if parts:
+                self._post(Changed(*parts))
+
+    async def _usage(self) -> bool:
+        query = {"recursion": "2", "fields": "state.network,state.memory"}
+        try:
+            raws = await self.gateway.call(lambda c: c.get("/1.0/instances", **query))
+        except (ApiError, OSError, EOFError):
+            return False
+        now, changed = time.monotonic(), False
+        for raw in raws:
+            row = self.instances.get(raw["name"])
+            if row is None:
+                self._touch(raw["name"])
+            elif raw.get("status", row.status) != row.status:
+                self._touch(row.name)
+            elif row.running:
+                changed |= row.apply_state(raw.get("state"))
+                if row.ipv4 or now > self._settling.get(row.name, now):
+                    self._settling.pop(row.name, None)
+        for name in [n for n, until in self._settling.items() if now > until or n not in self.instances]:
+            del self._settling[name]
+        return changed
+
+    def _host(self) -> bool:
+        # Only the local daemon shares our kernel; a far one's load is not ours to guess.
+        if self.gateway.remote not in ("", "local"):
+            return False
+        try:
+            with open("/proc/loadavg", encoding="ascii") as file:
+                load = file.read().split()[0]
+            facts: dict[str, int] = {}
+            with open("/proc/meminfo", encoding="ascii") as file:
+                for line in file:
+                    name, _, value = line.partition(":")
+                    if name in ("MemTotal", "MemAvailable"):
+                        facts[name] = int(value.split()[0]) * 1024
+                    if len(facts) == 2:
+                        break
+        except (OSError, ValueError, IndexError):
+            return False
+        total = facts.get("MemTotal", 0)
+        memory = (total - facts.get("MemAvailable", total), total)
+        changed = load != self.load or abs(memory[0] - self.memory[0]) > total // 200
+        if changed:
+            self.load, self.memory = load, memory
+        return changed
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No usage sampling inside, e.g. while a shell has the terminal."""
+        before, self.focused = self.focused, False
+        try:
+            yield
+        finally:
+            self.focused = before
+
+
+def console_log(client: ClientLike, name: str, limit: int = 256 * 1024) -> str:
+    """The end of an instance's console log, at most `limit` bytes."""
+    response = client.request("GET", f"/1.0/instances/{name}/console")
+    body: bytes = response.body
+    return body[-limit:].decode("utf-8", "replace")
+
+
+def _name(source: str) -> str:
+    path = source.partition("?")[0].rstrip("/").split("/")
+    # /1.0/instances/NAME, or deeper: /1.0/instances/NAME/snapshots/S
+    return path[3] if len(path) > 3 else path[-1]

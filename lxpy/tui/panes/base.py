@@ -1,0 +1,87 @@
+"""What the numbered panes have in common: a title with its number, a filter, counts, an empty state."""
+
+from typing import Any, ClassVar
+
+from textual.binding import Binding
+
+from lxpy.tui.rows import matcher
+from lxpy.tui.widgets.table import Column, Part, Table
+
+
+class ListPane(Table):
+    """A numbered pane: a table of one kind of object.
+
+    Attributes:
+        number: the digit that focuses it, shown in its title.
+        kind: what its objects are called, plural.
+    """
+
+    number: ClassVar[int] = 0
+    kind: ClassVar[str] = ""
+    BINDINGS = [
+        Binding("slash", "app.filter", "Filter", key_display="/", id="pane.filter"),
+        Binding("escape", "back", "Clear filter and marks", show=False, id="pane.back"),
+    ]
+
+    def __init__(self, columns: list[Column], **kwargs: Any) -> None:
+        super().__init__(columns, **kwargs)
+        self.query_text = ""
+        self.all_rows: list[Any] = []
+        self._title()
+
+    def fill(self, rows: list[Any]) -> None:
+        """Takes all rows; shows those that the filter lets through."""
+        self.all_rows = rows
+        match = matcher(self.query_text)
+        shown = [row for row in rows if match(row)] if self.query_text else rows
+        self.empty = self.nothing()
+        self.show(shown)
+        self._title()
+
+    def filter(self, query: str) -> None:
+        """Shows only the rows that `query` matches; ``""`` shows all."""
+        self.query_text = query.strip()
+        self.fill(self.all_rows)
+
+    def nothing(self) -> list[tuple[Part, ...]]:
+        """The lines of the empty pane: what to do next."""
+        if self.query_text:
+            return [
+                (("Nothing matches ", "dim"), (self.query_text, "accent")),
+                (("esc", "strong"), (" clears the filter", "dim")),
+            ]
+        return self.nothing_yet()
+
+    def nothing_yet(self) -> list[tuple[Part, ...]]:
+        return [((f"No {self.kind}", "dim"),)]
+
+    def action_back(self) -> None:
+        if self.query_text:
+            self.filter("")
+        elif self.marks:
+            self.action_unmark()
+            self._title()
+        else:
+            close = getattr(self.screen, "action_close_detail", None)
+            if close is not None:
+                close()
+
+    def action_mark(self) -> None:
+        super().action_mark()
+        self._title()
+
+    def action_mark_range(self) -> None:
+        super().action_mark_range()
+        self._title()
+
+    def _title(self) -> None:
+        total, shown = len(self.all_rows), len(self.rows)
+        count = f" {total}" if shown == total else f" {shown}/{total}"
+        self.border_title = f"[b]{self.number}[/b] {self.kind.capitalize()}[dim]{count if total else ''}[/dim]"
+        notes = []
+        if self.marks:
+            notes.append(f"{len(self.marks)} marked")
+        if self.query_text:
+            text = self.query_text.replace("[", "\\[")
+            notes.append(f"/{text}")
+        self.border_subtitle = "  ".join(notes)

@@ -1,0 +1,64 @@
+"""A small menu."""
+
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.screen import ModalScreen
+
+from lxpy.tui.rows import ImageRow, InstanceRow
+from lxpy.tui.widgets.table import Column, Table
+
+
+class Choice:
+    """One line of a menu."""
+
+    def __init__(self, label: str, value: str) -> None:
+        self.key = self.label = label
+        self.value = value
+
+
+class Choose(ModalScreen[str]):
+    """Answers with the chosen value."""
+
+    BINDINGS = [Binding("escape,q", "dismiss", "Cancel", id="choose.cancel")]
+
+    def __init__(self, title: str, choices: list[Choice], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._title, self.choices = title, choices
+
+    def compose(self) -> ComposeResult:
+        table = Table(
+            [
+                Column("label", "", lambda r, w: ((r.label, "strong"),), None, 8, 16),
+                Column("value", "", lambda r, w: ((r.value, "dim"),), None, 10, 80, 1),
+            ],
+            header=False, classes="dialog", id="choose",
+        )  # fmt: skip
+        table.border_title = self._title
+        yield table
+
+    def on_mount(self) -> None:
+        table = self.query_one(Table)
+        table.styles.height = len(self.choices) + 2
+        table.show(self.choices)
+        table.focus()
+
+    def on_table_chosen(self, event: Table.Chosen) -> None:
+        self.dismiss(event.row.value)
+
+
+def copy_menu(row: Any) -> Choose:
+    """What may be copied of a row."""
+    if isinstance(row, InstanceRow):
+        choices = [
+            ("Name", row.name), ("IPv4", row.ipv4), ("IPv6", row.ipv6), ("Shell", f"lxpy shell {row.name}"),
+            ("Info", f"lxpy info {row.name}"),
+        ]  # fmt: skip
+    elif isinstance(row, ImageRow):
+        choices = [
+            ("Alias", row.title), ("Fingerprint", row.fingerprint), ("Launch", f"lxpy launch {row.reference}"),
+        ]  # fmt: skip
+    else:
+        choices = [("Name", row.name), ("URL", row.url), ("Images", f"lxpy image list {row.name}:")]
+    return Choose("Copy", [Choice(label, value) for label, value in choices if value])

@@ -1,0 +1,301 @@
+"""The launch dialog: image with type-ahead, name, profiles; shows the command line that does the same."""
+
+import shlex
+from typing import Any, NamedTuple
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+from lxpy.api.errors import ApiError
+from lxpy.api.values import instance_name
+from lxpy.tui.gateway import RemoteInfo, explain
+from lxpy.tui.model import Changed, Model
+from lxpy.tui.rows import ImageRow, size
+from lxpy.tui.widgets.table import Column, Table
+
+
+class LaunchRequest(NamedTuple):
+    """What to launch. `remote` is None for an image stored here."""
+
+    image: str
+    alias: str
+    remote: RemoteInfo | None
+    fingerprint: bool
+    name: str
+    profiles: list[str]
+
+    def body(self) -> dict[str, Any]:
+        """The body of ``POST /1.0/instances``."""
+        source: dict[str, Any] = {"type": "image", "fingerprint" if self.fingerprint else "alias": self.alias}
+        if self.remote is not None:
+            source |= {"server": self.remote.url, "protocol": self.remote.protocol, "mode": "pull"}
+        return {"name": self.name, "type": "container", "source": source, "profiles": self.profiles}
+
+
+class Suggestion:
+    """A line of the type-ahead list: an image, or a remote to look into (`image` ends with a colon)."""
+
+    __slots__ = ("about", "image", "key", "note")
+
+    def __init__(self, image: str, about: str, note: str = "") -> None:
+        self.key = self.image = image
+        self.about, self.note = about, note
+
+
+class LaunchDialog(ModalScreen[LaunchRequest]):
+    """See the module's text.
+
+    Args:
+        image: what the image field holds at first.
+    """
+
+    BINDINGS = [
+        Binding("escape", "dismiss", "Cancel", id="launch.cancel"),
+        Binding("ctrl+s", "launch", "Launch", id="launch.go", priority=True),
+        Binding("down", "list(1)", "Next image", show=False, id="launch.next", priority=True),
+        Binding("up", "list(-1)", "Previous image", show=False, id="launch.previous", priority=True),
+    ]
+
+    def __init__(self, model: Model, image: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self._first = image
+        self._catalogues: dict[str, list[ImageRow] | str] = {}  # a string: still loading, or why there is none
+        self._profiles: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog", id="launch") as box:
+            box.border_title = "Launch an instance"
+            box.border_subtitle = "↑↓ image  ·  tab next field  ·  ^s launch  ·  esc cancel"
+            with Horizontal(classes="field"):
+                yield Static("Image", classes="label")
+                yield Input(
+                    self._first,
+                    placeholder="type to search: debian, builtin:busybox, images:alpine",
+                    compact=True,
+                    id="image",
+                )
+            yield Table(
+                [
+                    Column("image", "", lambda r, w: ((r.image, "strong"),), None, 14, 36),
+                    Column("about", "", lambda r, w: ((r.about, "dim"),), None, 10, 60, 1, 1),
+                    Column("note", "", lambda r, w: ((r.note, "info"),), None, 6, 14, 0, 2, True),
+                ],
+                header=False, id="suggestions",
+            )  # fmt: skip
+            with Horizontal(classes="field"):
+                yield Static("Name", classes="label")
+                yield Input(placeholder="left empty: the daemon invents one", compact=True, id="name")
+            with Horizontal(classes="field"):
+                yield Static("Profiles", classes="label")
+                yield Input("default", placeholder="none", compact=True, id="profiles")
+            yield Static(id="launch-note", classes="note")
+            yield Static(id="launch-line")
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel [dim]esc[/dim]", id="no", compact=True)
+                yield Button("Launch [dim]^s[/dim]", id="yes", variant="primary", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one(Table).can_focus = False
+        self.query_one("#image", Input).focus()
+        self._load("builtin")
+        self.app.run_worker(self._load_profiles(), group="dialog", exit_on_error=False)
+        self._suggest()
+        self._line()
+
+    # Suggestions
+
+    def _remote(self, name: str) -> RemoteInfo | None:
+        return next((r for r in self.model.remotes if r.name == name), None)
+
+    def _load(self, name: str) -> None:
+        remote = self._remote(name)
+        if remote is None or name in self._catalogues or remote.protocol not in ("simplestreams", "builtin"):
+            return
+        self._catalogues[name] = f"reading the catalogue of {name} …"
+
+        async def work() -> None:
+            query = {"server": remote.url, "protocol": remote.protocol}
+            try:
+                raws = await self.model.gateway.call(
+                    lambda c: c.get("/1.0/image-servers/catalogue", **query), alone=True
+                )
+                self._catalogues[name] = [ImageRow(raw, name) for raw in raws]
+            except Exception as error:
+                self._catalogues[name] = explain(error)
+            if self.is_mounted:
+                self._suggest()
+                self._line()
+
+        self.app.run_worker(work(), group="dialog", exit_on_error=False)
+
+    async def _load_profiles(self) -> None:
+        try:
+            paths = await self.model.gateway.call(lambda c: c.get("/1.0/profiles"))
+        except Exception:
+            return  # the daemon judges the names at launch
+        self._profiles = [str(path).partition("?")[0].rsplit("/", 1)[-1] for path in paths]
+        if self.is_mounted:
+            self._line()
+
+    def _suggest(self) -> None:
+        typed = self.query_one("#image", Input).value.strip().lower()
+        prefix, colon, rest = typed.partition(":")
+        found: list[Suggestion] = []
+        note = ""
+        if colon:
+            self._load(prefix)
+            catalogue = self._catalogues.get(prefix, [])
+            if isinstance(catalogue, str):
+                note = catalogue
+            else:
+                found = _images(catalogue, rest)
+        else:
+            found = _images(self.model.images, typed)
+            builtin = self._catalogues.get("builtin")
+            if isinstance(builtin, list):
+                found += _images(builtin, typed)
+            for name, catalogue in self._catalogues.items():
+                if name != "builtin" and isinstance(catalogue, list) and typed:
+                    found += _images(catalogue, typed)
+            found += [
+                Suggestion(f"{r.name}:", f"browse the images of {r.url}", "remote")
+                for r in self.model.remotes
+                if r.protocol == "simplestreams" and (not typed or typed in r.name)
+            ]
+        table = self.query_one(Table)
+        table.empty = [((note or "no image matches; what you typed is tried as it is", "dim"),)]
+        table.show(found[:500])
+
+    def on_changed(self, _: Changed) -> None:
+        self._suggest()
+
+    def action_list(self, by: int) -> None:
+        self.query_one(Table).action_move(by)
+        self._line()
+
+    def on_table_highlighted(self) -> None:
+        self._line()
+
+    def on_table_chosen(self, event: Table.Chosen) -> None:
+        self._take(event.row)
+
+    def on_click(self, event: Any) -> None:
+        if event.widget is self.query_one(Table) and self.query_one(Table).current is not None:
+            self._take(self.query_one(Table).current)
+
+    def _take(self, row: Any) -> None:
+        field = self.query_one("#image", Input)
+        field.value = row.image
+        field.cursor_position = len(row.image)
+        if not row.image.endswith(":"):
+            self.query_one("#name", Input).focus()
+
+    # Fields
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.input.id == "image":
+            self._suggest()
+        self._line()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.input.id == "image":
+            row = self.query_one(Table).current
+            if row is not None:
+                self._take(row)
+            elif event.value.strip():
+                self.query_one("#name", Input).focus()
+        elif event.input.id == "name":
+            self.query_one("#profiles", Input).focus()
+        else:
+            self.action_launch()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "yes":
+            self.action_launch()
+        else:
+            self.dismiss()
+
+    def _image(self) -> str:
+        typed = self.query_one("#image", Input).value.strip()
+        rows = self.query_one(Table).rows
+        if any(row.image == typed for row in rows):
+            return typed
+        row = self.query_one(Table).current
+        # While nothing else is typed than a part of a name, the highlighted line is what will be launched.
+        return row.image if row is not None and not row.image.endswith(":") else typed
+
+    def _request(self) -> LaunchRequest:
+        """What the fields say.
+
+        Raises:
+            ApiError: what is missing or wrong.
+        """
+        image = self._image()
+        if not image or image.endswith(":"):
+            raise ApiError("Choose an image")
+        prefix, colon, alias = image.partition(":")
+        remote = None
+        if colon and prefix != "local":
+            remote = self._remote(prefix)
+            if remote is None:
+                raise ApiError(f"There is no remote {prefix!r}: add it with `lxpy remote add`")
+            if remote.protocol == "lxd":
+                raise ApiError(f"{prefix} is a server, not an image server: copy the image with `lxpy image copy`")
+        elif not colon:
+            alias = image
+        name = self.query_one("#name", Input).value.strip()
+        if name:
+            instance_name(name)
+            if name in self.model.instances:
+                raise ApiError(f"There is an instance {name!r} already")
+        profiles = [p for p in self.query_one("#profiles", Input).value.replace(",", " ").split() if p]
+        unknown = [p for p in profiles if self._profiles and p not in self._profiles]
+        if unknown:
+            raise ApiError(f"There is no profile {unknown[0]!r} (there are: {', '.join(self._profiles)})")
+        stored = remote is None and any(i.fingerprint.startswith(alias) and not i.aliases for i in self.model.images)
+        return LaunchRequest(image, alias, remote, stored, name, profiles)
+
+    def _line(self) -> None:
+        if not self.is_mounted:
+            return
+        note, line = self.query_one("#launch-note", Static), self.query_one("#launch-line", Static)
+        try:
+            request = self._request()
+        except ApiError as error:
+            line.update(Content.assemble(("$ ", "$faint"), ("lxpy launch …", "$faint")))
+            note.update(Content.assemble((error.message, "$warning")))
+            return
+        words = ["lxpy", "launch", request.image, *([request.name] if request.name else [])]
+        if not request.profiles:
+            words.append("--no-profiles")
+        elif request.profiles != ["default"]:
+            words += [word for p in request.profiles for word in ("-p", p)]
+        note.update("")
+        line.update(Content.assemble(("$ ", "$faint"), (shlex.join(words), "bold $accent")))
+
+    def action_launch(self) -> None:
+        try:
+            request = self._request()
+        except ApiError as error:
+            self.notify(error.message, title="Not yet", severity="warning", markup=False)
+            return
+        self.dismiss(request)
+
+
+def _images(rows: list[ImageRow], typed: str) -> list[Suggestion]:
+    words = typed.lower().split()
+    found: dict[str, Suggestion] = {}
+    for row in rows:
+        aliases = sorted(row.aliases, key=lambda a: (len(a), a)) or [row.fingerprint[:12]]
+        about = row.description
+        hits = [a for a in aliases if all(w in a.lower() or w in about.lower() for w in words)]
+        if hits:
+            exact = next((a for a in hits if a.lower() == typed), hits[0])
+            image = f"{row.remote}:{exact}" if row.remote else exact
+            found.setdefault(image, Suggestion(image, about, size(row.size) if row.size else row.remote))
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""Building blocks that know nothing of instances: table, log view, bars."""

@@ -1,1 +1,1 @@
-"""The command line: one module per command group; parse, call the client, render."""
+"""The command line: one module per command group. Parse, call the client, render; nothing else."""

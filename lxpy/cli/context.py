@@ -1,0 +1,187 @@
+"""What every command is handed: remotes, clients, progress, output."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lxpy.api.errors import ApiError
+from lxpy.client import remotes as remotes_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lxpy.client.client import Client
+    from lxpy.client.remotes import Remote
+
+
+class Context:
+    """One run of the command line."""
+
+    def __init__(self, project: str = "", quiet: bool = False, force_local: bool = False) -> None:
+        self.project = project
+        self.quiet = quiet
+        self.force_local = force_local
+        self._clients: dict[str, Client] = {}
+        self._remotes: remotes_module.Remotes | None = None
+        self._line = 0  # length of the progress line on the terminal
+
+    @property
+    def remotes(self) -> remotes_module.Remotes:
+        if self._remotes is None:
+            self._remotes = remotes_module.load()
+        return self._remotes
+
+    def client(self, remote: str = "") -> Client:
+        """The client of a remote; commands of one run share it."""
+        return self.client_of(self.remotes.get("local" if self.force_local and not remote else remote))
+
+    def client_of(self, remote: Remote) -> Client:
+        from lxpy.client.client import connect_to
+
+        client = self._clients.get(remote.name)
+        if client is None:
+            client = self._clients[remote.name] = connect_to(remote)
+            if self.project:
+                client.project = self.project
+        return client
+
+    def resolve(self, ref: str) -> tuple[Client, str]:
+        """``remote:name`` as client and name; the name is "" for a bare ``remote:``."""
+        remote, colon, name = ref.partition(":")
+        return (self.client(remote), name) if colon else (self.client(), ref)
+
+    # Progress
+
+    def show(self, text: str) -> None:
+        """Replace the progress line (standard output, terminals only)."""
+        if self.quiet or not sys.stdout.isatty():
+            return
+        pad = " " * max(0, self._line - len(text))
+        sys.stdout.write(f"\r{text}{pad}")
+        sys.stdout.flush()
+        self._line = len(text)
+
+    def clear(self) -> None:
+        """Take the progress line away."""
+        if self._line:
+            sys.stdout.write("\r" + " " * self._line + "\r")
+            sys.stdout.flush()
+            self._line = 0
+
+    def say(self, text: str) -> None:
+        """A line for people; ``-q`` silences it."""
+        self.clear()
+        if not self.quiet:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def wait(self, client: Client, operation: Any, label: str = "") -> dict[str, Any]:
+        """The ended operation; its progress is shown as it comes. Ctrl-C cancels it where that can be done."""
+        watch = None
+        if not self.quiet and sys.stdout.isatty():
+
+            def progress(op: dict[str, Any]) -> None:
+                for key, value in (op.get("metadata") or {}).items():
+                    if key.endswith("_progress"):
+                        self.show(f"{label}: {value}" if label else str(value))
+
+            watch = progress
+        try:
+            return client.wait(operation, watch)
+        except KeyboardInterrupt:
+            self.clear()
+            if client.cancel(operation):
+                print("Cancelled; nothing of it stays behind.", file=sys.stderr)
+            else:
+                what = str(operation.get("description", "the operation")).lower()
+                print(f"It cannot be cancelled: {what} goes on (see lxpy operation list).", file=sys.stderr)
+            raise
+        finally:
+            self.clear()
+
+    def wait_all(self, client: Client, names: list[str], results: list[Any], verb: str) -> int:
+        """Wait for what `Client.many` started; every failure is one line. The exit status."""
+        failed = 0
+        for name, result in zip(names, results, strict=True):
+            try:
+                if isinstance(result, ApiError):
+                    raise result
+                self.wait(client, result)
+            except ApiError as error:
+                failed += 1
+                where = f"{name}: " if len(names) > 1 else ""
+                print(f"Error: {where}{error}", file=sys.stderr)
+        if failed and len(names) > 1:
+            print(f"Error: Some instances failed to {verb}", file=sys.stderr)
+        return 1 if failed else 0
+
+
+def write(text: str) -> None:
+    """To standard output."""
+    sys.stdout.write(text)
+
+
+def pairs(words: list[str], what: str = "configuration key") -> dict[str, str]:
+    """``key=value`` words as a dictionary. Raises `UsageError`."""
+    from lxpy.cli.args import UsageError
+
+    result = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"Bad {what} {word!r}: expected key=value")
+        result[key] = value
+    return result
+
+
+def settings(words: list[str]) -> dict[str, str]:
+    """The arguments of ``set``: ``key=value...``, or LXD's old ``key value``; a value ``-`` is read from stdin."""
+    result = {words[0]: words[1]} if len(words) == 2 and "=" not in words[0] else pairs(words)
+    for key, value in result.items():
+        if value == "-" and not sys.stdin.isatty():
+            result[key] = sys.stdin.read()
+    return result
+
+
+def edit(text: str, suffix: str = ".yaml") -> str:
+    """`text` as the user leaves it: from standard input when that is no terminal, else from $EDITOR."""
+    if not sys.stdin.isatty():
+        return sys.stdin.read()
+    import shlex
+    import subprocess
+    import tempfile
+
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.NamedTemporaryFile("w+", suffix=suffix, prefix="lxpy-") as file:
+        file.write(text)
+        file.flush()
+        try:
+            code = subprocess.call([*shlex.split(editor), file.name])
+        except OSError as error:
+            raise ApiError(f"Cannot start the editor {editor!r} ({error.strerror}): set EDITOR") from None
+        if code:
+            raise ApiError(f"The editor {editor!r} ended with status {code}: nothing was changed")
+        with open(file.name, encoding="utf-8") as changed:  # by name: editors replace the file
+            return changed.read()
+
+
+def edit_document(text: str, apply: Any) -> None:
+    """Edit YAML until `apply(document)` accepts it; on a terminal the user may go back to the editor."""
+    from lxpy.cli.render import parse_yaml
+
+    while True:
+        text = edit(text)
+        try:
+            document = parse_yaml(text, "The text")
+            if not isinstance(document, dict):
+                raise ApiError("The text is not a YAML mapping: nothing was changed")
+            apply(document)
+            return
+        except ApiError as error:
+            if not sys.stdin.isatty():
+                raise
+            print(f"Error: {error}", file=sys.stderr)
+            print("Press enter to open the editor again or ctrl+c to abort change", file=sys.stderr)
+            sys.stdin.readline()

@@ -1,0 +1,322 @@
+"""image."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lxpy.api.errors import ApiError
+from lxpy.cli import render
+from lxpy.cli.args import Args, Command, Option, UsageError
+from lxpy.cli.context import Context, pairs
+from lxpy.cli.objects import FORMAT, Kind, quote
+from lxpy.client.wire import query_string
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lxpy.client.client import Client
+
+IMAGE = Kind("image", "/1.0/images", ("auto_update", "expires_at", "properties", "public", "profiles"))
+
+
+def _alias_names(image: dict[str, Any]) -> list[str]:
+    return [alias["name"] for alias in image.get("aliases") or []]
+
+
+def _shortest(image: dict[str, Any]) -> str:
+    names = sorted(_alias_names(image), key=len)
+    return f"{names[0]} ({len(names) - 1} more)" if len(names) > 1 else "".join(names)
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "l": ("ALIAS", _shortest),
+    "L": ("ALIASES", lambda i: "\n".join(_alias_names(i))),
+    "f": ("FINGERPRINT", lambda i: i["fingerprint"][:12]),
+    "F": ("FINGERPRINT", lambda i: i["fingerprint"]),
+    "p": ("PUBLIC", lambda i: "yes" if i["public"] else "no"),
+    "d": ("DESCRIPTION", lambda i: (i.get("properties") or {}).get("description", "")),
+    "a": ("ARCHITECTURE", lambda i: i["architecture"]),
+    "t": ("TYPE", lambda i: str(i["type"] or "container").upper()),
+    "s": ("SIZE", lambda i: f"{i['size'] / 1_048_576:.2f}MB"),
+    "u": ("UPLOAD DATE", lambda i: render.date(i.get("uploaded_at") or i.get("created_at") or "")),
+}
+
+
+def _images(context: Context, ref: str) -> tuple[list[dict[str, Any]], bool]:
+    """The images of a remote ("" or ``name:``), and whether it is an image server."""
+    remote, _ = context.remotes.parse_ref(ref if ref else ":")
+    if not remote.is_image_server:
+        return context.client_of(remote).get("/1.0/images", recursion="1"), False
+    # The daemon's simplestreams client reads the catalogue: no client needs one of its own.
+    found = context.client("local").get(
+        "/1.0/image-servers/catalogue", server=remote.url, protocol=remote.protocol
+    )  # fmt: skip
+    return found, True
+
+
+def _matches(image: dict[str, Any], word: str) -> bool:
+    key, equals, value = word.partition("=")
+    if not equals:
+        return image["fingerprint"].startswith(word) or any(word in name for name in _alias_names(image))
+    direct = {"type": image["type"], "architecture": image["architecture"], "public": str(image["public"]).lower()}
+    actual = direct.get(key, (image.get("properties") or {}).get(key.removeprefix("properties."), ""))
+    return str(actual).lower() in [one.lower() for one in value.split(",")]
+
+
+def _list(context: Context, args: Args) -> None:
+    ref, filters = "", list(args.rest)
+    if filters and ":" in filters[0] and "=" not in filters[0]:
+        name, _, rest = filters.pop(0).partition(":")
+        ref = name + ":"
+        if rest:
+            filters.insert(0, rest)
+    images, _ = _images(context, ref)
+    for word in filters:
+        images = [one for one in images if _matches(one, word)]
+    columns = []
+    for letter in args.value("columns").replace(",", ""):
+        if letter not in _COLUMNS:
+            raise UsageError(f"Unknown column shorthand {letter!r} in {args.value('columns')!r}")
+        columns.append(_COLUMNS[letter])
+    images.sort(key=lambda one: (_shortest(one) or "~", one["fingerprint"]))
+    rows = [[value(image) for _, value in columns] for image in images]
+    sys.stdout.write(render.show(args.value("format"), [title for title, _ in columns], rows, images))
+
+
+def _find(context: Context, ref: str) -> tuple[Client | None, dict[str, Any]]:
+    """The image an alias or fingerprint names; without a client when it is on an image server."""
+    remote, name = context.remotes.parse_ref(ref)
+    if not name:
+        raise UsageError("missing the image")
+    if remote.is_image_server:
+        images, _ = _images(context, remote.name + ":")
+        for image in images:
+            if name in _alias_names(image) or image["fingerprint"].startswith(name):
+                return None, image
+        raise ApiError(f'Image "{name}" not found on {remote.name} (see lxpy image list {remote.name}:)')
+    client = context.client_of(remote)
+    return client, client.get(f"/1.0/images/{_fingerprint(client, name)}")
+
+
+def _fingerprint(client: Client, name: str) -> str:
+    from lxpy.api.errors import NotFound
+
+    try:
+        return str(client.get(f"/1.0/images/aliases/{quote(name)}")["target"])
+    except NotFound:
+        return name
+
+
+def _info(context: Context, args: Args) -> None:
+    _, image = _find(context, args.rest[0])
+    lines = [f"Fingerprint: {image['fingerprint']}", f"Size: {image['size'] / 1_048_576:.2f}MB"]
+    lines += [f"Architecture: {image['architecture']}", f"Type: {image['type']}"]
+    lines += [f"Public: {'yes' if image['public'] else 'no'}", "Timestamps:"]
+    for title, key in (("Created", "created_at"), ("Uploaded", "uploaded_at"), ("Expires", "expires_at"),
+                       ("Last used", "last_used_at")):  # fmt: skip
+        lines.append(f"    {title}: {render.date(image.get(key) or '', 'never')}")
+    lines.append("Properties:")
+    lines += [f"    {key}: {value}" for key, value in sorted((image.get("properties") or {}).items())]
+    lines.append("Aliases:")
+    lines += [f"    - {name}" for name in _alias_names(image)]
+    lines.append(f"Cached: {'yes' if image.get('cached') else 'no'}")
+    lines.append(f"Auto update: {'enabled' if image.get('auto_update') else 'disabled'}")
+    if image.get("update_source"):
+        source = image["update_source"]
+        lines += [
+            "Source:",
+            *(f"    {key.capitalize()}: {source.get(key, '')}" for key in ("server", "protocol", "alias")),
+        ]
+    lines.append("Profiles:" if image.get("profiles") else "Profiles: []")
+    lines += [f"    - {name}" for name in image.get("profiles") or []]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _show(context: Context, args: Args) -> None:
+    _, image = _find(context, args.rest[0])
+    sys.stdout.write(render.yaml({key: image[key] for key in IMAGE.writable if key in image}))
+
+
+def _edit(context: Context, args: Args) -> None:
+    from lxpy.cli.context import edit_document
+
+    client, image = _find(context, args.rest[0])
+    if client is None:
+        raise ApiError("Images of an image server cannot be changed")
+    there, url = client, IMAGE.url(image["fingerprint"])
+    shown = {key: image[key] for key in IMAGE.writable if key in image}
+    edit_document(render.yaml(shown), lambda changed: IMAGE.save(there, url, changed, ""))
+
+
+def _import(context: Context, args: Args) -> None:
+    words = list(args.rest)
+    paths = [words.pop(0)]
+    if words and "=" not in words[0] and not words[0].endswith(":"):
+        paths.append(words.pop(0))
+    remote = words.pop(0) if words and words[0].endswith(":") else ":"
+    client, _ = context.resolve(remote)
+    properties = pairs(words, "property")
+    for path in paths:
+        if path.startswith(("http://", "https://")):
+            raise ApiError("Images are imported from files: download it first")
+        if os.path.isdir(path):
+            raise ApiError(f"{path} is a directory: name the image's file")
+    headers = {"X-LXD-filename": os.path.basename(paths[0]), "X-LXD-public": "true" if args.flag("public") else "false"}
+    if properties:
+        headers["X-LXD-properties"] = query_string(properties)[1:]
+    files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
+    context.show("Transferring image")
+    parts: list[bytes | int] = [files[0]]
+    headers["Content-Type"] = "application/octet-stream"
+    if len(files) > 1:
+        mark = f"lxpy-{os.urandom(12).hex()}"
+        headers["Content-Type"] = f"multipart/form-data; boundary={mark}"
+        parts = []
+        for name, path, file in zip(("metadata", "rootfs"), paths, files, strict=False):
+            parts += [
+                f'--{mark}\r\nContent-Disposition: form-data; name="{name}"; filename="{os.path.basename(path)}"\r\n'
+                f"Content-Type: application/octet-stream\r\n\r\n".encode(),
+                file, b"\r\n",
+            ]  # fmt: skip
+        parts.append(f"--{mark}--\r\n".encode())
+    ended = context.wait(client, client.upload("POST", "/1.0/images", parts, headers))
+    for file in files:
+        os.close(file)
+    fingerprint = str((ended.get("metadata") or {}).get("fingerprint", ""))
+    _give_aliases(client, args.values("alias"), fingerprint)
+    context.say(f"Image imported with fingerprint: {fingerprint}")
+
+
+def _give_aliases(client: Client, names: list[str], fingerprint: str) -> None:
+    from lxpy.api.errors import Conflict
+
+    for name in names:
+        try:
+            client.post("/1.0/images/aliases", {"name": name, "target": fingerprint, "description": ""})
+        except Conflict:  # it moves to the new image
+            client.put(f"/1.0/images/aliases/{quote(name)}", {"target": fingerprint, "description": ""})
+
+
+def _export(context: Context, args: Args) -> None:
+    client, image = _find(context, args.rest[0])
+    if client is None:
+        raise ApiError(f"Copy the image here first: lxpy image copy {args.rest[0]} local:")
+    from lxpy.cli.download import export_image
+
+    for path in export_image(client, image["fingerprint"], args.at(1) or "."):
+        context.say(f"Image exported to {path}")
+
+
+def _delete(context: Context, args: Args) -> None:
+    for ref in args.rest:
+        client, image = _find(context, ref)
+        if client is None:
+            raise ApiError("Images of an image server cannot be deleted")
+        context.wait(client, client.delete(IMAGE.url(image["fingerprint"])))
+
+
+def _copy(context: Context, args: Args) -> None:
+    remote, name = context.remotes.parse_ref(args.rest[0])
+    client, rest = context.resolve(args.rest[1])
+    if rest:
+        raise UsageError("The target is a remote (local:); name the copy with --alias")
+    if not remote.is_image_server:
+        raise ApiError("Copying between servers is not possible yet: use image export and image import")
+    source = {"type": "image", "mode": "pull", "server": remote.url, "protocol": remote.protocol, "alias": name}
+    aliases = list(args.values("alias"))
+    if args.flag("copy-aliases"):
+        aliases += _alias_names(_find(context, args.rest[0])[1])
+    body = {
+        "source": source, "public": args.flag("public"), "auto_update": args.flag("auto-update"),
+        "aliases": [{"name": alias, "description": ""} for alias in aliases],
+    }  # fmt: skip
+    context.wait(client, client.post("/1.0/images", body), "Copying the image")
+    context.say("Image copied successfully!")
+
+
+def _build(context: Context, args: Args) -> None:
+    client = context.client()
+    body = {
+        "source": {"type": "recipe", "name": args.rest[0].removeprefix("builtin:")},
+        "aliases": [{"name": alias, "description": ""} for alias in args.values("alias")],
+    }
+    ended = context.wait(client, client.post("/1.0/images", body), f"Building {args.rest[0]}")
+    context.say(f"Image built with fingerprint: {(ended.get('metadata') or {}).get('fingerprint', '')}")
+
+
+def _alias_client(context: Context, ref: str) -> tuple[Client, str]:
+    client, name = context.resolve(ref)
+    return client, f"/1.0/images/aliases/{quote(name)}"
+
+
+def _alias_create(context: Context, args: Args) -> None:
+    client, name = context.resolve(args.rest[0])
+    target = _fingerprint(client, args.rest[1])
+    full = client.get(f"/1.0/images/{quote(target)}")["fingerprint"]
+    client.post("/1.0/images/aliases", {"name": name, "target": full, "description": args.value("description")})
+
+
+def _alias_delete(context: Context, args: Args) -> None:
+    for ref in args.rest:
+        client, url = _alias_client(context, ref)
+        client.delete(url)
+
+
+def _alias_rename(context: Context, args: Args) -> None:
+    client, url = _alias_client(context, args.rest[0])
+    client.post(url, {"name": args.rest[1]})
+
+
+def _alias_list(context: Context, args: Args) -> None:
+    images, _ = _images(context, args.at(0) if ":" in args.at(0) else "")
+    raw = [
+        {"name": alias["name"], "description": alias.get("description", ""), "target": image["fingerprint"],
+         "type": image["type"]}
+        for image in images for alias in image.get("aliases") or []
+    ]  # fmt: skip
+    raw.sort(key=lambda one: str(one["name"]))
+    rows = [[one["name"], one["target"][:12], str(one["type"]).upper(), one["description"]] for one in raw]
+    header = ["ALIAS", "FINGERPRINT", "TYPE", "DESCRIPTION"]
+    sys.stdout.write(render.show(args.value("format"), header, rows, raw))
+
+
+_ALIAS = Option("--alias", "NAME", "Alias to give to the image", many=True)
+_PUBLIC = Option("--public", help="Make the image public")
+
+COMMANDS = {
+    "image": {
+        "alias": {
+            "create": Command(
+                _alias_create, "[<remote>:]<alias> <fingerprint>", "Create an alias for an image",
+                (Option("--description", "TEXT", "Description"),), 2, 2,
+            ),
+            "delete": Command(_alias_delete, "[<remote>:]<alias>...", "Delete aliases", (), 1, None),
+            "list": Command(_alias_list, "[<remote>:]", "List aliases", (FORMAT,), 0, 1),
+            "rename": Command(_alias_rename, "[<remote>:]<alias> <new name>", "Rename an alias", (), 2, 2),
+        },
+        "build": Command(_build, "<recipe>", "Build an image from a recipe (builtin:)", (_ALIAS,), 1, 1),
+        "copy": Command(
+            _copy, "[<remote>:]<image> <remote>:", "Copy an image from an image server",
+            (
+                _ALIAS, _PUBLIC, Option("--auto-update", help="Enable auto-update"),
+                Option("--copy-aliases", help="Copy aliases from the source"),
+            ), 2, 2,
+        ),
+        "delete": Command(_delete, "[<remote>:]<image>...", "Delete images", (), 1, None),
+        "edit": Command(_edit, "[<remote>:]<image>", "Edit an image's properties as YAML", (), 1, 1),
+        "export": Command(_export, "[<remote>:]<image> [<target>]", "Export an image to files", (), 1, 2),
+        "import": Command(
+            _import, "<tarball> [<rootfs>] [<remote>:] [key=value...]", "Import an image from files",
+            (_ALIAS, _PUBLIC), 1, None,
+        ),
+        "info": Command(_info, "[<remote>:]<image>", "Show useful information about an image", (), 1, 1),
+        "list": Command(
+            _list, "[<remote>:] [<filter>...]", "List images",
+            (FORMAT, Option("-c --columns", "COLUMNS", "Columns, of lLfFpdatsu", "lfpdatsu")), 0, None,
+        ),
+        "show": Command(_show, "[<remote>:]<image>", "Show an image's properties", (), 1, 1),
+    }
+}  # fmt: skip

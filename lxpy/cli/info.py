@@ -1,0 +1,95 @@
+"""info: one instance in words, or the server."""
+
+from __future__ import annotations
+
+import sys
+
+from lxpy.cli import render
+from lxpy.cli.args import Args, Command, Option
+from lxpy.cli.context import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _info(context: Context, args: Args) -> None:
+    client, name = context.resolve(args.at(0) or ":")
+    if not name:
+        server = client.get("/1.0")
+        sys.stdout.write(render.yaml(server))
+        return
+    from lxpy.client.wire import quote
+
+    url = f"/1.0/instances/{quote(name)}"
+    instance = client.get(url, recursion="1")
+    state = client.get(f"{url}/state")
+    sys.stdout.write("\n".join(describe(instance, state)) + "\n")
+    if args.flag("show-log"):
+        log = client.request("GET", f"{url}/console").body
+        sys.stdout.write("\nLog:\n\n" + log.decode(errors="replace") + "\n")
+
+
+def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
+    """The lines of ``info NAME``."""
+    kind = instance["type"] + (" (ephemeral)" if instance["ephemeral"] else "")
+    out = [f"Name: {instance['name']}", f"Status: {instance['status'].upper()}", f"Type: {kind}"]
+    out.append(f"Architecture: {instance['architecture']}")
+    if state.get("pid"):
+        out.append(f"PID: {state['pid']}")
+    if created := render.date(instance["created_at"]):
+        out.append(f"Created: {created}")
+    if used := render.date(instance["last_used_at"]):
+        out.append(f"Last Used: {used}")
+    if instance["description"]:
+        out.append(f"Description: {instance['description']}")
+    if instance["profiles"]:
+        out.append(f"Profiles: {', '.join(instance['profiles'])}")
+    if not state.get("pid"):
+        return out
+    out += ["", "Resources:", f"  Processes: {state['processes']}"]
+    disks = [(name, one["usage"]) for name, one in (state.get("disk") or {}).items() if one.get("usage")]
+    if disks:
+        out += ["  Disk usage:", *(f"    {name}: {render.size(used)}" for name, used in disks)]
+    out += ["  CPU usage:", f"    CPU usage (in seconds): {state['cpu']['usage'] // 1_000_000_000}"]
+    memory = state["memory"]
+    out += ["  Memory usage:", f"    Memory (current): {render.size(memory['usage'])}"]
+    if memory["usage_peak"]:
+        out.append(f"    Memory (peak): {render.size(memory['usage_peak'])}")
+    if memory["swap_usage"]:
+        out.append(f"    Swap (current): {render.size(memory['swap_usage'])}")
+    if state.get("network"):
+        out.append("  Network usage:")
+        for name, one in state["network"].items():
+            counters = one["counters"]
+            out += [f"    {name}:", f"      Type: {one['type']}", f"      State: {one['state'].upper()}"]
+            if one["host_name"]:
+                out.append(f"      Host interface: {one['host_name']}")
+            if one["hwaddr"]:
+                out.append(f"      MAC address: {one['hwaddr']}")
+            out += [
+                f"      MTU: {one['mtu']}",
+                f"      Bytes received: {render.size(counters.get('bytes_received', 0))}",
+                f"      Bytes sent: {render.size(counters.get('bytes_sent', 0))}",
+                f"      Packets received: {counters.get('packets_received', 0)}",
+                f"      Packets sent: {counters.get('packets_sent', 0)}",
+                "      IP addresses:",
+            ]
+            out += [f"        {a['family']}:  {a['address']}/{a['netmask']} ({a['scope']})" for a in one["addresses"]]
+    if snapshots := instance.get("snapshots"):
+        rows = [[s["name"].rpartition("/")[2], render.date(s["created_at"]), render.date(s.get("expires_at", ""))]
+                for s in snapshots]  # fmt: skip
+        out += ["", "Snapshots:", render.table(["NAME", "TAKEN AT", "EXPIRES AT"], rows).rstrip()]
+    return out
+
+
+COMMANDS = {
+    "info": Command(
+        _info, "[<remote>:][<instance>]", "Show instance or server information",
+        (
+            Option("--show-log", help="Show the instance's recent console log"),
+            Option("--resources", help="Show the resources available to the server"),
+            Option("--target", "MEMBER", "Cluster member name"),
+        ), 0, 1,
+    )
+}  # fmt: skip

@@ -1,0 +1,133 @@
+"""What every kind of object with a ``config`` has in common: show, get, set, unset, edit, delete, rename, list."""
+
+from __future__ import annotations
+
+import sys
+
+from lxpy.api.errors import ApiError
+from lxpy.cli import render
+from lxpy.cli.args import Args, Command, Option, UsageError
+from lxpy.cli.context import Context, edit_document, settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from lxpy.client.client import Client
+
+FORMAT = Option("-f --format", "FORMAT", "Format (csv|json|table|yaml|compact)", "table")
+PROPERTY = Option("-p --property", help="Treat the key as a property of the object, not as configuration")
+
+
+def quote(text: str) -> str:
+    from lxpy.client import wire
+
+    return wire.quote(text)
+
+
+class Kind:
+    """One kind of object.
+
+    Args:
+        word: as messages name it.
+        path: of the collection.
+        writable: what PUT takes; the rest is left out of ``edit``.
+    """
+
+    def __init__(self, word: str, path: str, writable: tuple[str, ...] = ("config", "description")) -> None:
+        self.word, self.path, self.writable = word, path, writable
+        self.place = f"[<remote>:]<{word}>"
+
+    def url(self, name: str) -> str:
+        if not name:
+            raise UsageError(f"missing the {self.word}'s name")
+        return f"{self.path}/{quote(name)}"
+
+    def resolve(self, context: Context, ref: str) -> tuple[Client, str]:
+        """Client and URL of an object."""
+        client, name = context.resolve(ref)
+        return client, self.url(name)
+
+    def save(self, client: Client, url: str, document: dict[str, Any], etag: str) -> None:
+        body = {key: document[key] for key in self.writable if key in document}
+        client.wait(client.put(url, body, etag))
+
+    # Commands
+
+    def show(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, url = self.resolve(context, args.rest[0])
+            sys.stdout.write(render.yaml(client.get(url)))
+
+        return Command(run, self.place, f"Show a {self.word}", (), 1, 1)
+
+    def get(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, url = self.resolve(context, args.rest[0])
+            document = client.get(url)
+            where = document if args.flag("property") else document["config"]
+            sys.stdout.write(f"{where.get(args.rest[1], '')}\n")
+
+        return Command(run, f"{self.place} <key>", f"Get a value of a {self.word}", (PROPERTY,), 2, 2)
+
+    def set(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, url = self.resolve(context, args.rest[0])
+            changes = settings(args.rest[1:])
+            document, etag = client.get_etag(url)
+            (document if args.flag("property") else document["config"]).update(changes)
+            self.save(client, url, document, etag)
+
+        return Command(run, f"{self.place} <key>=<value>...", f"Set values of a {self.word}", (PROPERTY,), 2, None)
+
+    def unset(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, url = self.resolve(context, args.rest[0])
+            document, etag = client.get_etag(url)
+            key = args.rest[1]
+            if args.flag("property"):
+                document[key] = ""
+            elif document["config"].pop(key, None) is None:
+                raise ApiError(f"Can't unset key '{key}', it's not currently set")
+            self.save(client, url, document, etag)
+
+        return Command(run, f"{self.place} <key>", f"Unset a value of a {self.word}", (PROPERTY,), 2, 2)
+
+    def edit(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, url = self.resolve(context, args.rest[0])
+            document, etag = client.get_etag(url)
+            shown = {key: value for key, value in document.items() if key in (*self.writable, "name")}
+            text = f"### The {self.word} as YAML. Lines that begin with # are ignored; the name is shown only.\n"
+            tag = etag if sys.stdin.isatty() else ""  # what is piped in replaces whatever is there
+            edit_document(text + render.yaml(shown), lambda changed: self.save(client, url, changed, tag))
+
+        return Command(run, self.place, f"Edit a {self.word} as YAML (editor, or standard input)", (), 1, 1)
+
+    def delete(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            for ref in args.rest:
+                client, url = self.resolve(context, ref)
+                context.wait(client, client.delete(url))
+                context.say(f"{self.word.capitalize()} {ref} deleted")
+
+        return Command(run, f"{self.place}...", f"Delete a {self.word}", (), 1, None)
+
+    def rename(self) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, url = self.resolve(context, args.rest[0])
+            new = args.rest[1].rpartition(":")[2]
+            context.wait(client, client.post(url, {"name": new}))
+            context.say(f"{self.word.capitalize()} {args.rest[0]} renamed to {new}")
+
+        return Command(run, f"{self.place} <new name>", f"Rename a {self.word}", (), 2, 2)
+
+    def list(self, header: list[str], row: Callable[[dict[str, Any]], list[str]]) -> Command:
+        def run(context: Context, args: Args) -> None:
+            client, _ = context.resolve(args.at(0) if args.at(0).endswith(":") else args.at(0) + ":")
+            found = client.get(self.path, recursion="1")
+            rows = sorted(map(row, found))
+            sys.stdout.write(render.show(args.value("format"), header, rows, found))
+
+        return Command(run, "[<remote>:]", f"List every {self.word}", (FORMAT,), 0, 1)

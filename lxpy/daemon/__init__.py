@@ -1,1 +1,1 @@
-"""lxpyd: start-up, routes, operations, events, authentication, activation."""
+"""The process ``lxpyd``: start-up, routes, operations, events, authentication, activation."""

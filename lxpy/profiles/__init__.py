@@ -1,1 +1,1 @@
-"""Profiles."""
+"""Profiles: named configuration and devices that instances share."""

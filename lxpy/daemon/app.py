@@ -1,0 +1,280 @@
+"""The daemon's parts and how they are wired; the web application over them."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
+from lxpy.api.layout import Layout
+from lxpy.daemon import config, envelope
+from lxpy.daemon.events import Events, timestamp
+from lxpy.daemon.lean import web
+from lxpy.daemon.operations import Operation, Operations, Work
+from lxpy.daemon.trust import TrustStore
+from lxpy.profiles.manager import ProfileManager
+from lxpy.projects.manager import ProjectManager
+from lxpy.state.store import Store
+
+if TYPE_CHECKING:
+    from lxpy.images.manager import ImageManager
+    from lxpy.instances.manager import InstanceManager
+    from lxpy.networks.manager import NetworkManager
+    from lxpy.runtime.spawner_client import Spawner
+    from lxpy.storage.manager import StorageManager
+
+log = logging.getLogger("lxpyd")
+_MAX_BODY = 16 << 20  # bytes of a JSON body; uploads are streamed and have no limit
+
+
+class Daemon:
+    """Everything the routes use. `start` builds it in the order of need, `close` takes it down."""
+
+    store: Store
+    profiles: ProfileManager
+    projects: ProjectManager
+    spawner: "Spawner"
+    storage: "StorageManager"
+    images: "ImageManager"
+    networks: "NetworkManager"
+    instances: "InstanceManager"
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.events = Events()
+        self.operations = Operations(self.events)
+        self.trust = TrustStore(f"{layout.root}/trust.json")
+        self.runner = web.AppRunner(build(self), access_log=None, shutdown_timeout=0.5, keepalive_timeout=300)
+        self.stopping = asyncio.Event()
+        self.shutting_down = False
+        self._https: web.TCPSite | None = None
+        self._closers = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Open the store, start the managers, adopt what runs."""
+        # Imported late: the sockets listen already, and a client that activated us waits.
+        from lxpy.images.manager import ImageManager
+        from lxpy.instances.manager import InstanceManager
+        from lxpy.networks.manager import NetworkManager
+        from lxpy.runtime.spawner_client import Spawner
+        from lxpy.storage.manager import StorageManager
+
+        emit = self.events.lifecycle
+        self.store = Store(self.layout.database)
+        self._closers.callback(self.store.close)
+        self.profiles = ProfileManager(self.store, emit)
+        self.projects = ProjectManager(self.store, emit)
+        self.spawner = await Spawner.start()
+        self._closers.push_async_callback(self.spawner.close)
+        self.storage = StorageManager(self.store, self.layout, self.warn)
+        self.images = ImageManager(self.store, self.layout, emit, self.warn)
+        self.networks = NetworkManager(self.store, self.layout, emit, self.warn)
+        self._closers.push_async_callback(_close, self.storage)
+        self._closers.push_async_callback(_close, self.images)
+        self._closers.push_async_callback(_close, self.networks)
+        # They are strangers to each other: bridges come up while pools are mounted.
+        await asyncio.gather(self.storage.start(), self.images.start(), self.networks.start())
+        self.instances = InstanceManager(
+            self.store, self.layout, self.spawner, self.images, self.networks, self.storage, self.profiles,
+            emit, self.warn,
+        )  # fmt: skip
+        self.profiles.validate = self.instances.validate_config
+        if hook := getattr(self.instances, "profile_changed", None):
+            self.profiles.on_change.append(hook)
+        self.images.on_delete.append(self._drop_image)
+        self._closers.push_async_callback(self.instances.close)
+        await self.instances.start()
+        if address := self.store.config.all().get("core.https_address"):
+            try:
+                await self.listen_https(address)
+            except Exception as error:  # the local socket must work whatever the address is
+                self.warn(f"core.https_address {address} could not be opened: {error}")
+
+    async def close(self) -> None:
+        """Stop serving, let go of everything; instances run on."""
+        self.events.close()
+        for operation in self.operations.running():
+            if operation.task is not None:
+                operation.task.cancel()
+        if tasks := [op.task for op in self.operations.running() if op.task is not None]:
+            await asyncio.wait(tasks, timeout=2)
+        await self.runner.cleanup()
+        await self._closers.aclose()
+
+    async def _drop_image(self, fingerprint: str) -> None:
+        for name in self.storage.pools():
+            await self.storage.pool(name).drop_image(fingerprint)
+
+    # -- HTTPS -------------------------------------------------------------------------------------------------
+
+    async def listen_https(self, address: str) -> None:
+        """Serve on `address` ("" stops); the old listener stays when the new one cannot be opened."""
+        old, self._https = self._https, None
+        if old is not None:
+            await old.stop()
+        if not address:
+            return
+        from lxpy.daemon.https import ensure_certificate, server_context
+
+        crt, key = await asyncio.to_thread(ensure_certificate, self.layout.root)
+        host, port = config.address("core.https_address", address)
+        site = web.TCPSite(self.runner, host or None, port, ssl_context=server_context(crt, key), reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            if old is not None and (previous := self.store.config.all().get("core.https_address")):
+                await self.listen_https(previous)
+            raise BadRequest(f"Cannot listen on {address}: {error.strerror or error}") from None
+        self._https = site
+
+    # -- warnings ----------------------------------------------------------------------------------------------
+
+    def warn(self, message: str) -> None:
+        """Record a warning for the administrator; the same one again only counts up."""
+        log.warning("%s", message)
+        now = timestamp()
+        for key, doc in self.store.warnings.all().items():
+            if doc["last_message"] == message:
+                self.store.warnings.put(key, {**doc, "count": doc["count"] + 1, "last_seen_at": now, "status": "new"})
+                return
+        key = str(uuid.uuid4())
+        doc = {"uuid": key, "type": "lxpy", "severity": "moderate", "status": "new", "count": 1, "project": "",
+               "location": "none", "entity_url": "", "first_seen_at": now, "last_seen_at": now,
+               "last_message": message}  # fmt: skip
+        self.store.warnings.put(key, doc)
+
+
+async def _close(manager: object) -> None:
+    """Managers that hold nothing have no `close`; some are coroutines, some are not."""
+    close = getattr(manager, "close", None)
+    if close is not None:
+        result = close()
+        if asyncio.iscoroutine(result):
+            await result
+
+
+class Call:
+    """One request, as the routes see it."""
+
+    def __init__(self, daemon: Daemon, request: web.Request, trusted: bool, der: bytes | None) -> None:
+        self.daemon = daemon
+        self.request = request
+        self.trusted = trusted
+        self.der = der  # the client's certificate, over HTTPS
+
+    @property
+    def query(self) -> "dict[str, str]":
+        return self.request.query  # type: ignore[return-value]
+
+    @property
+    def project(self) -> str:
+        """The project asked for. Raises `NotFound` when there is none of that name."""
+        name = self.request.query.get("project") or "default"
+        if name != "default" and not self.daemon.projects.exists(name):
+            raise NotFound(f"Project {name!r} not found")
+        return name
+
+    @property
+    def all_projects(self) -> bool:
+        return self.request.query.get("all-projects", "").lower() in ("true", "1", "yes")
+
+    @property
+    def recursion(self) -> int:
+        try:
+            return int(self.request.query.get("recursion") or 0)
+        except ValueError:
+            raise BadRequest("recursion must be 0, 1 or 2") from None
+
+    @property
+    def if_match(self) -> str | None:
+        return self.request.headers.get("If-Match")
+
+    def part(self, name: str) -> str:
+        """A variable part of the path."""
+        return self.request.match_info[name]
+
+    def header(self, name: str) -> str:
+        """``X-LXD-{name}`` or ``X-Incus-{name}``."""
+        headers = self.request.headers
+        return headers.get(f"X-LXD-{name}") or headers.get(f"X-Incus-{name}") or ""
+
+    async def body(self) -> dict[str, Any]:
+        """The JSON object of the request; an empty body is an empty object."""
+        data = await self.request.read()
+        if not data.strip():
+            return {}
+        try:
+            body = json.loads(data)
+        except ValueError as error:
+            raise BadRequest(f"The request's body is not JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise BadRequest("The request's body must be a JSON object")
+        return body
+
+    def run(
+        self, description: str, kind: str, names: list[str], work: Work, *, may_cancel: bool = False
+    ) -> web.Response:
+        """Start an operation on objects of a kind and answer 202."""
+        return envelope.accepted(self.start(description, kind, names, work, may_cancel=may_cancel))
+
+    def start(
+        self, description: str, kind: str, names: list[str], work: Work, *, may_cancel: bool = False, **more: Any
+    ) -> Operation:
+        """Start an operation; `class_` and `metadata` may be among `more`."""
+        suffix = "" if self.project == "default" else f"?project={self.project}"
+        resources = {kind: [f"/1.0/{kind}/{name}{suffix}" for name in names]} if names else {}
+        if kind == "instances":  # older clients look for these
+            resources["containers"] = [url.replace("/instances/", "/containers/") for url in resources["instances"]]
+        class_ = more.pop("class_", "task")
+        return self.daemon.operations.run(
+            class_, description, resources, work, self.project, may_cancel=may_cancel, **more
+        )
+
+
+Route = tuple[str, str, Callable[[Call], Awaitable[web.StreamResponse]]]
+_PUBLIC = {("GET", "/"), ("GET", "/1.0"), ("POST", "/1.0/certificates")}
+
+
+def build(daemon: Daemon) -> web.Application:
+    """The application: every route table, behind errors and authentication."""
+    from lxpy.daemon.routes import (
+        certificates,
+        images,
+        instances,
+        networks,
+        operations,
+        processes,
+        profiles,
+        server,
+        storage,
+    )
+
+    app = web.Application(middlewares=[envelope.errors], client_max_size=_MAX_BODY)
+    modules = (server, instances, processes, images, networks, storage, profiles, operations, certificates)
+    for module in modules:
+        for method, path, handler in module.ROUTES:
+            public = (method, path) in _PUBLIC
+            app.router.add_route(method, path, _bound(daemon, handler, public))
+    return app
+
+
+def _bound(
+    daemon: Daemon, handler: Callable[[Call], Awaitable[web.StreamResponse]], public: bool
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        trusted, der = True, None
+        transport = request.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        if tls is not None:
+            der = tls.getpeercert(binary_form=True)
+            trusted = daemon.trust.trusts(der)
+        if not trusted and not public:
+            raise Forbidden("not authorized: this client's certificate is not trusted by the server")
+        if daemon.shutting_down and request.method in ("POST", "PUT"):
+            raise Conflict("The server is shutting down")
+        return await handler(Call(daemon, request, trusted, der))
+
+    return serve

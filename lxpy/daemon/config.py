@@ -1,0 +1,76 @@
+"""The server's configuration keys."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lxpy.api import values
+from lxpy.api.errors import BadRequest
+
+Check = Callable[[str, str], Any]
+
+
+def _number(key: str, value: str) -> int:
+    if not value.isdigit():
+        raise BadRequest(f"Invalid value for {key}: {value!r} is not a number")
+    return int(value)
+
+
+def _text(key: str, value: str) -> str:
+    return value
+
+
+def _compression(key: str, value: str) -> str:
+    if value.split()[0] not in ("none", "gzip", "bzip2", "xz", "lzma", "zstd"):
+        raise BadRequest(f"Invalid value for {key}: {value!r} (choose none, gzip, bzip2, xz or zstd)")
+    return value
+
+
+def address(key: str, value: str) -> tuple[str, int]:
+    """Host and port of ``:8443``, ``0.0.0.0:8443``, ``[::1]:8443`` or a bare host; the port defaults to 8443."""
+    if value.startswith("["):
+        host, _, rest = value[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif value.count(":") > 1:
+        host, port = value, ""
+    else:
+        host, _, port = value.partition(":")
+    if port and not (port.isdigit() and 0 <= int(port) < 65536):
+        raise BadRequest(f"Invalid value for {key}: {value!r} has no port number after the colon")
+    return host, int(port or 8443)
+
+
+KEYS: dict[str, Check] = {
+    "core.https_address": address,
+    "core.proxy_http": _text,
+    "core.proxy_https": _text,
+    "core.proxy_ignore_hosts": _text,
+    "core.remote_token_expiry": _text,
+    "core.shutdown_timeout": _number,  # minutes
+    "core.trust_password": _text,
+    "images.auto_update_cached": values.boolean,
+    "images.auto_update_interval": _number,  # hours
+    "images.compression_algorithm": _compression,
+    "images.default_architecture": _text,
+    "images.remote_cache_expiry": _number,  # days
+    "backups.compression_algorithm": _compression,
+}
+
+
+def checked(config: Any) -> dict[str, str]:
+    """Every key known and every value of its syntax; empty values mean unset and are kept as "".
+
+    Raises:
+        BadRequest: naming the key.
+    """
+    if not isinstance(config, dict):
+        raise BadRequest("config must be a set of keys and values")
+    result: dict[str, str] = {}
+    for key, value in config.items():
+        text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        if not key.startswith("user."):
+            if key not in KEYS:
+                raise BadRequest(f"Unknown server configuration key {key!r}: known are {', '.join(KEYS)} and user.*")
+            if text:
+                KEYS[key](key, text)
+        result[key] = text
+    return result

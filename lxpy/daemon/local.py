@@ -1,0 +1,115 @@
+"""The local socket: exec without websockets. One SEQPACKET message in, one out with descriptors, and we are out of it.
+
+``{"v":1,"exec":{"project","name",...}}`` is answered by ``{"ok":true}`` with the command's ends of pty or pipes,
+its status pipe and its pidfd (``-1`` ends are left out), or by ``{"error","status"}``. The caller splices.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from lxpy.api.errors import BadRequest
+from lxpy.daemon.execs import close_files, exec_request
+from lxpy.daemon.operations import explain
+
+if TYPE_CHECKING:
+    from lxpy.instances.manager import InstanceManager
+
+log = logging.getLogger("lxpyd")
+_MESSAGE = 1 << 18  # bytes; a command line and environment beyond that do not fit one SEQPACKET message anyway
+
+
+class LocalServer:
+    """Serves `listener`. Who may connect is the socket file's mode and group."""
+
+    def __init__(self, listener: socket.socket, instances: "InstanceManager") -> None:
+        self._listener = listener
+        self._instances = instances
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        self._loop.add_reader(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop listening. Commands that run go on: they have nothing to do with us any more."""
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = self._listener.accept()
+            connection.setblocking(False)
+            task = self._loop.create_task(self._serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                message = await self._loop.sock_recv(connection, _MESSAGE)
+                if not message:
+                    return
+                try:
+                    await self._exec(connection, message)
+                except Exception as error:
+                    status, text = explain(error, "exec")
+                    _reply(connection, {"error": text, "status": status})
+            except OSError:
+                pass  # the client went away
+
+    async def _exec(self, connection: socket.socket, message: bytes) -> None:
+        try:
+            request = json.loads(message)
+            body: dict[str, Any] = request["exec"]
+            project, name = str(body.get("project") or "default"), str(body["name"])
+            version = request["v"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BadRequest("The request on the local socket is not understood") from None
+        if version != 1:
+            raise BadRequest(f"The local socket speaks version 1, not {version}: client and daemon do not match")
+        files = await self._instances.exec(project, name, exec_request(body))
+        try:
+            _reply(connection, {"ok": True}, [fd for fd in files if fd >= 0])
+        finally:
+            close_files(files)
+
+
+def _reply(connection: socket.socket, answer: dict[str, Any], fds: list[int] | None = None) -> None:
+    socket.send_fds(connection, [json.dumps(answer).encode()], fds or [])
+
+
+def listen(path: str, group: int, backlog: int = 128) -> socket.socket:
+    """A listening SEQPACKET socket at `path`, 0660 and of that group (-1: ours)."""
+    return bind(path, socket.SOCK_SEQPACKET, group, backlog)
+
+
+def bind(path: str, kind: int, group: int, backlog: int = 128) -> socket.socket:
+    """Bind below a temporary name and rename: the path never leads to a dead socket."""
+    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Through the directory's descriptor: `sun_path` has 108 bytes and LXPY_DIR may be deep.
+        temporary = f"/proc/self/fd/{directory}/.{os.path.basename(path)}.new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(temporary)
+        finally:
+            os.umask(mask)
+        os.chown(temporary, 0, group) if group >= 0 else None
+        os.chmod(temporary, 0o660)
+        listener.listen(backlog)
+        os.rename(temporary, path)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(directory)
+    return listener

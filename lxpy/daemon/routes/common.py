@@ -1,0 +1,42 @@
+"""What every list has in common: project, recursion, filter."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from lxpy.daemon import envelope, filter
+from lxpy.daemon.app import Call
+from lxpy.daemon.lean import web
+
+
+def url(kind: str, name: str, project: str = "default") -> str:
+    """``/1.0/kind/name``, with the project unless it is the default one."""
+    suffix = "" if project == "default" else f"?project={quote(project)}"
+    return f"/1.0/{kind}/{quote(name, safe='')}{suffix}"
+
+
+def listing(
+    call: Call, kind: str, objects: Iterable[Mapping[str, Any]], key: str = "name", project: str = "default"
+) -> web.Response:
+    """URLs without recursion, else the objects; the filter applies to both."""
+    holds = filter.parse(call.request.query.get("filter", ""))
+    chosen = [one for one in objects if holds is None or holds(one)]
+    if call.recursion:
+        return envelope.sync(chosen)
+    return envelope.sync([url(kind, one[key], one.get("project") or project) for one in chosen])
+
+
+def with_users(call: Call, kind: str, document: Any) -> dict[str, Any]:
+    """A network's or pool's object with what uses it: instances and profiles."""
+    daemon, name = call.daemon, document["name"]
+    users = list(daemon.instances.used_by(kind, name))
+    for project in daemon.store.projects.all():
+        for profile, doc in daemon.store.profiles.all(project).items():
+            for device in doc["devices"].values():
+                uses = name in (device.get("network"), device.get("parent")) if kind == "network" else (
+                    device.get("type") == "disk" and device.get("pool") == name
+                )  # fmt: skip
+                if uses:
+                    users.append(url("profiles", profile, project))
+                    break
+    return {**document, "used_by": users}

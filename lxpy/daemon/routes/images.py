@@ -1,0 +1,298 @@
+"""``/1.0/images``, aliases, and the catalogues of image servers."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from typing import Any
+
+from lxpy.api.errors import BadRequest, NotFound
+from lxpy.daemon import envelope, filter
+from lxpy.daemon.app import Call, Route
+from lxpy.daemon.etag import ALIAS, IMAGE, check, etag
+from lxpy.daemon.lean import web
+from lxpy.daemon.operations import Operation
+from lxpy.daemon.routes.common import listing, url
+
+_BLOCK = 1 << 20
+
+
+def _home(call: Call) -> str:
+    """The project whose images the request's project uses."""
+    return call.daemon.projects.home(call.project, "images")
+
+
+async def list_images(call: Call) -> web.StreamResponse:
+    return listing(call, "images", call.daemon.images.list(_home(call)), key="fingerprint", project=_home(call))
+
+
+async def create(call: Call) -> web.StreamResponse:
+    """A download, a build of a recipe, or an upload."""
+    kind = call.request.content_type
+    if kind in ("application/octet-stream", "multipart/form-data"):
+        return await _upload(call, kind)
+    daemon, project, body = call.daemon, _home(call), await call.body()
+    source = body.get("source")
+    if not isinstance(source, dict):
+        raise BadRequest("No source of the image given")
+    aliases = [one for one in body.get("aliases") or () if isinstance(one, dict) and one.get("name")]
+    type_ = source.get("type")
+    if type_ in ("instance", "container", "snapshot", "virtual-machine"):
+        raise BadRequest("Publishing an instance as an image is not supported by this version of lxpy")
+    if type_ == "url":
+        raise BadRequest("Images by URL are not supported by this version of lxpy: download the file and import it")
+    if type_ not in ("image", "recipe"):
+        raise BadRequest(f"Image source type {type_!r} is not supported: use image or recipe")
+
+    async def work(op: Operation) -> None:
+        if type_ == "recipe":
+            names = [str(one["name"]) for one in aliases]
+            fingerprint = await daemon.images.build(str(source.get("name") or ""), project, op.progress, names)
+        else:
+            fingerprint = await daemon.images.ensure(
+                source,
+                project,
+                op.progress,
+                cached=False,
+                auto_update=body.get("auto_update"),
+                public=bool(body.get("public")),
+            )
+            if source.get("copy_aliases") or body.get("properties"):
+                image = daemon.images.get(project, fingerprint)
+                if body.get("properties"):
+                    daemon.images.update(project, fingerprint, properties={**image["properties"], **body["properties"]})
+            for alias in aliases:
+                with contextlib.suppress(NotFound):
+                    daemon.images.delete_alias(project, str(alias["name"]))
+                daemon.images.create_alias(
+                    project, str(alias["name"]), fingerprint, str(alias.get("description") or "")
+                )
+        op.metadata.update(fingerprint=fingerprint, size=daemon.images.get(project, fingerprint)["size"])
+
+    description = "Building image" if type_ == "recipe" else "Downloading image"
+    return call.run(description, "images", [], work, may_cancel=True)
+
+
+async def _upload(call: Call, kind: str) -> web.StreamResponse:
+    """Stream the files to disk beside the store, then let the store take them over."""
+    daemon, project = call.daemon, _home(call)
+    headers = dict(call.request.headers)
+    os.makedirs(daemon.layout.images, mode=0o700, exist_ok=True)
+    paths: list[str] = []
+    try:
+        if kind == "application/octet-stream":
+            paths.append(await _save(daemon.layout.images, call.request.content))
+        else:
+            async for part in await call.request.multipart():
+                if getattr(part, "name", None) in ("metadata", "rootfs"):
+                    paths.append(await _save(daemon.layout.images, part))
+                elif getattr(part, "name", None) == "rootfs.img":
+                    raise BadRequest("This is the image of a virtual machine: lxpy runs containers")
+            if len(paths) != 2:
+                raise BadRequest("A split image has the parts metadata and rootfs, in this order")
+    except BaseException:
+        for path in paths:
+            os.unlink(path)
+        raise
+    metadata, rootfs = paths[0], paths[1] if len(paths) == 2 else None
+
+    async def work(op: Operation) -> None:
+        fingerprint = await daemon.images.import_upload(project, metadata, rootfs, headers, op.progress)
+        op.metadata.update(fingerprint=fingerprint, size=daemon.images.get(project, fingerprint)["size"])
+
+    return call.run("Importing image", "images", [], work)
+
+
+async def _save(directory: str, source: Any) -> str:
+    """Write a request body or one of its parts to a temporary file; its path."""
+    fd, path = tempfile.mkstemp(prefix=".upload-", dir=directory)
+    read = source.read_chunk if hasattr(source, "read_chunk") else source.read
+    try:
+        with open(fd, "wb", buffering=0) as file:
+            # Small reads are gathered: writing is done in a thread, and a switch costs more than a read.
+            buffer = bytearray()
+            while chunk := await read(_BLOCK):
+                buffer += chunk
+                if len(buffer) >= _BLOCK:
+                    await asyncio.to_thread(file.write, bytes(buffer))
+                    buffer.clear()
+            if buffer:
+                await asyncio.to_thread(file.write, bytes(buffer))
+    except BaseException:
+        os.unlink(path)
+        raise
+    return path
+
+
+async def get(call: Call) -> web.StreamResponse:
+    image = call.daemon.images.get(_home(call), call.part("fingerprint"))
+    return envelope.sync(image, etag=etag(image, IMAGE))
+
+
+async def put(call: Call) -> web.StreamResponse:
+    project, images = _home(call), call.daemon.images
+    image = images.get(project, call.part("fingerprint"))
+    check(call.if_match, image, IMAGE)
+    body = await call.body()
+    properties = body.get("properties")
+    if properties is not None and not isinstance(properties, dict):
+        raise BadRequest("properties must be a set of keys and values")
+    if properties is not None and call.request.method == "PATCH":
+        properties = {**image["properties"], **properties}
+    if properties is not None:
+        properties = {str(key): str(value) for key, value in properties.items() if value != ""}
+    images.update(
+        project,
+        image["fingerprint"],
+        public=None if body.get("public") is None else bool(body["public"]),
+        auto_update=None if body.get("auto_update") is None else bool(body["auto_update"]),
+        properties=properties,
+        expires_at=body.get("expires_at"),
+        profiles=body.get("profiles"),
+    )
+    return envelope.sync({})
+
+
+async def delete(call: Call) -> web.StreamResponse:
+    daemon, project = call.daemon, _home(call)
+    fingerprint = daemon.images.get(project, call.part("fingerprint"))["fingerprint"]
+
+    async def work(op: Operation) -> None:
+        await daemon.images.delete(project, fingerprint)
+
+    return call.run("Deleting image", "images", [fingerprint], work)
+
+
+async def export(call: Call) -> web.StreamResponse:
+    """Unified: the file. Split: multipart with metadata and rootfs. Both by sendfile's cousin, in big pieces."""
+    project = _home(call)
+    image = call.daemon.images.get(project, call.part("fingerprint"))
+    files = call.daemon.images.files(project, image["fingerprint"])
+    call.daemon.images.touch(project, image["fingerprint"])
+    if files.kind == "unified":
+        name = os.path.basename(image["filename"] or image["fingerprint"])
+        headers = {"Content-Disposition": f"inline;filename={name}", "Content-Type": "application/octet-stream"}
+        return web.FileResponse(files.rootfs, headers=headers)
+    boundary = os.urandom(16).hex()
+    names = {"metadata": f"meta-{image['fingerprint']}.tar", "rootfs": f"{image['fingerprint']}.{files.kind}"}
+    parts: list[tuple[bytes, str]] = []
+    length = 0
+    for field, path in (("metadata", files.metadata), ("rootfs", files.rootfs)):
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{names[field]}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        parts.append((head, path))
+        length += len(head) + os.path.getsize(path) + 2
+    tail = f"--{boundary}--\r\n".encode()
+    response = web.StreamResponse(headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
+    response.content_length = length + len(tail)
+    await response.prepare(call.request)
+    for head, path in parts:
+        await response.write(head)
+        with open(path, "rb", buffering=0) as file:
+            while chunk := await asyncio.to_thread(file.read, _BLOCK):
+                await response.write(chunk)
+        await response.write(b"\r\n")
+    await response.write(tail)
+    await response.write_eof()
+    return response
+
+
+async def refresh(call: Call) -> web.StreamResponse:
+    daemon, project = call.daemon, _home(call)
+    fingerprint = daemon.images.get(project, call.part("fingerprint"))["fingerprint"]
+
+    async def work(op: Operation) -> None:
+        new = await daemon.images.refresh(project, fingerprint, op.progress)
+        op.metadata.update(refreshed=new != fingerprint, fingerprint=new)
+
+    return call.run("Refreshing image", "images", [fingerprint], work, may_cancel=True)
+
+
+async def secret(call: Call) -> web.StreamResponse:
+    call.daemon.images.get(_home(call), call.part("fingerprint"))
+    raise BadRequest("Handing an image to another server by secret is not supported: export it and import it there")
+
+
+async def push(call: Call) -> web.StreamResponse:
+    call.daemon.images.get(_home(call), call.part("fingerprint"))
+    raise BadRequest("Pushing an image to another server is not supported: export it and import it there")
+
+
+async def list_aliases(call: Call) -> web.StreamResponse:
+    found = call.daemon.images.list_aliases(_home(call))
+    if call.recursion:
+        return listing(call, "images/aliases", found)
+    holds = filter.parse(call.request.query.get("filter", ""))
+    names = [one["name"] for one in found if holds is None or holds(one)]
+    return envelope.sync([f"/1.0/images/aliases/{name}" for name in names])
+
+
+async def create_alias(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    name, target = str(body.get("name") or ""), str(body.get("target") or "")
+    if not target:
+        raise BadRequest("No target given: an alias needs the fingerprint of an image")
+    call.daemon.images.create_alias(_home(call), name, target, str(body.get("description") or ""))
+    return envelope.sync({}, location=url("images/aliases", name))
+
+
+async def get_alias(call: Call) -> web.StreamResponse:
+    alias = call.daemon.images.get_alias(_home(call), call.part("name"))
+    return envelope.sync(alias, etag=etag(alias, ALIAS))
+
+
+async def put_alias(call: Call) -> web.StreamResponse:
+    project, name = _home(call), call.part("name")
+    check(call.if_match, call.daemon.images.get_alias(project, name), ALIAS)
+    body = await call.body()
+    patch = call.request.method == "PATCH"
+    if not patch and not body.get("target"):
+        raise BadRequest("No target given: an alias needs the fingerprint of an image")
+    description = body.get("description", None if patch else "")
+    call.daemon.images.update_alias(project, name, target=body.get("target"), description=description)
+    return envelope.sync({})
+
+
+async def rename_alias(call: Call) -> web.StreamResponse:
+    new = str((await call.body()).get("name") or "")
+    call.daemon.images.rename_alias(_home(call), call.part("name"), new)
+    return envelope.sync({}, location=url("images/aliases", new))
+
+
+async def delete_alias(call: Call) -> web.StreamResponse:
+    call.daemon.images.delete_alias(_home(call), call.part("name"))
+    return envelope.sync({})
+
+
+async def catalogue(call: Call) -> web.StreamResponse:
+    """Ours: what an image server or the built-in recipes offer, as image objects."""
+    query = call.request.query
+    protocol = query.get("protocol", "simplestreams")
+    found = await call.daemon.images.catalogue(query.get("server", ""), protocol, _home(call))
+    holds = filter.parse(query.get("filter", ""))
+    return envelope.sync([one for one in found if holds is None or holds(one)])
+
+
+_IMAGE, _ALIAS = "/1.0/images/{fingerprint}", "/1.0/images/aliases/{name:.+}"
+ROUTES: list[Route] = [
+    ("GET", "/1.0/images", list_images),
+    ("POST", "/1.0/images", create),
+    ("GET", "/1.0/images/aliases", list_aliases),
+    ("POST", "/1.0/images/aliases", create_alias),
+    ("GET", _ALIAS, get_alias),
+    ("PUT", _ALIAS, put_alias),
+    ("PATCH", _ALIAS, put_alias),
+    ("POST", _ALIAS, rename_alias),
+    ("DELETE", _ALIAS, delete_alias),
+    ("GET", _IMAGE, get),
+    ("PUT", _IMAGE, put),
+    ("PATCH", _IMAGE, put),
+    ("DELETE", _IMAGE, delete),
+    ("GET", _IMAGE + "/export", export),
+    ("POST", _IMAGE + "/export", push),
+    ("POST", _IMAGE + "/refresh", refresh),
+    ("POST", _IMAGE + "/secret", secret),
+    ("GET", "/1.0/image-servers/catalogue", catalogue),
+]

@@ -1,0 +1,88 @@
+"""``/1.0/networks``."""
+
+from typing import Any
+
+from lxpy.api.errors import BadRequest
+from lxpy.daemon import envelope
+from lxpy.daemon.app import Call, Route
+from lxpy.daemon.etag import CONFIGURED, check, etag
+from lxpy.daemon.lean import web
+from lxpy.daemon.routes.common import listing, url, with_users
+
+
+async def list_networks(call: Call) -> web.StreamResponse:
+    found: Any = call.daemon.networks.list()
+    if call.recursion:
+        found = [with_users(call, "network", one) for one in found]
+    return listing(call, "networks", found)
+
+
+async def create(call: Call) -> web.StreamResponse:
+    body = await call.body()
+    config = body.get("config") or {}
+    if not isinstance(config, dict):
+        raise BadRequest("config must be a set of keys and values")
+    name = str(body.get("name") or "")
+    await call.daemon.networks.create(
+        name, str(body.get("type") or "bridge"), _texts(config), str(body.get("description") or "")
+    )
+    return envelope.sync({}, location=url("networks", name))
+
+
+def _texts(config: dict[str, Any]) -> dict[str, str]:
+    return {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in config.items() if v is not None}
+
+
+async def get(call: Call) -> web.StreamResponse:
+    network = call.daemon.networks.get(call.part("name"))
+    return envelope.sync(with_users(call, "network", network), etag=etag(network, CONFIGURED))
+
+
+async def put(call: Call) -> web.StreamResponse:
+    name = call.part("name")
+    network = call.daemon.networks.get(name)
+    check(call.if_match, network, CONFIGURED)
+    body = await call.body()
+    patch = call.request.method == "PATCH"
+    config = _texts(body.get("config") or {})
+    if patch:
+        config = {**network["config"], **config}
+    config = {key: value for key, value in config.items() if value != ""}
+    description = str(body.get("description", network["description"] if patch else "") or "")
+    await call.daemon.networks.update(name, config, description)
+    return envelope.sync({})
+
+
+async def rename(call: Call) -> web.StreamResponse:
+    call.daemon.networks.get(call.part("name"))
+    raise BadRequest("Renaming a network is not supported by this version of lxpy: create another and delete this one")
+
+
+async def delete(call: Call) -> web.StreamResponse:
+    name = call.part("name")
+    network = with_users(call, "network", call.daemon.networks.get(name))
+    if network["used_by"]:
+        raise BadRequest(f"Network {name!r} is in use by {network['used_by'][0].removeprefix('/1.0/')}")
+    await call.daemon.networks.delete(name)
+    return envelope.sync({})
+
+
+async def state(call: Call) -> web.StreamResponse:
+    return envelope.sync(call.daemon.networks.state(call.part("name")))
+
+
+async def leases(call: Call) -> web.StreamResponse:
+    return envelope.sync(call.daemon.networks.leases(call.part("name")))
+
+
+ROUTES: list[Route] = [
+    ("GET", "/1.0/networks", list_networks),
+    ("POST", "/1.0/networks", create),
+    ("GET", "/1.0/networks/{name}", get),
+    ("PUT", "/1.0/networks/{name}", put),
+    ("PATCH", "/1.0/networks/{name}", put),
+    ("POST", "/1.0/networks/{name}", rename),
+    ("DELETE", "/1.0/networks/{name}", delete),
+    ("GET", "/1.0/networks/{name}/state", state),
+    ("GET", "/1.0/networks/{name}/leases", leases),
+]

@@ -1,0 +1,59 @@
+"""``/1.0/operations``."""
+
+import asyncio
+from typing import Any
+
+from lxpy.api import status
+from lxpy.api.errors import BadRequest, NotFound
+from lxpy.daemon import envelope
+from lxpy.daemon.app import Call, Route
+from lxpy.daemon.lean import web
+
+
+async def list_operations(call: Call) -> web.StreamResponse:
+    """Grouped by status, as LXD has it: ``{"running": [...], "success": [...]}``."""
+    groups: dict[str, list[Any]] = {}
+    for operation in call.daemon.operations.all(None if call.all_projects else call.project):
+        group = groups.setdefault(status.TEXT[operation.status_code].lower(), [])
+        group.append(operation.render() if call.recursion else operation.url)
+    return envelope.sync(groups)
+
+
+async def get(call: Call) -> web.StreamResponse:
+    return envelope.sync(call.daemon.operations.get(call.part("id")).render())
+
+
+async def cancel(call: Call) -> web.StreamResponse:
+    call.daemon.operations.cancel(call.part("id"))
+    return envelope.sync({})
+
+
+async def wait(call: Call) -> web.StreamResponse:
+    """Answers when the operation has ended, or after ``timeout`` seconds (-1: never) with what it is then."""
+    operation = call.daemon.operations.get(call.part("id"))
+    try:
+        seconds = float(call.request.query.get("timeout") or -1)
+    except ValueError:
+        raise BadRequest("timeout must be a number of seconds") from None
+    if not operation.done.is_set():
+        try:
+            await asyncio.wait_for(operation.done.wait(), None if seconds < 0 else seconds)
+        except TimeoutError:
+            pass
+    return envelope.sync(operation.render())
+
+
+async def websocket(call: Call) -> web.StreamResponse:
+    operation = call.daemon.operations.get(call.part("id"))
+    if operation.streams is None:
+        raise NotFound("This operation has no websockets")
+    return await operation.streams.serve(call.request, call.request.query.get("secret", ""))  # type: ignore[no-any-return]
+
+
+ROUTES: list[Route] = [
+    ("GET", "/1.0/operations", list_operations),
+    ("GET", "/1.0/operations/{id}", get),
+    ("DELETE", "/1.0/operations/{id}", cancel),
+    ("GET", "/1.0/operations/{id}/wait", wait),
+    ("GET", "/1.0/operations/{id}/websocket", websocket),
+]

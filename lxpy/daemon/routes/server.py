@@ -1,0 +1,169 @@
+"""``/``, ``/1.0``, events, resources, warnings, cluster."""
+
+import asyncio
+import hashlib
+import ssl
+from typing import Any
+
+from lxpy.api.errors import BadRequest, NotFound
+from lxpy.daemon import config as keys
+from lxpy.daemon import envelope
+from lxpy.daemon.app import Call, Route
+from lxpy.daemon.environment import EXTENSIONS, environment, resources
+from lxpy.daemon.etag import check, etag
+from lxpy.daemon.lean import web
+from lxpy.daemon.trust import hash_password
+
+
+async def root(call: Call) -> web.StreamResponse:
+    return envelope.sync(["/1.0"])
+
+
+def _config(call: Call) -> dict[str, str]:
+    config = call.daemon.store.config.all()
+    if "core.trust_password" in config:
+        config["core.trust_password"] = "true"  # that there is one, not which
+    return config
+
+
+async def server(call: Call) -> web.StreamResponse:
+    public: dict[str, Any] = {
+        "api_extensions": EXTENSIONS,
+        "api_status": "stable",
+        "api_version": "1.0",
+        "auth": "trusted" if call.trusted else "untrusted",
+        "auth_methods": ["tls"],
+        "public": False,
+    }
+    if not call.trusted:
+        return envelope.sync(public)
+    config = _config(call)
+    certificate = fingerprint = ""
+    try:
+        with open(f"{call.daemon.layout.root}/server.crt", encoding="ascii") as file:
+            certificate = file.read()
+        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
+    except FileNotFoundError:
+        pass
+    drivers = sorted({doc["driver"] for doc in call.daemon.storage.pools().values()} | set(_drivers()))
+    addresses = [config["core.https_address"]] if config.get("core.https_address") else []
+    public["config"] = config
+    public["environment"] = environment(addresses, certificate, fingerprint, drivers)
+    public["environment"]["project"] = call.project
+    return envelope.sync(public, etag=etag({"config": config}, ("config",)))
+
+
+def _drivers() -> list[str]:
+    return ["dir", "overlay"]
+
+
+async def put_server(call: Call) -> web.StreamResponse:
+    """PUT replaces the configuration, PATCH merges into it."""
+    daemon = call.daemon
+    check(call.if_match, {"config": _config(call)}, ("config",))
+    body = await call.body()
+    old = daemon.store.config.all()
+    new = keys.checked(body.get("config") or {})
+    password = new.get("core.trust_password")
+    if password in ("true", None) and "core.trust_password" in old and (password or call.request.method == "PATCH"):
+        new["core.trust_password"] = old["core.trust_password"]  # written back as it was read
+    elif password:
+        new["core.trust_password"] = await asyncio.to_thread(hash_password, password)
+    if call.request.method == "PATCH":
+        new = {**old, **new}
+    new = {key: value for key, value in new.items() if value != ""}
+    if new.get("core.https_address") != old.get("core.https_address"):
+        await daemon.listen_https(new.get("core.https_address", ""))
+    daemon.store.config.replace(new)
+    daemon.events.lifecycle("config-updated", "/1.0", "default", None)
+    return envelope.sync({})
+
+
+async def events(call: Call) -> web.StreamResponse:
+    project = None if call.all_projects else call.project
+    types = call.request.query.get("type", "")
+    with call.daemon.events.subscribe(types, project) as listener:
+        websocket = web.WebSocketResponse(compress=False, heartbeat=30.0 if call.der else None, timeout=1.0)
+        await websocket.prepare(call.request)
+
+        async def watch() -> None:
+            async for _ in websocket:  # clients say nothing; this notices when they go
+                pass
+            listener.queue.put_nowait(None)
+
+        watcher = asyncio.create_task(watch())
+        try:
+            while (frame := await listener.queue.get()) is not None:
+                await websocket.send_str(frame)
+        except ConnectionError:
+            pass
+        finally:
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
+        await websocket.close()
+    return websocket
+
+
+async def host_resources(call: Call) -> web.StreamResponse:
+    return envelope.sync(resources())
+
+
+async def cluster(call: Call) -> web.StreamResponse:
+    return envelope.sync({"server_name": "", "enabled": False, "member_config": []})
+
+
+async def put_cluster(call: Call) -> web.StreamResponse:
+    raise BadRequest("Clustering is not supported by this version of lxpy")
+
+
+async def no_members(call: Call) -> web.StreamResponse:
+    raise BadRequest("This server is not clustered")
+
+
+async def warnings(call: Call) -> web.StreamResponse:
+    found = call.daemon.store.warnings.all().values()
+    if call.recursion:
+        return envelope.sync(list(found))
+    return envelope.sync([f"/1.0/warnings/{doc['uuid']}" for doc in found])
+
+
+def _warning(call: Call) -> dict[str, Any]:
+    doc = call.daemon.store.warnings.get(call.part("uuid"))
+    if doc is None:
+        raise NotFound("Warning not found")
+    return doc
+
+
+async def warning(call: Call) -> web.StreamResponse:
+    return envelope.sync(_warning(call))
+
+
+async def put_warning(call: Call) -> web.StreamResponse:
+    doc, body = _warning(call), await call.body()
+    if body.get("status") not in ("new", "acknowledged", "resolved"):
+        raise BadRequest("The status of a warning is new, acknowledged or resolved")
+    call.daemon.store.warnings.put(doc["uuid"], {**doc, "status": body["status"]})
+    return envelope.sync({})
+
+
+async def delete_warning(call: Call) -> web.StreamResponse:
+    call.daemon.store.warnings.delete(_warning(call)["uuid"])
+    return envelope.sync({})
+
+
+ROUTES: list[Route] = [
+    ("GET", "/", root),
+    ("GET", "/1.0", server),
+    ("PUT", "/1.0", put_server),
+    ("PATCH", "/1.0", put_server),
+    ("GET", "/1.0/events", events),
+    ("GET", "/1.0/resources", host_resources),
+    ("GET", "/1.0/cluster", cluster),
+    ("PUT", "/1.0/cluster", put_cluster),
+    ("GET", "/1.0/cluster/members", no_members),
+    ("GET", "/1.0/warnings", warnings),
+    ("GET", "/1.0/warnings/{uuid}", warning),
+    ("PUT", "/1.0/warnings/{uuid}", put_warning),
+    ("PATCH", "/1.0/warnings/{uuid}", put_warning),
+    ("DELETE", "/1.0/warnings/{uuid}", delete_warning),
+]

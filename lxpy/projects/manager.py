@@ -1,0 +1,133 @@
+"""The project manager. ``default`` always exists and has every feature."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lxpy.api import values
+from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
+from lxpy.state.store import Store
+
+Emit = Callable[[str, str, str, dict[str, Any] | None], None]
+
+# Feature, and whether a new project has it (LXD 5.0's answers).
+FEATURES = {
+    "features.images": "true",
+    "features.profiles": "true",
+    "features.storage.volumes": "true",
+    "features.storage.buckets": "true",
+    "features.networks": "false",
+    "features.networks.zones": "false",
+}
+
+
+class ProjectManager:
+    """Projects by name: ``{"description", "config"}``."""
+
+    def __init__(self, store: Store, emit: Emit) -> None:
+        self._store = store
+        self._emit = emit
+        doc = store.projects.get("default") or {"description": "Default lxpy project", "config": {}}
+        store.projects.put("default", {**doc, "config": {**dict.fromkeys(FEATURES, "true"), **doc["config"]}})
+
+    def list(self) -> list[dict[str, Any]]:
+        """By name."""
+        return [self._render(name, doc) for name, doc in self._store.projects.all().items()]
+
+    def get(self, name: str) -> dict[str, Any]:
+        """Raises `NotFound`."""
+        return self._render(name, self._document(name))
+
+    def exists(self, name: str) -> bool:
+        return name == "default" or self._store.projects.get(name) is not None
+
+    def home(self, project: str, feature: str) -> str:
+        """The project that holds `project`'s objects of a kind: itself, or ``default`` where the feature is off.
+
+        Args:
+            feature: ``images``, ``profiles``, ``networks``, ``storage.volumes``.
+        """
+        if project == "default":
+            return project
+        config = self._document(project)["config"]
+        return project if values.boolean(feature, config.get(f"features.{feature}", "false")) else "default"
+
+    def create(self, body: dict[str, Any]) -> str:
+        """Create from ``{name, description, config}``; the name."""
+        name = values.object_name("project", str(body.get("name") or ""))
+        # An instance's qualified name is project_name: with the separator in both, two could be the same.
+        if "_" in name:
+            raise BadRequest(f"Invalid project name {name!r}: underscores are not possible here")
+        if self._store.projects.get(name) is not None:
+            raise Conflict(f"Project {name!r} already exists")
+        config = {**FEATURES, **self._checked(body.get("config"))}
+        self._store.projects.put(name, {"description": str(body.get("description") or ""), "config": config})
+        self._emit("project-created", f"/1.0/projects/{name}", name, None)
+        return name
+
+    def update(self, name: str, body: dict[str, Any], *, patch: bool = False) -> None:
+        """Replace the content, or with `patch` merge into it. Features of a project in use stay as they are."""
+        old = self._document(name)
+        config = self._checked(body.get("config"))
+        if patch:
+            config = {**old["config"], **config}
+        config = {key: value for key, value in config.items() if value != ""}
+        changed = [key for key in FEATURES if config.get(key, "false") != old["config"].get(key, "false")]
+        if changed and name == "default":
+            raise BadRequest(f"{changed[0]} of the default project cannot be changed")
+        if changed and self._content(name):
+            raise BadRequest(f"{changed[0]} can only be changed while the project is empty")
+        description = str(body.get("description", old["description"] if patch else "") or "")
+        self._store.projects.put(name, {"description": description, "config": config})
+        self._emit("project-updated", f"/1.0/projects/{name}", name, None)
+
+    def delete(self, name: str) -> None:
+        """Raises `Forbidden` for ``default``, `Conflict` when it is not empty."""
+        self._document(name)
+        if name == "default":
+            raise Forbidden("The default project cannot be deleted")
+        if content := self._content(name):
+            raise Conflict(f"Project {name!r} is not empty: it holds {content[0].removeprefix('/1.0/')}")
+        with self._store.transaction():
+            self._store.profiles.delete(name, "default")
+            self._store.projects.delete(name)
+        self._emit("project-deleted", f"/1.0/projects/{name}", name, None)
+
+    def _document(self, name: str) -> dict[str, Any]:
+        doc = self._store.projects.get(name)
+        if doc is None:
+            raise NotFound(f"Project {name!r} not found")
+        return doc
+
+    def _content(self, name: str) -> Sequence[str]:
+        """What keeps a project from being empty: URLs; its default profile does not count."""
+        found = [f"/1.0/instances/{row.name}?project={name}" for row in self._store.instances.all(name)]
+        found += [f"/1.0/images/{fingerprint}?project={name}" for fingerprint in self._store.images.all(name)]
+        found += [f"/1.0/profiles/{p}?project={name}" for p in self._store.profiles.all(name) if p != "default"]
+        return found
+
+    def _render(self, name: str, doc: dict[str, Any]) -> dict[str, Any]:
+        used_by = [*self._content(name)]
+        if self.home(name, "profiles") == name:
+            used_by.append("/1.0/profiles/default" + ("" if name == "default" else f"?project={name}"))
+        return {
+            "name": name,
+            "description": doc["description"],
+            "config": doc["config"],
+            "used_by": [url.removesuffix("?project=default") for url in used_by],
+        }
+
+    def _checked(self, config: Any) -> dict[str, str]:
+        if config is None:
+            return {}
+        if not isinstance(config, dict):
+            raise BadRequest("config must be a set of keys and values")
+        checked: dict[str, str] = {}
+        for key, value in config.items():
+            if key in FEATURES:
+                if value != "" and values.boolean(key, str(value)) and "networks" in key:
+                    raise BadRequest(f"{key} is not supported: networks belong to the whole server")
+            elif not key.startswith("user."):
+                known = ", ".join(FEATURES)
+                raise BadRequest(f"Unknown project configuration key {key!r}: known are {known} and user.*")
+            checked[key] = str(value).lower() if isinstance(value, bool) else str(value)
+        return checked

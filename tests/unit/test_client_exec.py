@@ -236,8 +236,10 @@ def test_terminal_raw_mode_size_and_restore(home: pathlib.Path) -> None:
 
 
 def test_the_exec_path_imports_next_to_nothing(home: pathlib.Path) -> None:
-    heavy = {"re", "enum", "json", "socket", "argparse", "typing", "dataclasses", "asyncio", "subprocess",
-             "threading", "http", "yaml", "rich", "signal", "selectors", "collections", "functools", "importlib", "logging"}  # fmt: skip
+    heavy = set(
+        "re enum json socket argparse typing dataclasses asyncio subprocess threading http yaml rich signal selectors "
+        "collections functools importlib logging".split()
+    )
     code = (
         f"import sys; sys.path.append({HOME!r}); sys.argv=['lxpy','exec','c1','--','true']\n"
         "from lxpy.cli.main import main\nassert main() == 0\nprint(*sys.modules)"
@@ -251,12 +253,7 @@ def test_lxpy_is_quiet_when_the_daemon_is_away_and_may_not_be_started(tmp_path: 
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.fail("needs root and setpriv")
     environment = {**os.environ, "LXPY_DIR": "/nonexistent/lxpy", "LXPY_CONF": "/nonexistent/conf"}
-    with contextlib.ExitStack():
-        done = subprocess.run(
-            ["setpriv", "--reuid=65534", "--clear-groups", *cli("list")],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+    command = ["setpriv", "--reuid=65534", "--clear-groups", *cli("list")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: lxpyd is not running") and done.stderr.count("\n") == 1

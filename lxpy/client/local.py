@@ -34,6 +34,8 @@ def dial(path: str, seqpacket: bool = False, layout: Layout | None = None) -> so
             raise Unavailable("lxpyd is not running: systemctl start lxpy") from None
         if os.geteuid() != 0:
             raise Unavailable(f"lxpyd is not running ({path}): start it as root with lxpyd") from error
+        if os.environ.get("LXPY_ACTIVATE", "") in ("0", "no", "false"):  # who starts lxpyd is someone else's business
+            raise Unavailable(f"lxpyd is not running ({path})") from None
     return _activate(path, seqpacket, layout)
 
 

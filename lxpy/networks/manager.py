@@ -1,0 +1,497 @@
+"""The networks: managed bridges with DHCP, DNS and NAT, and the nics of instances on them."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import ipaddress
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound
+from lxpy.api.layout import Layout
+from lxpy.api.objects import Config, Lease, Network
+from lxpy.linux import rtnetlink
+from lxpy.linux.netns import NetnsThread
+from lxpy.networks import config as keys
+from lxpy.networks import firewall, host, leases
+from lxpy.networks.dnsmasq import Dnsmasq
+from lxpy.networks.watch import Changed, Watch, api_addresses, link_type, open_socket
+from lxpy.state.store import Store
+
+Emit = Callable[[str, str, str, dict[str, Any] | None], None]
+Warn = Callable[[str], None]
+Subnets = list[keys.Subnet]
+Leases = list[Lease]  # in the class, `list` is the method
+_T = TypeVar("_T")
+
+_STATE_COUNTERS = ("bytes_received", "bytes_sent", "packets_received", "packets_sent")
+
+
+class NetworkManager:
+    """All networks of one daemon. Every method belongs to the event loop's thread.
+
+    Args:
+        warn: told of what went wrong in the background.
+
+    Attributes:
+        used_by: the URLs of what uses a network; the daemon sets it. A network in use is not deleted.
+    """
+
+    def __init__(self, store: Store, layout: Layout, emit: Emit, warn: Warn) -> None:
+        self._store, self._layout, self._emit, self._warn = store, layout, emit, warn
+        self.used_by: Callable[[str], list[str]] = lambda _name: []
+        self._dnsmasq: dict[str, Dnsmasq] = {}
+        self._lock = asyncio.Lock()
+        self._netns = NetnsThread()
+        # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
+        self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+
+    # -- the daemon comes and goes -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Makes or adopts what every network needs. A network that fails is reported, and the others come up."""
+        async with self._lock:
+            os.makedirs(self._layout.networks, mode=0o711, exist_ok=True)
+            documents = self._store.networks.all()
+            for name, document in documents.items():
+                try:
+                    made = await self._in_kernel(
+                        lambda name=name, document=document: host.ensure_bridge(  # type: ignore[misc]
+                            name, document["config"], document["volatile"]["hwaddr"]
+                        )
+                    )
+                    await self._server(name).ensure(document["config"], fresh=made)
+                except (ApiError, OSError) as error:
+                    self._warn(f"Network {name!r} could not be started: {_line(error)}")
+            if documents:
+                self._forward()
+                try:
+                    await firewall.apply(self._layout.nft_table, self._configs())
+                except ApiError as error:
+                    self._warn(error.message)
+
+    async def close(self) -> None:
+        """Lets go of everything and leaves it running."""
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        for server in self._dnsmasq.values():
+            server.forget()
+        self._kernel.shutdown(wait=False)
+        self._netns.close()
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+
+    def list(self) -> list[Network]:
+        """The managed networks, then the host's other interfaces (no veths: those are the instances' own)."""
+        managed = [self._document(name, document) for name, document in self._store.networks.all().items()]
+        names = {network["name"] for network in managed}
+        links, _ = host.snapshot()
+        return managed + [_unmanaged(link) for link in links if link.name not in names and link.kind != "veth"]
+
+    def get(self, name: str) -> Network:
+        """Raises `NotFound`."""
+        document = self._store.networks.get(name)
+        if document is not None:
+            return self._document(name, document)
+        with rtnetlink.Rtnetlink() as netlink:
+            link = netlink.link(name) if len(name) <= 15 else None
+        if link is None or link.kind == "veth":
+            raise NotFound(f"Network {name!r} not found")
+        return _unmanaged(link)
+
+    async def create(self, name: str, type: str, config: Config, description: str) -> None:
+        """A managed bridge.
+
+        Raises:
+            BadRequest: a name, key or value that cannot be; nothing has changed.
+            Conflict: the network or an interface of that name exists, or its subnet is taken.
+        """
+        if type not in ("", "bridge"):
+            raise BadRequest(f"Network type {type!r} is not supported: lxpy makes networks of type bridge")
+        keys.interface_name("network name", name)
+        keys.validate(config)
+        async with self._lock, contextlib.AsyncExitStack() as undo:
+            if self._store.networks.get(name) is not None:
+                raise Conflict(f"The network {name!r} already exists")
+            with rtnetlink.Rtnetlink() as netlink:
+                if netlink.link(name) is not None:
+                    raise Conflict(
+                        f"An interface {name!r} exists on this host already: choose another network name, "
+                        f"or give it to instances as it is by nictype=bridged and parent={name}"
+                    )
+            full = keys.filled(config, self._taken(), creating=True, ipv6=host.has_ipv6())
+            keys.validate(full)
+            self._check_subnets(name, full)
+            document = {
+                "type": "bridge", "description": description, "config": full,
+                "volatile": {"hwaddr": full.get("bridge.hwaddr") or keys.random_mac()},
+            }  # fmt: skip
+            directory = self._directory(name)
+            # Left by a create that a crash cut short: nothing in the store, so nothing worth keeping.
+            await self._server(name).stop()
+            shutil.rmtree(directory, ignore_errors=True)
+            undo.callback(self._dnsmasq.pop, name, None)
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            undo.push_async_callback(self._reload_firewall)
+            undo.push_async_callback(self._in_kernel, lambda: host.delete_link(name))
+            undo.push_async_callback(self._server(name).stop)
+            await self._apply(name, document, {**self._configs(), name: full})
+            self._store.networks.put(name, document)
+            undo.pop_all()
+        self._emit("network-created", f"/1.0/networks/{name}", "default", None)
+
+    async def update(self, name: str, config: Config, description: str) -> None:
+        """Replaces configuration and description. A failure brings the old configuration back.
+
+        Raises:
+            NotFound, BadRequest, Conflict: as `create`.
+        """
+        keys.validate(config)
+        async with self._lock, contextlib.AsyncExitStack() as undo:
+            old = self._managed(name)
+            full = keys.filled(config, self._taken(apart_from=name), creating=False, ipv6=host.has_ipv6())
+            keys.validate(full)
+            self._check_subnets(name, full)
+            volatile = {"hwaddr": full.get("bridge.hwaddr") or old["volatile"]["hwaddr"]}
+            document = {**old, "description": description, "config": full, "volatile": volatile}
+            if full != old["config"]:
+                configs = self._configs()
+                undo.push_async_callback(self._restore, name, old, configs)
+                await self._apply(name, document, {**configs, name: full})
+            self._store.networks.put(name, document)
+            undo.pop_all()
+        self._emit("network-updated", f"/1.0/networks/{name}", "default", None)
+
+    async def delete(self, name: str) -> None:
+        """Raises `NotFound`, or `Conflict` while anything uses it."""
+        async with self._lock:
+            self._managed(name)
+            if users := self.used_by(name):
+                more = f" and {len(users) - 1} more" if len(users) > 1 else ""
+                raise Conflict(f"The network {name!r} is in use by {users[0]}{more}: remove it from there first")
+            # The bridge first and the row last: cut short anywhere, the delete can be repeated.
+            await self._server(name).stop()
+            try:
+                await self._in_kernel(lambda: host.delete_link(name))
+            except OSError as error:
+                raise host.explained(f"Deleting the bridge {name!r}", error) from None
+            configs = self._configs()
+            configs.pop(name)
+            await firewall.apply(self._layout.nft_table, configs)
+            shutil.rmtree(self._directory(name), ignore_errors=True)
+            self._dnsmasq.pop(name, None)
+            self._store.networks.delete(name)
+        self._emit("network-deleted", f"/1.0/networks/{name}", "default", None)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """LXD's network state of a managed network or a host interface. Raises `NotFound`."""
+        if len(name) > 15 and self._store.networks.get(name) is None:
+            raise NotFound(f"Network {name!r} not found")
+        links, addresses = host.snapshot()
+        link = next((link for link in links if link.name == name), None)
+        if link is None:
+            if self._store.networks.get(name) is None:
+                raise NotFound(f"Network {name!r} not found")
+            raise NotFound(f"The bridge of network {name!r} is gone: restart the daemon to make it again")
+        counters = link.counters or (0,) * 8
+        values = (counters[2], counters[3], counters[0], counters[1])
+        bridge = None
+        if link.kind == "bridge":
+            ports = sorted(one.name for one in links if one.master == link.ifindex)
+            bridge = {**rtnetlink.bridge_details(link), "upper_devices": ports}
+        return {
+            "addresses": api_addresses(one for one in addresses if one.ifindex == link.ifindex),
+            "counters": dict(zip(_STATE_COUNTERS, values, strict=True)),
+            "hwaddr": link.hwaddr,
+            "mtu": link.mtu,
+            "state": "up" if link.up else "down",
+            "type": link_type(link),
+            "bond": None,
+            "bridge": bridge,
+            "vlan": None,
+            "ovn": None,
+        }
+
+    def leases(self, name: str) -> Leases:
+        """Gateway, static and dynamic addresses, as LXD lists them. Raises `NotFound`."""
+        document = self._managed(name)
+        config, server = document["config"], self._server(name)
+        gateway = [
+            (f"{name}.gw", document["volatile"]["hwaddr"], str(one.ip))
+            for one in (keys.interface4(config), keys.interface6(config))
+            if one
+        ]
+        return leases.table(server.leases.read(), server.reservations(), gateway)
+
+    # -- the nics of instances -----------------------------------------------------------------------------------------
+
+    async def attach(self, nic: dict[str, str], device: str, instance: str, netns_fd: int) -> str:
+        """Puts a nic into an instance's network namespace: a veth pair, its other end in the bridge, both up.
+
+        About 1 ms, of which the kernel takes 0.6 for the pair.
+
+        Args:
+            nic: expanded device: `network`, or `nictype` "bridged" and `parent`; `name` and `hwaddr` are filled in.
+
+        Returns:
+            The name of the host's end.
+
+        Raises:
+            BadRequest, NotFound, Conflict: the nic cannot be had as asked for.
+        """
+        parent, mtu = self._parent(nic, device)
+        guest_name = keys.interface_name(f"name of the nic {device}", nic.get("name") or device)
+        hwaddr = keys.mac_address(f"hwaddr of the nic {device}", nic.get("hwaddr", ""))
+        wanted = nic.get("host_name", "")
+        host_name = (
+            keys.interface_name(f"host_name of the nic {device}", wanted)
+            if wanted
+            else f"veth{random.SystemRandom().getrandbits(32):08x}"
+        )
+        if (leaving := self._leaving.get(host_name)) is not None:
+            await asyncio.wait([leaving])
+
+        def work() -> None:
+            host.create_veth(parent, host_name, guest_name, hwaddr, mtu, netns_fd)
+            try:
+                self._netns.inside(netns_fd, lambda: host.up_here(guest_name))
+            except BaseException:
+                host.delete_link(host_name)
+                raise
+
+        try:
+            await asyncio.wrap_future(self._netns.submit(work))
+        except OSError as error:
+            raise host.explained(f"Connecting the nic {device} of {instance!r} to {parent}", error) from None
+        return host_name
+
+    async def detach(self, host_name: str) -> None:
+        """Takes a veth pair away; idempotent, and done in the background: the kernel needs 30 ms for it."""
+        if host_name in self._leaving:
+            return
+        future = asyncio.ensure_future(self._in_kernel(lambda: host.delete_link(host_name)))
+        self._leaving[host_name] = future
+
+        def done(future: "asyncio.Future[None]") -> None:
+            self._leaving.pop(host_name, None)
+            if not future.cancelled() and (error := future.exception()):
+                self._warn(f"The interface {host_name!r} could not be removed: {error}")
+
+        future.add_done_callback(done)
+
+    def reserve(
+        self, network: str, instance: str, hwaddr: str, ipv4: str = "", ipv6: str = "", device: str = ""
+    ) -> None:
+        """Gives a nic its name and, where asked for, its addresses in DHCP and DNS.
+
+        Nothing happens for an unmanaged bridge.
+
+        Raises:
+            NotFound: no such network.
+            BadRequest: an address that is none, or outside the subnet.
+            Conflict: another instance has the address.
+        """
+        document = self._store.networks.get(network)
+        if document is None:
+            self.get(network)
+            return
+        config = document["config"]
+        hwaddr = keys.mac_address(f"hwaddr of a nic of {instance}", hwaddr)
+        server = self._server(network)
+        for key, value, interface in (
+            ("ipv4.address", ipv4, keys.interface4(config)),
+            ("ipv6.address", ipv6, keys.interface6(config)),
+        ):
+            if value and value != "none":
+                _check_static(key, value, network, interface)
+                self._check_unused(server, instance, hwaddr, key, value, network)
+        server.reserve(instance, device, hwaddr, ipv4 if ipv4 != "none" else "", ipv6 if ipv6 != "none" else "")
+
+    def release(self, network: str, instance: str) -> None:
+        """Takes name, addresses and leases of an instance away; idempotent."""
+        document = self._store.networks.get(network)
+        if document is None:
+            return
+        server = self._server(network)
+        gateway = keys.interface4(document["config"])
+        macs = {one.hwaddr for one in server.release(instance)}
+        if gateway is None:
+            return
+        for lease in server.leases.read():
+            if lease.hwaddr in macs and ":" not in lease.address:
+                with contextlib.suppress(OSError):
+                    leases.send_release(network, str(gateway.ip), lease)
+
+    def watch(self, netns_fd: int, changed: Changed) -> Watch:
+        """The interfaces inside a network namespace, kept current; `changed` is called with their new state.
+
+        Raises:
+            InternalError: the namespace cannot be entered.
+        """
+        try:
+            netlink = self._netns.submit(lambda: self._netns.inside(netns_fd, open_socket)).result()
+        except OSError as error:
+            raise host.explained("Watching the network of an instance", error) from None
+        return Watch(netlink, changed)
+
+    # -- inner parts ---------------------------------------------------------------------------------------------------
+
+    async def _in_kernel(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._kernel, work)
+
+    def _directory(self, name: str) -> str:
+        return f"{self._layout.networks}/{name}"
+
+    def _server(self, name: str) -> Dnsmasq:
+        if name not in self._dnsmasq:
+            self._dnsmasq[name] = Dnsmasq(name, self._directory(name), self._warn)
+        return self._dnsmasq[name]
+
+    def _managed(self, name: str) -> dict[str, Any]:
+        document = self._store.networks.get(name)
+        if document is None:
+            if self.get(name)["managed"] is False:
+                raise BadRequest(f"The network {name!r} is not managed by lxpy: it is an interface of the host")
+            raise NotFound(f"Network {name!r} not found")
+        return document
+
+    def _document(self, name: str, document: dict[str, Any]) -> Network:
+        return {
+            "name": name,
+            "type": document["type"],
+            "managed": True,
+            "status": "Created",
+            "locations": ["none"],
+            "description": document["description"],
+            "config": document["config"],
+            "used_by": self.used_by(name),
+        }
+
+    def _configs(self) -> dict[str, Config]:
+        return {name: document["config"] for name, document in self._store.networks.all().items()}
+
+    def _taken(self, apart_from: str = "") -> Subnets:
+        found = host.taken_subnets(apart_from)
+        for name, config in self._configs().items():
+            if name != apart_from:
+                found += [one for one in (keys.subnet4(config), keys.subnet6(config)) if one]
+        return found
+
+    def _check_subnets(self, name: str, config: Config) -> None:
+        """No overlap with another network of ours; on the host only the very same subnet: wider routes are routine."""
+        others = {other: found for other, found in self._configs().items() if other != name}
+        present = host.taken_subnets(name)
+        for key, subnet in (("ipv4.address", keys.subnet4(config)), ("ipv6.address", keys.subnet6(config))):
+            if subnet is None:
+                continue
+            for other, found in others.items():
+                if any(one and one.overlaps(subnet) for one in (keys.subnet4(found), keys.subnet6(found))):
+                    raise Conflict(f"{key}: the subnet {subnet} overlaps that of network {other!r}: choose another one")
+            if subnet in present:
+                raise Conflict(f"{key}: the subnet {subnet} is in use on this host already: choose another one")
+
+    async def _apply(self, name: str, document: dict[str, Any], configs: dict[str, Config]) -> None:
+        config, hwaddr = document["config"], document["volatile"]["hwaddr"]
+        directory = self._directory(name)
+        os.makedirs(self._layout.networks, mode=0o711, exist_ok=True)
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+        try:
+            made = await self._in_kernel(lambda: host.ensure_bridge(name, config, hwaddr))
+        except OSError as error:
+            raise host.explained(f"Setting up the bridge {name!r}", error) from None
+        self._forward(configs)
+        await firewall.apply(self._layout.nft_table, configs)
+        try:
+            await self._server(name).ensure(config, fresh=made)
+        except InternalError as error:
+            if config.get("raw.dnsmasq"):
+                raise BadRequest(f"{error.message} (see raw.dnsmasq)") from None
+            raise
+
+    async def _restore(self, name: str, document: dict[str, Any], configs: dict[str, Config]) -> None:
+        try:
+            await self._apply(name, document, configs)
+        except (ApiError, OSError) as error:
+            self._warn(f"Network {name!r} could not be brought back to its old configuration: {_line(error)}")
+
+    async def _reload_firewall(self) -> None:
+        with contextlib.suppress(ApiError):
+            await firewall.apply(self._layout.nft_table, self._configs())
+
+    def _forward(self, configs: dict[str, Config] | None = None) -> None:
+        chosen = self._configs() if configs is None else configs
+        host.enable_forwarding([*chosen.values()], f"{self._layout.networks}/sysctls.json", self._warn)
+
+    def _parent(self, nic: dict[str, str], device: str) -> tuple[str, int]:
+        """The bridge of a nic, and the MTU it asks for (0: the bridge's)."""
+        network, parent, nictype = nic.get("network", ""), nic.get("parent", ""), nic.get("nictype", "")
+        mtu = nic.get("mtu", "")
+        if mtu and (not mtu.isdigit() or not 68 <= int(mtu) <= 65535):
+            raise BadRequest(f"Invalid mtu of the nic {device}: {mtu!r} is not 68 to 65535 bytes")
+        if network:
+            if nictype or (parent and parent != network):
+                raise BadRequest(f"The nic {device} has network as well as nictype or parent: keep one of them")
+            self.get(network)
+            return network, int(mtu or 0)
+        if nictype != "bridged":
+            raise BadRequest(f"The nic {device} needs network=NAME, or nictype=bridged and parent=BRIDGE")
+        if not parent:
+            raise BadRequest(f"The nic {device} has nictype=bridged and no parent: name a bridge of the host")
+        return keys.interface_name(f"parent of the nic {device}", parent), int(mtu or 0)
+
+    @staticmethod
+    def _check_unused(server: Dnsmasq, instance: str, hwaddr: str, key: str, value: str, network: str) -> None:
+        wanted = ipaddress.ip_address(value)
+        own = {hwaddr}
+        for other, reservations in server.reservations().items():
+            if other == instance:
+                own.update(one.hwaddr for one in reservations)
+            elif any(a and ipaddress.ip_address(a) == wanted for one in reservations for a in (one.ipv4, one.ipv6)):
+                raise Conflict(f"{key}={value}: the address belongs to {other!r} on network {network!r} already")
+        for lease in server.leases.read():
+            alive = lease.expires == 0 or lease.expires > time.time()
+            if alive and lease.hwaddr not in own and ipaddress.ip_address(lease.address) == wanted:
+                holder = repr(lease.hostname) if lease.hostname else lease.hwaddr
+                raise Conflict(f"{key}={value}: the address is leased to {holder} on network {network!r} at present")
+
+
+def _check_static(
+    key: str, value: str, network: str, interface: "ipaddress.IPv4Interface | ipaddress.IPv6Interface | None"
+) -> None:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        raise BadRequest(f"Invalid value for {key}: {value!r} is not an address") from None
+    if interface is None:
+        raise BadRequest(f"{key}={value}: the network {network!r} has no such address family")
+    if address not in interface.network:
+        raise BadRequest(f"{key}={value}: the address is outside of {interface.network}, the subnet of {network!r}")
+    if address == interface.ip:
+        raise BadRequest(f"{key}={value}: that is the address of {network!r} itself")
+
+
+def _unmanaged(link: rtnetlink.Link) -> Network:
+    if link.flags & rtnetlink.IFF_LOOPBACK:
+        kind = "loopback"
+    else:
+        kind = {"": "physical", "bridge": "bridge", "vlan": "vlan", "bond": "bond"}.get(link.kind, "unknown")
+    return {
+        "name": link.name,
+        "type": kind,
+        "managed": False,
+        "status": "",
+        "locations": [],
+        "description": "",
+        "config": {},
+        "used_by": [],
+    }
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+    return str(error)

@@ -85,7 +85,7 @@ class Actions:
 
         if instances:
             names = [
-                f"{r.name}" + ("  (running: it will be stopped by force)" if r.status != "Stopped" else "")
+                f"{r.name}" + (f"  ({r.status.lower()}: it is stopped by force)" if r.status != "Stopped" else "")
                 for r in instances
             ]
             what = f"instance {instances[0].name}" if len(instances) == 1 else f"{len(instances)} instances"

@@ -3,11 +3,12 @@
 The frame is painted first and filled from the daemon afterwards; dialogs are imported when they are opened.
 """
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import App
 from textual.binding import Binding
 from textual.screen import Screen
 
@@ -16,8 +17,17 @@ from lxpy.tui.actions import Actions
 from lxpy.tui.gateway import Gateway, explain, local_gateway
 from lxpy.tui.model import Changed, Connection, Finished, Model, console_log
 from lxpy.tui.rows import ImageRow, InstanceRow
-from lxpy.tui.screens.main import MainScreen
+from lxpy.tui.screens.main import TALL, WIDE, MainScreen
 from lxpy.tui.theme import FALLBACK, THEMES
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+
+
+def _objects() -> "type[Provider]":
+    from lxpy.tui.commands import Everything
+
+    return Everything
 
 
 class LxpyApp(App[int]):
@@ -29,6 +39,9 @@ class LxpyApp(App[int]):
 
     TITLE = "lxpy"
     CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]
+    COMMANDS = {_objects}
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[Any]] = [
@@ -49,9 +62,7 @@ class LxpyApp(App[int]):
         self.sub_title = gateway.remote
         for theme in THEMES:
             self.register_theme(theme)
-        # 16 colours: the terminal's own palette instead of approximations of ours.
-        few = self.console.color_system in ("standard", None) and not self.is_headless
-        self.theme = "lxpy-16" if few else "lxpy-dark"
+        self.theme = "lxpy-16" if few_colours(os.environ) else "lxpy-dark"
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(FALLBACK)
@@ -171,13 +182,6 @@ class LxpyApp(App[int]):
         if detail.subject is not None and detail.subject.key == row.key:
             detail.log_view.show(text)
 
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        from lxpy.tui.commands import commands
-
-        if self.main is not screen:
-            return ()
-        return commands(self)
-
     # Failing readably
 
     def fail(self, what: str, error: BaseException) -> None:
@@ -191,6 +195,13 @@ class LxpyApp(App[int]):
             return
         self.log.error(repr(error))
         self.notify(f"{type(error).__name__}: {error}", title="A fault in lxpy itself", severity="error", markup=False)
+
+
+def few_colours(environment: Mapping[str, str]) -> bool:
+    """Whether the terminal says it has 16 colours: then its own palette is used, not approximations of ours."""
+    term = environment.get("TERM", "")
+    rich = "truecolor" in environment.get("COLORTERM", "") or "24bit" in environment.get("COLORTERM", "")
+    return term in ("linux", "xterm", "screen", "vt100", "vt220", "ansi", "xterm-color", "rxvt") and not rich
 
 
 def run(remote: str = "") -> int:

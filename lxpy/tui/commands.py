@@ -2,14 +2,34 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual.app import SystemCommand
+from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from lxpy.tui.rows import InstanceRow
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
+
+
+class Everything(Provider):
+    """Actions on the selection first, then the app's, then objects to go to; in that order while nothing is typed."""
+
+    async def discover(self) -> Hits:
+        for text, about, run, _ in self._all():
+            yield DiscoveryHit(text, run, help=about)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for text, about, run, _ in self._all():
+            score = matcher.match(text)
+            if score > 0:
+                yield Hit(score, matcher.highlight(text), run, help=about)
+
+    def _all(self) -> Iterator[SystemCommand]:
+        app = cast("LxpyApp", self.app)
+        return commands(app) if self.screen is app.main else iter(())
 
 
 def commands(app: "LxpyApp") -> Iterator[SystemCommand]:

@@ -27,7 +27,8 @@ class ListPane(Table):
         super().__init__(columns, **kwargs)
         self.query_text = ""
         self.all_rows: list[Any] = []
-        self._title()
+        self.others: list[str] = []
+        self.retitle()
 
     def fill(self, rows: list[Any]) -> None:
         """Takes all rows; shows those that the filter lets through."""
@@ -36,7 +37,7 @@ class ListPane(Table):
         shown = [row for row in rows if match(row)] if self.query_text else rows
         self.empty = self.nothing()
         self.show(shown)
-        self._title()
+        self.retitle()
 
     def filter(self, query: str) -> None:
         """Shows only the rows that `query` matches; ``""`` shows all."""
@@ -60,7 +61,7 @@ class ListPane(Table):
             self.filter("")
         elif self.marks:
             self.action_unmark()
-            self._title()
+            self.retitle()
         else:
             close = getattr(self.screen, "action_close_detail", None)
             if close is not None:
@@ -68,16 +69,19 @@ class ListPane(Table):
 
     def action_mark(self) -> None:
         super().action_mark()
-        self._title()
+        self.retitle()
 
     def action_mark_range(self) -> None:
         super().action_mark_range()
-        self._title()
+        self.retitle()
 
-    def _title(self) -> None:
+    def retitle(self) -> None:
+        """Draws the title: number, kind, counts, and the panes folded away behind this one."""
         total, shown = len(self.all_rows), len(self.rows)
         count = f" {total}" if shown == total else f" {shown}/{total}"
         self.border_title = f"[b]{self.number}[/b] {self.kind.capitalize()}[dim]{count if total else ''}[/dim]"
+        if self.others:
+            self.border_title += "[dim]  ·  " + "  ·  ".join(self.others) + "[/dim]"
         notes = []
         if self.marks:
             notes.append(f"{len(self.marks)} marked")

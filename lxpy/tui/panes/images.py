@@ -26,11 +26,11 @@ class ImagesPane(ListPane):
     def __init__(self, **kwargs: Any) -> None:
         columns = [
             Column("alias", "ALIAS", lambda r, w: ((r.title, "strong"),), lambda r: r.title, 8, 24),
-            Column("description", "DESCRIPTION", lambda r, w: ((r.description, ""),), None, 10, 40, 1, 2),
+            Column("description", "DESCRIPTION", lambda r, w: ((r.description, ""),), None, 10, 40, 1, 3),
             Column("fingerprint", "FINGERPRINT", lambda r, w: ((r.fingerprint[:12], "dim"),), None, 12, 12, 0, 4),
             Column("arch", "ARCH", lambda r, w: ((r.architecture, "dim"),), None, 7, 7, 0, 5),
             Column("size", "SIZE", lambda r, w: ((size(r.size), ""),), lambda r: -r.size, 6, 6, 0, 1, True),
-            Column("age", "AGE", lambda r, w: ((age(r.created), "dim"),), lambda r: -r.created, 5, 5, 0, 3, True),
+            Column("age", "AGE", lambda r, w: ((age(r.created), "dim"),), lambda r: -r.created, 5, 5, 0, 6, True),
         ]
         super().__init__(columns, **kwargs)
 

@@ -34,10 +34,10 @@ class RemotesPane(ListPane):
         columns = [
             Column(
                 "name", "NAME",
-                lambda r, w: ((r.name, "strong"), *((("  default", "accent"),) if r.default else ())),
+                lambda r, w: ((r.name, "strong"), *(((" ★", "accent"),) if r.default else ())),
                 lambda r: r.name, 8, 24,
             ),
-            Column("protocol", "PROTOCOL", lambda r, w: ((r.protocol, "dim"),), None, 9, 13, 0, 1),
-            Column("url", "URL", lambda r, w: ((r.url, ""),), None, 12, 60, 1, 2),
+            Column("protocol", "PROTOCOL", lambda r, w: ((r.protocol, "dim"),), None, 9, 13, 0, 2),
+            Column("url", "URL", lambda r, w: ((r.url, ""),), None, 12, 60, 1, 4),
         ]  # fmt: skip
         super().__init__(columns, **kwargs)

@@ -32,13 +32,14 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="confirm") as box:
             box.border_title = self.question.replace("[", "\\[")
+            box.border_subtitle = f"y {self.verb}  ·  esc cancel"
             with VerticalScroll(id="confirm-names"):
                 yield Static("\n".join(self.names), markup=False)
             if self.note:
                 yield Static(self.note, classes="note", markup=False)
             with Horizontal(classes="buttons"):
-                yield Button("Cancel [dim]esc[/dim]", id="no", compact=True)
-                yield Button(f"{self.verb.capitalize()} [dim]y[/dim]", id="yes", variant="error", compact=True)
+                yield Button("Cancel", id="no", compact=True)
+                yield Button(self.verb.capitalize(), id="yes", variant="error", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#no", Button).focus()

@@ -82,8 +82,8 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             yield Table(
                 [
                     Column("image", "", lambda r, w: ((r.image, "strong"),), None, 14, 36),
-                    Column("about", "", lambda r, w: ((r.about, "dim"),), None, 10, 60, 1, 1),
-                    Column("note", "", lambda r, w: ((r.note, "info"),), None, 6, 14, 0, 2, True),
+                    Column("about", "", lambda r, w: ((r.about, "dim"),), None, 10, 60, 1, 5),
+                    Column("note", "", lambda r, w: ((r.note, "info"),), None, 6, 14, 0, 4, True),
                 ],
                 header=False, id="suggestions",
             )  # fmt: skip
@@ -96,8 +96,8 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             yield Static(id="launch-note", classes="note")
             yield Static(id="launch-line")
             with Horizontal(classes="buttons"):
-                yield Button("Cancel [dim]esc[/dim]", id="no", compact=True)
-                yield Button("Launch [dim]^s[/dim]", id="yes", variant="primary", compact=True)
+                yield Button("Cancel", id="no", compact=True)
+                yield Button("Launch", id="yes", variant="primary", compact=True)
 
     def on_mount(self) -> None:
         self.query_one(Table).can_focus = False

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -17,6 +18,9 @@ from lxpy.tui.rows import InstanceRow
 from lxpy.tui.widgets.bars import HeaderBar, KeyBar, WorkBar
 from lxpy.tui.widgets.table import Table
 
+# Below these the panes fold (the app's breakpoints).
+WIDE, TALL = 110, 30
+
 
 class MainScreen(Screen[None]):
     """Three numbered panes and a detail area.
@@ -24,8 +28,6 @@ class MainScreen(Screen[None]):
     Below 110 columns or 30 lines the panes fold: one is seen at a time, and the detail opens over it with enter.
     """
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
     BINDINGS: ClassVar[list[Any]] = [
         Binding("1", "pane(1)", "Instances", show=False, id="main.pane-1"),
         Binding("2", "pane(2)", "Images", show=False, id="main.pane-2"),
@@ -96,6 +98,13 @@ class MainScreen(Screen[None]):
             self.panes[0].refresh()
         self.query_one(WorkBar).update_work()
         self.query_one(HeaderBar).refresh()
+
+    def on_resize(self, event: events.Resize) -> None:
+        folded = event.size.width < WIDE or event.size.height < TALL
+        others = [f"[b]{p.number}[/b] {p.kind.capitalize()}" for p in self.panes]
+        for i, pane in enumerate(self.panes):
+            pane.others = [text for j, text in enumerate(others) if j != i] if folded else []
+            pane.retitle()
 
     def _ages(self) -> None:
         for pane in self.panes:

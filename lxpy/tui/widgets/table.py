@@ -231,7 +231,13 @@ class Table(ScrollView, can_focus=True):
         room = width - 3  # the mark's gutter, and one cell at the right
         wanted = {c.key: self._natural(c) for c in self.columns}
         columns = list(self.columns)
-        while len(columns) > 1 and sum(min(wanted[c.key], max(c.width, 1)) + 2 for c in columns) - 2 > room:
+
+        def need(column: Column) -> int:
+            # What matters is shown whole before what matters less is shown at all.
+            least = min(wanted[column.key], max(column.width, 1))
+            return wanted[column.key] if column.priority <= 3 else least
+
+        while len(columns) > 1 and sum(need(c) + 2 for c in columns) - 2 > room:
             last = max(columns, key=lambda c: c.priority)
             if last.priority == 0:
                 break

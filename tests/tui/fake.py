@@ -1,0 +1,260 @@
+"""A daemon of the imagination for layout and error paths: the wire's shapes, no containers; flows run on the real one."""
+
+import itertools
+import json
+import queue
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
+from lxpy.tui.gateway import Gateway, RemoteInfo
+
+REMOTES = [
+    RemoteInfo("builtin", "builtin://", "builtin", True, False),
+    RemoteInfo("images", "https://images.linuxcontainers.org", "simplestreams", True, False),
+    RemoteInfo("local", "unix://", "lxd", False, True),
+    RemoteInfo("ubuntu", "https://cloud-images.ubuntu.com/releases", "simplestreams", True, False),
+]
+
+
+def instance(name: str, status: str = "Running", ip: int = 0, memory: int = 0, **config: str) -> dict[str, Any]:
+    """An instance as recursion gives it."""
+    network = {
+        "lo": {"addresses": [{"family": "inet", "address": "127.0.0.1", "netmask": "8", "scope": "local"}]},
+        "eth0": {
+            "addresses": [
+                {"family": "inet", "address": f"10.71.4.{ip}", "netmask": "24", "scope": "global"},
+                {"family": "inet6", "address": f"fd42:9c1a::{ip:x}", "netmask": "64", "scope": "global"},
+                {"family": "inet6", "address": f"fe80::{ip:x}", "netmask": "64", "scope": "link"},
+            ]
+        },
+    }
+    image = {"image.os": "Debian", "image.release": "trixie", "image.description": "Debian trixie amd64"}
+    return {
+        "name": name, "project": "default", "type": "container", "status": status, "status_code": 103,
+        "architecture": "x86_64", "description": "", "ephemeral": False, "created_at": "2020-01-01T00:00:00Z",
+        "last_used_at": "2020-01-01T00:00:00Z", "profiles": ["default"], "config": dict(config), "devices": {},
+        "expanded_config": image | config,
+        "expanded_devices": {
+            "eth0": {"type": "nic", "network": "lxpybr0", "name": "eth0"},
+            "root": {"type": "disk", "pool": "default", "path": "/"},
+        },
+        "state": {
+            "status": status, "processes": 14,
+            "memory": {"usage": memory or 42_000_000}, "network": network if ip else None,
+        } if status != "Stopped" else None,
+    }  # fmt: skip
+
+
+def image(alias: str, description: str, fingerprint: str, size: int = 54_000_000) -> dict[str, Any]:
+    return {
+        "fingerprint": fingerprint * 8, "aliases": [{"name": alias, "description": ""}] if alias else [],
+        "properties": {"description": description, "os": description.split()[0]}, "architecture": "x86_64",
+        "size": size, "type": "container", "uploaded_at": "2020-01-01T00:00:00Z", "public": False,
+    }  # fmt: skip
+
+
+class FakeDaemon:
+    """State, operations and events; `fail` makes requests fail by (method, path prefix)."""
+
+    def __init__(self) -> None:
+        self.instances = {
+            raw["name"]: raw
+            for raw in (
+                instance("web1", ip=11, memory=180_000_000, **{"limits.memory": "256MiB", "limits.cpu": "2"}),
+                instance("web2", ip=12, memory=61_000_000),
+                instance("db", "Frozen", ip=13),
+                instance("build", "Stopped"),
+            )
+        }
+        self.images = [
+            image("debian/13", "Debian trixie amd64", "3fa9c1e0"),
+            image("bb", "Busybox 1.35", "9be07d12", 1_100_000),
+        ]
+        self.catalogue = [
+            image("alpine/3.20", "Alpine 3.20 amd64", "aa11bb22"),
+            image("debian/12", "Debian bookworm", "cc33dd44"),
+        ]
+        self.operations: dict[str, dict[str, Any]] = {}
+        self.log = "booting\nlogin: \n"
+        self.requests: list[tuple[str, str, Any]] = []
+        self.fail: dict[tuple[str, str], Exception] = {}
+        self.away: Exception | None = None
+        self.hold = False  # operations stay running until `finish`
+        self._ids = itertools.count(1)
+        self._sockets: list[queue.SimpleQueue[bytes | None]] = []
+
+    def connect(self) -> "FakeClient":
+        if self.away:
+            raise self.away
+        return FakeClient(self)
+
+    def gateway(self, remote: str = "") -> Gateway:
+        return Gateway(self.connect, lambda: REMOTES, remote)
+
+    # Events
+
+    def emit(self, type_: str, metadata: dict[str, Any]) -> None:
+        data = json.dumps({"type": type_, "metadata": metadata}).encode()
+        for box in self._sockets:
+            box.put(data)
+
+    def lifecycle(self, action: str, name: str, kind: str = "instances") -> None:
+        self.emit("lifecycle", {"action": action, "source": f"/1.0/{kind}/{name}", "context": {}})
+
+    def drop(self, away: Exception | None = None) -> None:
+        """The daemon goes: connections end; `away` is what reconnecting meets until `come_back`."""
+        self.away = away
+        sockets, self._sockets = self._sockets, []
+        for box in sockets:
+            box.put(None)
+
+    def come_back(self) -> None:
+        self.away = None
+
+    def operation(self, description: str, name: str, done: Callable[[], None]) -> dict[str, Any]:
+        ident = f"op-{next(self._ids)}"
+        op: dict[str, Any] = {
+            "id": ident, "class": "task", "description": description, "status_code": 103, "status": "Running",
+            "resources": {"instances": [f"/1.0/instances/{name}"]}, "metadata": {}, "err": "", "created_at": "",
+        }  # fmt: skip
+        self.operations[ident] = op
+        self.emit("operation", op)
+        op["_done"] = done
+        if not self.hold:
+            self.finish(ident)
+        return {k: v for k, v in op.items() if k != "_done"} | {"status_code": 103}
+
+    def finish(self, ident: str) -> None:
+        op = self.operations[ident]
+        try:
+            op.pop("_done")()
+            op |= {"status_code": 200, "status": "Success"}
+        except ApiError as error:
+            op |= {"status_code": 400, "status": "Failure", "err": str(error)}
+        self.emit("operation", op)
+
+
+class FakeResponse:
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+
+class FakeSocket:
+    def __init__(self, box: "queue.SimpleQueue[bytes | None]") -> None:
+        self._box = box
+
+    def receive(self) -> tuple[int, bytes] | None:
+        data = self._box.get()
+        return None if data is None else (1, data)
+
+
+class FakeClient:
+    """What the app uses of the client."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self.daemon = daemon
+
+    def close(self) -> None: ...
+
+    def websocket(self, path: str, **query: str) -> FakeSocket:
+        self._enter("GET", path, query)
+        box: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.daemon._sockets.append(box)
+        return FakeSocket(box)
+
+    def _enter(self, method: str, path: str, body: Any) -> None:
+        daemon = self.daemon
+        daemon.requests.append((method, path, body))
+        if daemon.away:
+            raise daemon.away
+        for (wanted, prefix), error in daemon.fail.items():
+            if wanted == method and path.startswith(prefix):
+                raise error
+
+    def request(self, method: str, path: str) -> FakeResponse:
+        self._enter(method, path, None)
+        return FakeResponse(self.daemon.log.encode())
+
+    def get(self, path: str, **query: str) -> Any:
+        self._enter("GET", path, query)
+        daemon = self.daemon
+        parts = [unquote(part) for part in path.split("/")[2:]]
+        match parts:
+            case []:
+                return {"environment": {"server_name": "lab"}}
+            case ["instances"]:
+                return json.loads(json.dumps(list(daemon.instances.values())))
+            case ["instances", name]:
+                if name not in daemon.instances:
+                    raise NotFound("Instance not found")
+                return json.loads(json.dumps(daemon.instances[name]))
+            case ["images"]:
+                return daemon.images
+            case ["operations"]:
+                return {}
+            case ["operations", ident]:
+                return {k: v for k, v in daemon.operations[ident].items() if k != "_done"}
+            case ["profiles"]:
+                return ["/1.0/profiles/default", "/1.0/profiles/small"]
+            case ["image-servers", "catalogue"]:
+                return (
+                    daemon.catalogue if query["protocol"] == "simplestreams" else [image("busybox", "Busybox", "ee55")]
+                )
+        raise AssertionError(path)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        self._enter("POST", path, body)
+        daemon = self.daemon
+        name = body["name"] or "clever-otter"
+        if name in daemon.instances:
+            raise Conflict(f"Instance {name!r} exists already")
+
+        def done() -> None:
+            daemon.instances[name] = instance(name, "Stopped")
+            daemon.lifecycle("instance-created", name)
+
+        return daemon.operation("Creating instance", name, done)
+
+    def put(self, path: str, body: Any = None) -> Any:
+        self._enter("PUT", path, body)
+        daemon, name = self.daemon, unquote(path.split("/")[3])
+        status = {
+            "start": "Running",
+            "restart": "Running",
+            "stop": "Stopped",
+            "freeze": "Frozen",
+            "unfreeze": "Running",
+        }
+
+        def done() -> None:
+            if name == "broken":
+                raise BadRequest("Start of broken failed: its image has no /sbin/init; set `raw.init`")
+            fresh = instance(name, status[body["action"]], ip=40 if body["action"] != "stop" else 0)
+            daemon.instances[name] = daemon.instances[name] | {k: fresh[k] for k in ("status", "state")}
+            daemon.lifecycle(f"instance-{body['action']}", name)
+
+        words = {
+            "start": "Starting",
+            "stop": "Stopping",
+            "restart": "Restarting",
+            "freeze": "Freezing",
+            "unfreeze": "Unfreezing",
+        }
+        return daemon.operation(f"{words[body['action']]} instance", name, done)
+
+    def delete(self, path: str, body: Any = None) -> Any:
+        self._enter("DELETE", path, body)
+        daemon = self.daemon
+        kind, name = path.split("/")[2:4]
+
+        def done() -> None:
+            if kind == "images":
+                daemon.images = [i for i in daemon.images if i["fingerprint"] != name]
+                daemon.lifecycle("image-deleted", name, "images")
+            else:
+                del daemon.instances[name]
+                daemon.lifecycle("instance-deleted", name)
+
+        return daemon.operation("Deleting", name, done)

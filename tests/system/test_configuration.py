@@ -1,0 +1,125 @@
+"""config, profiles, limits: what the kernel has is what was asked for, also while it runs."""
+
+import os
+import re
+
+import pytest
+
+from lxpy.linux import cgroups
+from tests.support.daemon import Lxpyd, until
+
+
+def _limit(lxpyd: Lxpyd, name: str, controller: str, v1: str, v2: str) -> str:
+    """The value of a limit as the kernel has it, in whichever hierarchy holds the controller."""
+    group = f"{lxpyd.layout.cgroup_prefix}.payload.{name}"
+    found = cgroups.hierarchies()
+    root, file = (found.unified, v2) if found.has_v2(controller) else (found.v1[controller], v1)
+    with open(f"{root}/{group}/{file}", encoding="utf-8") as value:
+        return value.read().strip()
+
+
+def test_get_set_unset_show(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("create", "bb", name)
+    lxpyd.cli("config", "set", name, "user.a=1", "user.b=two words")
+    lxpyd.cli("config", "set", name, "user.c", "old form")
+    assert [lxpyd.out("config", "get", name, f"user.{k}") for k in "abc"] == ["1", "two words", "old form"]
+    lxpyd.cli("config", "unset", name, "user.b")
+    assert lxpyd.out("config", "get", name, "user.b") == ""
+    shown = lxpyd.out("config", "show", name)
+    assert "user.a: " in shown and "user.b" not in shown and "eth0" not in shown
+    assert "eth0" in lxpyd.out("config", "show", "-e", name)
+
+
+def test_edit_from_standard_input(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("create", "bb", name, "-c", "user.a=1")
+    text = lxpyd.out("config", "show", name).replace('user.a: "1"', 'user.a: "2"').replace("user.a: 1", 'user.a: "2"')
+    lxpyd.cli("config", "edit", name, input=text)
+    assert lxpyd.out("config", "get", name, "user.a") == "2"
+    before = lxpyd.instance(name)["config"]
+    assert lxpyd.cli("config", "edit", name, input="config: [nonsense", check=False).returncode == 1
+    assert lxpyd.instance(name)["config"] == before
+
+
+def test_memory_limit_lives(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("launch", "bb", name, "-c", "limits.memory=64MiB")
+    assert int(_limit(lxpyd, name, "memory", "memory.limit_in_bytes", "memory.max")) == 64 << 20
+    lxpyd.cli("config", "set", name, "limits.memory=128MiB")
+    assert int(_limit(lxpyd, name, "memory", "memory.limit_in_bytes", "memory.max")) == 128 << 20
+    lxpyd.cli("config", "set", name, "limits.memory=32MiB")
+    assert int(_limit(lxpyd, name, "memory", "memory.limit_in_bytes", "memory.max")) == 32 << 20
+    lxpyd.cli("config", "unset", name, "limits.memory")
+    value = _limit(lxpyd, name, "memory", "memory.limit_in_bytes", "memory.max")
+    assert value == "max" or int(value) > 1 << 60
+
+
+def test_cpu_limits_live(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("launch", "bb", name, "-c", "limits.cpu=1")
+    assert lxpyd.sh(name, "nproc").stdout.strip() == "1"
+    last = os.cpu_count() - 1  # type: ignore[operator]
+    lxpyd.cli("config", "set", name, f"limits.cpu=0-{last}")
+    assert lxpyd.sh(name, "nproc").stdout.strip() == str(last + 1)
+    lxpyd.cli("config", "set", name, f"limits.cpu={last}-{last}")
+    assert lxpyd.sh(name, "grep Cpus_allowed_list /proc/self/status").stdout.split()[1] == str(last)
+    lxpyd.cli("config", "unset", name, "limits.cpu")
+    assert lxpyd.sh(name, "nproc").stdout.strip() == str(os.cpu_count())
+
+    lxpyd.cli("config", "set", name, "limits.cpu.allowance=25ms/100ms")
+    found = cgroups.hierarchies()
+    if found.has_v2("cpu"):
+        assert _limit(lxpyd, name, "cpu", "", "cpu.max") == "25000 100000"
+    else:
+        assert _limit(lxpyd, name, "cpu", "cpu.cfs_quota_us", "") == "25000"
+        assert _limit(lxpyd, name, "cpu", "cpu.cfs_period_us", "") == "100000"
+    lxpyd.cli("config", "set", name, "limits.cpu.allowance=50%")
+    value = _limit(lxpyd, name, "cpu", "cpu.shares", "cpu.weight")
+    assert int(value) == (512 if not found.has_v2("cpu") else 50) or int(value) in range(15, 60)
+
+
+def test_process_limit_holds_and_lives(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("launch", "bb", name, "-c", "limits.processes=20")
+    script = "i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; echo made it"
+    result = lxpyd.sh(name, script, check=False, timeout=60)
+    assert "made it" not in result.stdout, result
+    assert _limit(lxpyd, name, "pids", "pids.max", "pids.max") == "20"
+    lxpyd.cli("config", "set", name, "limits.processes=200")
+    assert _limit(lxpyd, name, "pids", "pids.max", "pids.max") == "200"
+
+
+def test_profiles_change_what_runs(lxpyd: Lxpyd, name: str) -> None:
+    profile = f"{name}-p"
+    lxpyd.cli("profile", "create", profile)
+    lxpyd.cli("launch", "bb", name, "-p", "default", "-p", profile)
+    lxpyd.cli("profile", "set", profile, "limits.memory=96MiB")
+    read = lambda: int(_limit(lxpyd, name, "memory", "memory.limit_in_bytes", "memory.max"))  # noqa: E731
+    until(lambda: read() == 96 << 20, 3, "the profile's limit did not arrive")
+    assert profile in lxpyd.out("profile", "list", "-f", "csv")
+    assert "limits.memory" in lxpyd.out("profile", "show", profile)
+    assert lxpyd.cli("profile", "delete", profile, check=False).returncode == 1  # in use
+    lxpyd.cli("delete", "-f", name)
+    lxpyd.cli("profile", "delete", profile)
+
+
+def test_a_refused_change_changes_nothing(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("launch", "bb", name, "-c", "limits.memory=64MiB")
+    before = lxpyd.instance(name)["config"]
+    for pair in ("limits.memory=lots", "limits.cpu=1000-2000", "limits.cpu=0", "limits.processes=-1", "no.such=1"):
+        result = lxpyd.cli("config", "set", name, pair, check=False)
+        assert result.returncode == 1 and re.match(r"Error: .+\n\Z", result.stderr), (pair, result.stderr)
+    assert lxpyd.instance(name)["config"] == before
+    assert int(_limit(lxpyd, name, "memory", "memory.limit_in_bytes", "memory.max")) == 64 << 20
+
+
+def test_an_etag_that_is_old_is_refused(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("create", "bb", name)
+    from lxpy.api.errors import PreconditionFailed
+    from lxpy.client import connect
+
+    os.environ["LXPY_DIR"] = str(lxpyd.dir)
+    try:
+        client = connect()
+        document, etag = client.get_etag(f"/1.0/instances/{name}")
+        lxpyd.cli("config", "set", name, "user.now=1")
+        with pytest.raises(PreconditionFailed):
+            client.wait(client.put(f"/1.0/instances/{name}", document, etag=etag))
+    finally:
+        del os.environ["LXPY_DIR"]

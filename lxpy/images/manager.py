@@ -17,14 +17,14 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFo
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
 from lxpy.api.objects import Image
-from lxpy.images import builtin, files, metadata
+from lxpy.images import builtin, files, metadata, wire
 from lxpy.images.aliases import Aliases, Emit
 from lxpy.images.architectures import native
 from lxpy.images.files import Hashes
 from lxpy.images.http import Http
 from lxpy.images.metadata import Archive, utc
 from lxpy.images.servers import Servers
-from lxpy.images.streams import StreamImage
+from lxpy.images.wire import NEVER
 from lxpy.images.work import Progress as Progress
 from lxpy.images.work import SharedWork
 from lxpy.state.store import Document, Store
@@ -32,9 +32,6 @@ from lxpy.state.store import Document, Store
 # Inside the class, `list` is the method.
 Images = list[Image]
 Names = list[str]
-Pairs = list[dict[str, str]]
-
-NEVER = "0001-01-01T00:00:00Z"
 
 
 def silent(key: str, text: str) -> None:
@@ -96,7 +93,7 @@ class ImageManager:
         """Every image of a project, by fingerprint."""
         aliases = self.aliases.by_fingerprint(project)
         return [
-            _wire(fingerprint, doc, aliases.get(fingerprint, []))
+            wire.stored(fingerprint, doc, aliases.get(fingerprint, []))
             for fingerprint, doc in self._store.images.all(project).items()
         ]
 
@@ -107,7 +104,7 @@ class ImageManager:
             NotFound: none does. BadRequest: several do.
         """
         fingerprint, doc = self._find(project, prefix)
-        return _wire(fingerprint, doc, self.aliases.by_fingerprint(project).get(fingerprint, []))
+        return wire.stored(fingerprint, doc, self.aliases.by_fingerprint(project).get(fingerprint, []))
 
     def files(self, project: str, fingerprint: str) -> ImageFiles:
         """Where the files of an image lie."""
@@ -474,10 +471,10 @@ class ImageManager:
                 aliases = [{"name": name, "description": ""} for name in (recipe.name, *recipe.aliases)]
                 existing = builtin.existing(recipe, records)
                 doc = records[existing] if existing else builtin.unbuilt(recipe)
-                result.append(_wire(existing or recipe.key(), doc, aliases))
+                result.append(wire.stored(existing or recipe.key(), doc, aliases))
             return result
         images = await self._servers().images(server)
-        return [_listed(image, server.rstrip("/")) for image in images if image.preferred]
+        return [wire.listed(image, server.rstrip("/")) for image in images if image.preferred]
 
     async def refresh(self, project: str, fingerprint: str, progress: Progress = silent) -> str:
         """Looks for a newer version where the image came from; aliases move over and the old one goes.
@@ -581,52 +578,6 @@ def _inspect(meta: str, rootfs: str | None) -> tuple[str, Archive]:
 def _check_architecture(architecture: str) -> None:
     if architecture not in native():
         raise BadRequest(f"The image is for {architecture}; this machine runs {' and '.join(native())}")
-
-
-def _wire(fingerprint: str, doc: Document, aliases: Pairs) -> Image:
-    image: Image = {
-        "fingerprint": fingerprint,
-        "filename": doc["filename"],
-        "size": doc["size"],
-        "type": doc["type"],
-        "architecture": doc["architecture"],
-        "public": doc["public"],
-        "cached": doc["cached"],
-        "auto_update": doc["auto_update"],
-        "aliases": aliases,
-        "properties": doc["properties"],
-        "profiles": doc["profiles"] or ["default"],
-        "created_at": doc["created_at"],
-        "expires_at": doc["expires_at"],
-        "last_used_at": doc["last_used_at"],
-        "uploaded_at": doc["uploaded_at"],
-    }
-    if doc.get("update_source"):
-        image["update_source"] = doc["update_source"]
-    return image
-
-
-def _listed(image: StreamImage, server: str) -> Image:
-    aliases = [{"name": name, "description": ""} for name in image.aliases] if image.newest else []
-    created = utc(image.created)
-    return {
-        "fingerprint": image.fingerprint,
-        "filename": os.path.basename(image.metadata.path),
-        "size": image.size,
-        "type": "container",
-        "architecture": image.architecture,
-        "public": True,
-        "cached": False,
-        "auto_update": False,
-        "aliases": aliases,
-        "properties": image.properties(),
-        "profiles": [],
-        "created_at": created,
-        "expires_at": utc(image.expires),
-        "last_used_at": NEVER,
-        "uploaded_at": created,
-        "update_source": {"server": server, "protocol": "simplestreams"},
-    }
 
 
 def _sweep_old(directory: str, before: float) -> None:

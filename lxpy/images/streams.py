@@ -1,6 +1,6 @@
 """Simplestreams, the pure part: what ``index.json`` and ``images.json`` mean, and which image an alias means.
 
-Source of the format: the files LXD's and Incus's servers publish; ``docs/images.md`` tells it in full.
+Source of the format: the files that LXD's and Incus's servers publish.
 """
 
 import datetime
@@ -261,6 +261,8 @@ def resolve(images: Iterable[StreamImage], wanted: str, where: str) -> StreamIma
 
 def nearest(wanted: str, images: Iterable[StreamImage]) -> str:
     """``; nearest: a, b`` for an error's end, or what else to do."""
+    here = native()
+    images = [image for image in images if image.architecture in here]
     known = sorted({alias for image in images for alias in image.aliases if not alias.endswith(f"/{image.variant}")})
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     if not close:

@@ -46,7 +46,8 @@ def _show(context: Context, args: Args) -> None:
     elif args.flag("expanded"):
         document["config"], document["devices"] = document["expanded_config"], document["expanded_devices"]
     hidden = ("expanded_config", "expanded_devices", "state", "snapshots", "backups")
-    sys.stdout.write(render.yaml({key: value for key, value in sorted(document.items()) if key not in hidden}))
+    shown = {key: value for key, value in sorted(document.items()) if key not in hidden}
+    sys.stdout.write(render.yaml(render.ordered(shown)))
 
 
 def _get(context: Context, args: Args) -> None:
@@ -101,7 +102,7 @@ def _edit(context: Context, args: Args) -> None:
     shown = {key: document[key] for key in sorted(keys) if key in document}
     head = "### The configuration as YAML. Lines that begin with # are ignored; the name is shown only.\n"
     tag = etag if sys.stdin.isatty() else ""
-    edit_document(head + render.yaml(shown), lambda changed: _save(client, url, changed, tag))
+    edit_document(head + render.yaml(render.ordered(shown)), lambda changed: _save(client, url, changed, tag))
 
 
 class Devices:

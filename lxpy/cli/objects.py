@@ -58,7 +58,7 @@ class Kind:
     def show(self) -> Command:
         def run(context: Context, args: Args) -> None:
             client, url = self.resolve(context, args.rest[0])
-            sys.stdout.write(render.yaml(client.get(url)))
+            sys.stdout.write(render.yaml(render.ordered(client.get(url))))
 
         return Command(run, self.place, f"Show a {self.word}", (), 1, 1)
 
@@ -101,7 +101,9 @@ class Kind:
             shown = {key: value for key, value in document.items() if key in (*self.writable, "name")}
             text = f"### The {self.word} as YAML. Lines that begin with # are ignored; the name is shown only.\n"
             tag = etag if sys.stdin.isatty() else ""  # what is piped in replaces whatever is there
-            edit_document(text + render.yaml(shown), lambda changed: self.save(client, url, changed, tag))
+            edit_document(
+                text + render.yaml(render.ordered(shown)), lambda changed: self.save(client, url, changed, tag)
+            )
 
         return Command(run, self.place, f"Edit a {self.word} as YAML (editor, or standard input)", (), 1, 1)
 

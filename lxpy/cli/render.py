@@ -107,6 +107,15 @@ def yaml(value: Any) -> str:
     return result
 
 
+def ordered(document: dict[str, Any]) -> dict[str, Any]:
+    """An object with its free-form parts sorted, so that two shows can be compared."""
+    free = ("config", "devices", "properties", "expanded_config", "expanded_devices")
+    return {
+        key: dict(sorted(value.items())) if key in free and isinstance(value, dict) else value
+        for key, value in document.items()
+    }
+
+
 def parse_yaml(text: str, what: str) -> Any:
     """Raises `ApiError` with the place of the fault."""
     import yaml as pyyaml

@@ -1,5 +1,6 @@
 """The server's configuration keys."""
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,10 @@ def checked(config: Any) -> dict[str, str]:
         text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         if not key.startswith("user."):
             if key not in KEYS:
-                raise BadRequest(f"Unknown server configuration key {key!r}: known are {', '.join(KEYS)} and user.*")
+                near = difflib.get_close_matches(key, KEYS, 1)
+                raise BadRequest(
+                    f"Unknown server configuration key {key!r}" + (f": did you mean {near[0]}?" if near else "")
+                )
             if text:
                 KEYS[key](key, text)
         result[key] = text

@@ -275,6 +275,33 @@ async def catalogue(call: Call) -> web.StreamResponse:
     return envelope.sync([one for one in found if holds is None or holds(one)])
 
 
+async def serve(call: Call) -> web.StreamResponse:
+    """Ours: publish the project's images as a simplestreams server until the operation is cancelled.
+
+    Body: ``address`` (default every one), ``port`` (default 8444; 0 takes a free one), ``tls`` (default true),
+    ``public_only``. The operation's metadata has the ``url``.
+    """
+    from lxpy.images.serve import ImageServer
+
+    daemon, project, body = call.daemon, _home(call), await call.body()
+    port = body.get("port", 8444)
+    if not isinstance(port, int) or not 0 <= port < 65536:
+        raise BadRequest("port must be a number from 0 to 65535")
+    server = ImageServer(daemon.images, daemon.layout.root, project, bool(body.get("public_only")))
+    # Started before the answer: a taken port is this request's error.
+    address = str(body.get("address") or "0.0.0.0")
+    server_url = await server.start(address, port, bool(body.get("tls", True)))
+
+    async def work(op: Operation) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await server.stop()
+
+    operation = call.start("Serving images", "images", [], work, may_cancel=True, metadata={"url": server_url})
+    return envelope.accepted(operation)
+
+
 _IMAGE, _ALIAS = "/1.0/images/{fingerprint}", "/1.0/images/aliases/{name:.+}"
 ROUTES: list[Route] = [
     ("GET", "/1.0/images", list_images),
@@ -295,4 +322,5 @@ ROUTES: list[Route] = [
     ("POST", _IMAGE + "/refresh", refresh),
     ("POST", _IMAGE + "/secret", secret),
     ("GET", "/1.0/image-servers/catalogue", catalogue),
+    ("POST", "/1.0/image-servers/serve", serve),
 ]

@@ -45,7 +45,7 @@ async def server(call: Call) -> web.StreamResponse:
         fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
     except FileNotFoundError:
         pass
-    drivers = sorted({doc["driver"] for doc in call.daemon.storage.pools().values()} | set(_drivers()))
+    drivers = _drivers()
     addresses = [config["core.https_address"]] if config.get("core.https_address") else []
     public["config"] = config
     public["environment"] = environment(addresses, certificate, fingerprint, drivers)
@@ -54,7 +54,9 @@ async def server(call: Call) -> web.StreamResponse:
 
 
 def _drivers() -> list[str]:
-    return ["dir", "overlay"]
+    from lxpy.storage.manager import DRIVERS  # late: the sockets listen before the managers are imported
+
+    return sorted(DRIVERS)
 
 
 async def put_server(call: Call) -> web.StreamResponse:

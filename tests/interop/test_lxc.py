@@ -1,0 +1,119 @@
+"""The stock `lxc` client of LXD 5.0.2, unchanged, against our socket."""
+
+import os
+import pathlib
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.daemon import Lxpyd
+
+Lxc = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def lxc(lxpyd: Lxpyd, tmp_path: pathlib.Path) -> Lxc:
+    """Runs `lxc ARGS`; `ok=False` lets it fail."""
+    environment = {**os.environ, "LXD_DIR": str(lxpyd.dir), "LXD_CONF": str(tmp_path), "LC_ALL": "C.UTF-8"}
+
+    def run(*args: str, ok: bool = True, input: str = "") -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            ["lxc", *args], env=environment, input=input, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert not ok or result.returncode == 0, f"lxc {' '.join(args)}: {result.stdout}{result.stderr}"
+        return result
+
+    return run
+
+
+def test_the_life_of_an_instance(lxc: Lxc, name: str) -> None:
+    lxc("launch", "bb", name)
+    assert f"{name},RUNNING" in lxc("list", "-f", "csv", "-c", "ns").stdout
+    assert f"{name}," in lxc("list", name, "-f", "csv").stdout
+    result = lxc("exec", name, "--", "sh", "-c", "cat; echo err >&2; exit 7", ok=False, input="typed")
+    assert (result.returncode, result.stdout, result.stderr) == (7, "typed", "err\n")
+    assert "Status: RUNNING" in lxc("info", name).stdout
+    lxc("config", "set", name, "user.role", "web")
+    assert lxc("config", "get", name, "user.role").stdout.strip() == "web"
+    assert name in lxc("list", "user.role=web", "-f", "csv").stdout
+    lxc("config", "unset", name, "user.role")
+    wrong = lxc("config", "set", name, "limits.nope", "1", ok=False)
+    assert wrong.returncode == 1
+    assert "limits.nope" in wrong.stderr
+    lxc("pause", name)
+    assert "FROZEN" in lxc("list", name, "-f", "csv").stdout
+    lxc("start", name)
+    lxc("restart", "-f", name)
+    lxc("stop", name)
+    assert f"{name},STOPPED" in lxc("list", "-f", "csv", "-c", "ns").stdout
+    lxc("rename", name, f"{name}-b")
+    lxc("delete", f"{name}-b")
+    assert name not in lxc("list", "-f", "csv").stdout
+
+
+def test_exec_has_a_terminal_when_asked(lxc: Lxc, busybox: str) -> None:
+    result = lxc("exec", "-t", busybox, "--", "sh", "-c", "test -t 0 && test -t 1 && echo yes")
+    assert result.stdout.replace("\r", "") == "yes\n"
+
+
+def test_large_output_arrives_whole(lxc: Lxc, busybox: str) -> None:
+    result = lxc("exec", busybox, "--", "dd", "if=/dev/zero", "bs=1M", "count=32")
+    assert len(result.stdout) == 32 << 20
+
+
+def test_a_background_process_does_not_hold_exec(lxc: Lxc, busybox: str) -> None:
+    assert lxc("exec", busybox, "--", "sh", "-c", "sleep 50 & echo started").stdout == "started\n"
+
+
+def test_images(lxc: Lxc, tmp_path: pathlib.Path) -> None:
+    assert "bb," in lxc("image", "list", "-f", "csv").stdout
+    lxc("image", "alias", "create", "interop", lxc("image", "list", "-f", "csv", "-c", "F").stdout.split()[0])
+    assert "Fingerprint:" in lxc("image", "info", "interop").stdout
+    # The client hashes what it got and compares.
+    lxc("image", "export", "interop", str(tmp_path / "out"))
+    assert (tmp_path / "out.root").exists() or len(list(tmp_path.glob("out*"))) == 2
+    lxc("image", "alias", "delete", "interop")
+    assert lxc("image", "info", "interop", ok=False).returncode == 1
+
+
+def test_profiles_networks_storage_projects(lxc: Lxc, lxpyd: Lxpyd, name: str) -> None:
+    lxc("profile", "create", name)
+    lxc("profile", "set", name, "limits.memory", "64MiB")
+    lxc("launch", "bb", name, "-p", "default", "-p", name)
+    assert lxc("config", "get", "-e", name, "limits.memory").stdout.strip() == "64MiB"
+    assert lxc("profile", "delete", name, ok=False).returncode == 1
+    lxc("delete", "-f", name)
+    lxc("profile", "delete", name)
+    assert lxpyd.bridge in lxc("network", "list", "-f", "csv").stdout
+    assert "Bytes received" in lxc("network", "info", lxpyd.bridge).stdout
+    lxc("network", "list-leases", lxpyd.bridge)
+    assert "overlay" in lxc("storage", "list", "-f", "csv").stdout
+    assert "total space" in lxc("storage", "info", "default").stdout
+    lxc("project", "create", name, "-c", "features.images=false", "-c", "features.profiles=false")
+    lxc("launch", "bb", name, "--project", name)
+    assert name not in lxc("list", "-f", "csv").stdout
+    assert name in lxc("list", "-f", "csv", "--all-projects").stdout
+    lxc("delete", "-f", name, "--project", name)
+    lxc("project", "delete", name)
+
+
+def test_start_and_stop_all_at_once(lxc: Lxc, lxpyd: Lxpyd, name: str) -> None:
+    for suffix in ("a", "b"):
+        lxc("init", "bb", f"{name}-{suffix}")
+    lxc("start", "--all")
+    assert lxc("list", f"^{name}-", "-f", "csv", "-c", "s").stdout.split() == ["RUNNING", "RUNNING"]
+    lxc("stop", "--all", "-f")
+    assert lxc("list", f"^{name}-", "-f", "csv", "-c", "s").stdout.split() == ["STOPPED", "STOPPED"]
+
+
+def test_errors_are_one_line(lxc: Lxc, busybox: str) -> None:
+    for args in (
+        ("start", "nope"), ("exec", "nope", "--", "true"), ("launch", "nope", "x"), ("launch", "bb", busybox),
+        ("delete", busybox), ("query", "/1.0/nope"), ("snapshot", busybox), ("profile", "delete", "default"),
+        ("launch", "bb", "x", "-s", "nope"), ("exec", busybox, "--", "/nope"),
+    ):  # fmt: skip
+        result = lxc(*args, ok=False)
+        assert result.returncode != 0, args
+        assert "Traceback" not in result.stdout + result.stderr
+        assert "internal error" not in result.stderr, result.stderr

@@ -53,8 +53,8 @@ def _kernel_log(fs: int) -> str:
     return "; ".join(line[2:] for line in lines if line.startswith("e "))
 
 
-def overlay(lower_fd: int, upper: str, work: str, *, userxattr: bool = False) -> int:
-    """A detached overlay, without devices.
+def overlay(lower_fd: int, upper: str, work: str, attributes: int, *, userxattr: bool = False) -> int:
+    """A detached overlay.
 
     Layers are named ``/proc/self/fd/N``: no ``,`` or ``:`` in a path can become an option, and the guest, which
     sees the options in its mountinfo, reads no path of the host. Both layers must be attached mounts (before
@@ -64,6 +64,7 @@ def overlay(lower_fd: int, upper: str, work: str, *, userxattr: bool = False) ->
         lower_fd: directory of the lower layer.
         upper: ``/proc/self/fd/N/...`` of the upper directory.
         work: the same of the work directory.
+        attributes: ``MOUNT_ATTR_*`` of the mount.
         userxattr: for a mount made inside a user namespace; renaming lower directories then gives EXDEV.
 
     Raises:
@@ -71,14 +72,14 @@ def overlay(lower_fd: int, upper: str, work: str, *, userxattr: bool = False) ->
     """
     layers = {"lowerdir": f"/proc/self/fd/{lower_fd}", "upperdir": upper, "workdir": work}
     if userxattr:
-        return new("overlay", layers | {"userxattr": ""}, libc.MOUNT_ATTR_NODEV)
+        return new("overlay", layers | {"userxattr": ""}, attributes)
     options = layers | {"redirect_dir": "on"}
     try:
-        fd = new("overlay", options | {"index": "on"}, libc.MOUNT_ATTR_NODEV)
+        fd = new("overlay", options | {"index": "on"}, attributes)
     except OSError:
         # An upper directory that was copied does not match its index (ESTALE); a file system without
         # file handles has none (EINVAL). Without the index only hard links between layers split.
-        fd = new("overlay", options | {"index": "off"}, libc.MOUNT_ATTR_NODEV)
+        fd = new("overlay", options | {"index": "off"}, attributes)
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
         os.close(fd)
         raise OSError(30, "overlayfs accepts the layers read-only", "overlay")

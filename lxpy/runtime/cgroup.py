@@ -75,17 +75,20 @@ class InstanceCgroup:
         return [self._h.v1[name] for name in ("name=systemd", "memory") if name in self._h.v1]
 
     def open_supervisor(self) -> int:
-        """Makes the supervisor's cgroups; a descriptor of the unified one for ``CLONE_INTO_CGROUP``, or -1."""
-        for root in self._supervisor_v1():
-            _mkdir(f"{root}/{self.supervisor}")
+        """Makes the supervisor's unified cgroup; a descriptor of it for ``CLONE_INTO_CGROUP``, or -1."""
         if not self.unified:
             return -1
         _mkdir(f"{self._h.unified}/{self.supervisor}")
         return os.open(f"{self._h.unified}/{self.supervisor}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def join_supervisor_v1(self) -> None:
+    def join_supervisor(self, placed: bool) -> None:
+        """Moves this process into the supervisor's cgroups; `placed`: it was born in the unified one."""
         for root in self._supervisor_v1():
+            _mkdir(f"{root}/{self.supervisor}")
             cgroups.write(f"{root}/{self.supervisor}/tasks", "0")
+        if self.unified and not placed:
+            _mkdir(f"{self._h.unified}/{self.supervisor}")
+            cgroups.write(f"{self._h.unified}/{self.supervisor}/cgroup.procs", "0")
 
     def leave_supervisor(self) -> None:
         """Moves this process to the roots and removes the supervisor's cgroups: its last act."""

@@ -38,6 +38,8 @@ _LXCFS_FILES = (
 )  # fmt: skip
 _MASKED = ("proc/kcore", "proc/timer_list", "proc/sched_debug", "proc/latency_stats", "proc/scsi", "sys/firmware")
 _SAFE = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
+# What overlayfs or the kernel says when it cannot do id-mapped layers: EPERM, EINVAL, EROFS, EOPNOTSUPP.
+_UNABLE = (1, 22, 30, 95)
 _MAX_NOFILE = 1048576
 
 _doing = ""  # for the error message: what this process is about to do
@@ -127,8 +129,8 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     elif idmap is None or root.get("fallback") is None:
         try:
             tree = _overlay(spec, userns)
-        except OSError:
-            if idmap is None:
+        except OSError as error:
+            if idmap is None or error.errno not in _UNABLE:
                 raise
             nested = True
     else:
@@ -179,7 +181,7 @@ def _overlay(spec: "InstanceSpec", userns: int) -> int:
     lower, base = fds
     upper = f"/proc/self/fd/{base}/{os.path.basename(root['upper'])}"
     work = f"/proc/self/fd/{base}/{os.path.relpath(root['work'], pool)}"
-    return mounts.overlay(lower, upper, work)
+    return mounts.overlay(lower, upper, work, libc.MOUNT_ATTR_NODEV if userns >= 0 else 0)
 
 
 def _layers_only(spec: "InstanceSpec", userns: int) -> int:
@@ -293,7 +295,7 @@ def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, node
         pool = os.open("pool", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         layers, base = spec["root"], os.path.dirname(spec["root"]["upper"])
         names = [f"/proc/self/fd/{pool}/{os.path.relpath(layers[key], base)}" for key in ("upper", "work")]
-        tree = mounts.overlay(lower, *names, userxattr=True)
+        tree = mounts.overlay(lower, names[0], names[1], libc.MOUNT_ATTR_NODEV, userxattr=True)
     else:
         tree = mounts.clone(".", recursive=True)
     libc.move_mount(tree, libc.AT_FDCWD, ".")
@@ -386,7 +388,10 @@ def _mount_kernel_files(spec: "InstanceSpec", privileged: bool) -> None:
         _step("making kernel files read-only")
         net = mounts.clone("net", dir_fd=os.open("sys", os.O_PATH, dir_fd=proc))
         for name in ("sys", "sysrq-trigger"):
-            fd = mounts.clone(name, dir_fd=proc)
+            try:
+                fd = mounts.clone(name, dir_fd=proc)
+            except FileNotFoundError:
+                continue  # a kernel without the magic key
             libc.mount_setattr(fd, libc.MOUNT_ATTR_RDONLY)
             libc.move_mount(fd, proc, name)
         libc.move_mount(net, proc, "sys/net")

@@ -89,14 +89,17 @@ class _Spawner:
         except OSError:
             cgroup = -1
         try:
-            pid = libc.clone(0, cgroup)
+            pid, placed = libc.clone(0, cgroup), cgroup >= 0
         except OSError:
             if cgroup < 0:
                 raise
-            pid = libc.clone(0)  # its predecessor has just removed the cgroup, or there is no CLONE_INTO_CGROUP
+            pid, placed = (
+                libc.clone(0),
+                False,
+            )  # its predecessor has just removed the cgroup, or there is no CLONE_INTO_CGROUP
         if pid == 0:
             _only(client)
-            supervisor.run(spec, socket.socket(fileno=3))
+            supervisor.run(spec, socket.socket(fileno=3), placed)
         if cgroup >= 0:
             os.close(cgroup)
         self._watch(pid, None)
@@ -129,13 +132,15 @@ class _Spawner:
         if command is None:
             return
         command.drain()
-        if fd == command.joiner and command.pid >= 0:
+        joined = fd == command.joiner
+        command.joiner = -1  # its number may be given to the command's pidfd
+        if joined and command.pid >= 0:
             self._children[command.pid] = command
             self._poll.register(command.pid, select.POLLIN)
             return
         # The command has ended, or the joiner did without one (it, or the closing of its socket, told the client).
         line = command.error
-        if not line and fd != command.joiner and result is not None:
+        if not line and not joined and result is not None:
             key = "exit" if result.si_code == 1 else "signal"  # CLD_EXITED
             line = json.dumps({key: result.si_status}).encode()
         if line:

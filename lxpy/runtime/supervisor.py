@@ -52,10 +52,13 @@ class _Peer:
         self.sock, self.console, self.pending = sock, console, bytearray()
 
 
-def run(spec: "InstanceSpec", client: socket.socket) -> "NoReturn":
-    """The supervisor's life, in a process of its own. `client` hears about the start and stays connected."""
+def run(spec: "InstanceSpec", client: socket.socket, placed: bool) -> "NoReturn":
+    """The supervisor's life, in a process of its own. `client` hears about the start and stays connected.
+
+    `placed`: it was born in its cgroup of the unified hierarchy.
+    """
     try:
-        supervisor = _Supervisor(spec, client)
+        supervisor = _Supervisor(spec, client, placed)
         try:
             supervisor.start()
         except _Failed as error:
@@ -73,8 +76,8 @@ def run(spec: "InstanceSpec", client: socket.socket) -> "NoReturn":
 
 
 class _Supervisor:
-    def __init__(self, spec: "InstanceSpec", client: socket.socket) -> None:
-        self._spec, self._client = spec, client
+    def __init__(self, spec: "InstanceSpec", client: socket.socket, placed: bool) -> None:
+        self._spec, self._client, self._placed = spec, client, placed
         self._dir = spec["run_dir"]
         self._cgroup = InstanceCgroup(spec["cgroup_prefix"], spec["name"])
         self._peers: dict[int, _Peer] = {}
@@ -93,9 +96,9 @@ class _Supervisor:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for number in (0, 1, 2):
             os.dup2(null, number)
-        self._cgroup.join_supervisor_v1()
         os.makedirs(f"{self._dir}/root", 0o700, exist_ok=True)
         self._lock()
+        self._cgroup.join_supervisor(self._placed)  # not before its predecessor has removed its own
         for name in ("exit.json", "state.json", "supervisor.sock"):
             try:
                 os.unlink(f"{self._dir}/{name}")

@@ -93,7 +93,7 @@ class Context:
         except KeyboardInterrupt:
             self.clear()
             if client.cancel(operation):
-                print("Cancelled; nothing of it stays behind.", file=sys.stderr)
+                print("The operation is being cancelled.", file=sys.stderr)
             else:
                 what = str(operation.get("description", "the operation")).lower()
                 print(f"It cannot be cancelled: {what} goes on (see lxpy operation list).", file=sys.stderr)

@@ -216,15 +216,22 @@ class ImageManager:
         alias, fingerprint = str(source.get("alias") or ""), str(source.get("fingerprint") or "")
         server, protocol = str(source.get("server") or ""), str(source.get("protocol") or "")
         if protocol == "builtin":
-            return await self._ensure_builtin(alias or fingerprint, project, progress, cached)
-        if not server:
+            found = await self._ensure_builtin(alias or fingerprint, project, progress, cached)
+        elif not server:
             return self._local(project, alias, fingerprint)
-        if protocol not in ("simplestreams", ""):
+        elif protocol not in ("simplestreams", ""):
             raise BadRequest(f"Images cannot be fetched by the protocol {protocol!r}: use simplestreams or builtin")
-        if auto_update is None:
-            auto_update = cached and self._store.config.all().get("images.auto_update_cached", "true") == "true"
-        flags = {"cached": cached, "auto_update": auto_update, "public": public}
-        return await self._ensure_remote(server.rstrip("/"), alias, fingerprint, project, progress, flags)
+        else:
+            by_default = cached and self._store.config.all().get("images.auto_update_cached", "true") == "true"
+            update = by_default if auto_update is None else auto_update
+            flags = {"cached": cached, "auto_update": update, "public": public}
+            found = await self._ensure_remote(server.rstrip("/"), alias, fingerprint, project, progress, flags)
+        doc = self._store.images.get(project, found)
+        if doc is not None and not cached and doc["cached"]:
+            # Fetched for a launch before, asked for by name now: from here on it is meant to stay.
+            kept = {"cached": False, "public": public or doc["public"]}
+            self._store.images.put(project, found, doc | kept | {"auto_update": bool(auto_update)})
+        return found
 
     def _local(self, project: str, alias: str, fingerprint: str) -> str:
         if fingerprint:

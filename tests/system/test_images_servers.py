@@ -209,6 +209,14 @@ async def test_refresh_moves_to_the_newer_version(world: World, server: StreamSe
     assert world.manager.get("default", fresh)["update_source"]["alias"] == "alpine/3.20"
 
 
+async def test_a_copy_asked_for_by_name_stays(world: World, server: StreamServer) -> None:
+    fingerprint = await world.manager.ensure(world.source(server, "alpine/3.9"), "default")
+    again = await world.manager.ensure(world.source(server, "alpine/3.9"), "default", cached=False, public=True)
+    image = world.manager.get("default", again)
+    assert again == fingerprint
+    assert (image["cached"], image["public"], image["auto_update"]) == (False, True, False)
+
+
 async def test_unused_cached_images_expire(world: World, server: StreamServer) -> None:
     fingerprint = await world.manager.ensure(world.source(server, "alpine/3.9"), "default")
     assert await world.manager.expire() == []

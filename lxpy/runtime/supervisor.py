@@ -195,7 +195,10 @@ class _Supervisor:
     def _announce(self, pid: int) -> None:
         self._init, self._init_fd = pid, os.pidfd_open(pid)
         self._start_ticks = pidfd.start_time(pid)
-        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # dead already, because the helper failed: its reason is the next message
         wire.send(self._client, {"event": "netns", "pid": pid}, [netns])
         os.close(netns)
 

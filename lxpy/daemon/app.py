@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout
@@ -78,7 +78,8 @@ class Daemon:
         # They are strangers to each other: bridges come up while pools are mounted.
         await asyncio.gather(self.storage.start(), self.images.start(), self.networks.start())
         self.instances = InstanceManager(
-            self.store, self.layout, self.spawner, self.images, self.networks, self.storage, self.profiles,
+            self.store, self.layout, self.spawner,
+            cast("ImageManager", _HomedImages(self.images, self.projects)), self.networks, self.storage, self.profiles,
             emit, self.warn,
         )  # fmt: skip
         self.profiles.validate = self.instances.validate_config
@@ -154,6 +155,24 @@ async def _close(manager: object) -> None:
         result = close()
         if asyncio.iscoroutine(result):
             await result
+
+
+class _HomedImages:
+    """The images as instances ask for them: by their own project, which may use those of ``default``."""
+
+    def __init__(self, images: "ImageManager", projects: ProjectManager) -> None:
+        self._images, self._projects = images, projects
+
+    async def ensure(self, source: dict[str, Any], project: str, *rest: Any, **more: Any) -> str:
+        return await self._images.ensure(source, self._projects.home(project, "images"), *rest, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._images, name)
+
+        def by_project(project: str, *rest: Any) -> Any:
+            return method(self._projects.home(project, "images"), *rest)
+
+        return by_project
 
 
 class Call:

@@ -184,6 +184,28 @@ class InstanceManager:
                 found.append(f"/1.0/instances/{row.name}{suffix}")
         return found
 
+    async def profile_changed(self, home: str, name: str) -> None:
+        """A profile has changed: refuse what an instance of it could not live with, then give them their new limits.
+
+        Raises:
+            BadRequest: an instance would lose its root disk, move to another pool or change its privilege.
+        """
+        users = [r for r in self._records if name in r.doc["profiles"] and self._profiles.home(r.project) == home]
+        for row in users:
+            config, devices = self._records.expanded(row)
+            try:
+                keys.validate_devices(devices, expanded=True)
+            except BadRequest as error:
+                raise BadRequest(f"Instance {row.name!r} uses this profile: {error}") from None
+            if _root_pool(devices) != row.pool:
+                raise BadRequest(f"Instance {row.name!r} uses this profile and lies on the pool {row.pool!r}")
+            if _privileged(config) != (row.idmap_base is None):
+                raise BadRequest(
+                    f"Instance {row.name!r} uses this profile: set security.privileged on the instance itself"
+                )
+        for row in users:
+            self._life.apply_limits(row)
+
     # -- create ------------------------------------------------------------------------------------------------
 
     def validate_config(self, config: Config, devices: Devices) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lxpy.api import values
-from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
+from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.objects import Config, Devices, Profile
 from lxpy.state.store import Store
 
@@ -18,7 +18,8 @@ class ProfileManager:
 
     Attributes:
         validate: checks configuration and devices; set by the daemon, since the key tables belong to the instances.
-        on_change: awaited with (project, name) after a profile's content changed, for the running instances.
+        on_change: awaited with (project, name) after a profile's content changed; one that raises `ApiError` (an
+            instance could not live with it) takes the change back.
     """
 
     def __init__(self, store: Store, emit: Emit) -> None:
@@ -109,8 +110,13 @@ class ProfileManager:
             return
         self._store.profiles.put(home, name, new)
         self._cache.pop((home, name), None)
-        for changed in self.on_change:
-            await changed(home, name)
+        try:
+            for changed in self.on_change:
+                await changed(home, name)
+        except ApiError:
+            self._store.profiles.put(home, name, old)
+            self._cache.pop((home, name), None)
+            raise
         self._emit("profile-updated", f"/1.0/profiles/{name}", home, None)
 
     def rename(self, project: str, name: str, new: str) -> None:

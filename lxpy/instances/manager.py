@@ -348,7 +348,9 @@ class InstanceManager:
                     doc[key] = {}
                 continue
             doc[key] = {**doc[key], **value} if patch and isinstance(value, dict) else value
-        doc["config"] = {key: str(value) for key, value in doc["config"].items() if value not in ("", None)}
+        # A client that sends back what a user wrote leaves our own keys out; they stay.
+        kept = {key: value for key, value in row.doc["config"].items() if key.startswith("volatile.")}
+        doc["config"] = {k: str(v) for k, v in (kept | doc["config"]).items() if v not in ("", None)}
         keys.validate_config(doc["config"])
         keys.validate_devices(doc["devices"])
         config, devices = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])

@@ -6,7 +6,9 @@ remote that hangs for a minute never keeps the app from quitting, which asyncio'
 
 import asyncio
 import queue
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -55,7 +57,7 @@ class Gateway:
         self._local = threading.local()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._events: Any = None
         self._closed = False
 
     async def call(self, work: Callable[[ClientLike], T], *, alone: bool = False) -> T:
@@ -89,7 +91,12 @@ class Gateway:
                 pass  # the app has closed meanwhile: nobody waits any more
 
         if alone:
-            threading.Thread(target=job, name="lxpy-tui-alone", daemon=True).start()
+
+            def once() -> None:
+                job()
+                self._drop()
+
+            threading.Thread(target=once, name="lxpy-tui-alone", daemon=True).start()
         else:
             if len(self._threads) < 4:
                 thread = threading.Thread(target=self._serve, name="lxpy-tui-client", daemon=True)
@@ -107,18 +114,30 @@ class Gateway:
 
         client = self.connect()
         try:
-            socket = client.websocket("/1.0/events", type="operation,lifecycle")
-            yield {}
-            while (message := socket.receive()) is not None:
-                yield json.loads(message[1])
+            stream = self._events = client.websocket("/1.0/events", type="operation,lifecycle")
+            try:
+                yield {}
+                while (message := stream.receive()) is not None:
+                    yield json.loads(message[1])
+            finally:
+                self._events = None
+                stream.close()
         finally:
             client.close()
 
     def close(self) -> None:
-        """Ends the threads once their present call has returned; waits for none of them."""
+        """Ends the events and the threads. Waits a blink for idle ones; busy ones end with the process."""
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+        if self._events is not None:
+            try:
+                self._events.sock.shutdown(socket.SHUT_RDWR)  # wakes its reader, which closes it
+            except OSError:
+                pass  # ended by itself meanwhile
+        until = time.monotonic() + 0.3
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:

@@ -76,11 +76,13 @@ class Model:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = threading.Event()
         self._wake = asyncio.Event()
+        self._listener: threading.Thread | None = None
 
     def start(self) -> None:
         """Begins: events on a thread of their own, usage by a timer task."""
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._listen, args=(loop,), name="lxpy-tui-events", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(loop,), name="lxpy-tui-events", daemon=True)
+        self._listener.start()
         self._spawn(self._sample())
 
     def stop(self) -> None:
@@ -89,6 +91,8 @@ class Model:
         for task in self._tasks:
             task.cancel()
         self.gateway.close()
+        if self._listener is not None:
+            self._listener.join(0.3)
 
     def busy(self) -> dict[str, str]:
         """What is being done to which instance: name to the operation's description."""

@@ -1,4 +1,4 @@
-"""A daemon of the imagination for layout and error paths: the wire's shapes, no containers; flows run on the real one."""
+"""A daemon of the imagination for layout and error paths: the wire's shapes, no containers behind them."""
 
 import itertools
 import json
@@ -144,6 +144,12 @@ class FakeResponse:
 class FakeSocket:
     def __init__(self, box: "queue.SimpleQueue[bytes | None]") -> None:
         self._box = box
+        self.sock = self
+
+    def shutdown(self, how: int) -> None:
+        self._box.put(None)
+
+    def close(self) -> None: ...
 
     def receive(self) -> tuple[int, bytes] | None:
         data = self._box.get()

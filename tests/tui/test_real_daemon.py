@@ -1,0 +1,239 @@
+"""The app in front of a real daemon with real containers: the flows of a user, by Pilot and in tmux."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from lxpy.tui.app import LxpyApp
+from lxpy.tui.gateway import local_gateway
+from lxpy.tui.screens.launch import LaunchDialog
+from tests.support.daemon import BIN, Lxpyd, until
+
+
+@asynccontextmanager
+async def opened(
+    lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] = (160, 50)
+) -> AsyncIterator[Any]:
+    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(key, lxpyd.environment[key])
+    monkeypatch.setenv("LXPY_ACTIVATE", "0")  # the daemon is the tests' to start
+    app = LxpyApp(local_gateway())
+    async with app.run_test(size=size) as pilot:
+        await wait(pilot, lambda: app.model.loaded and app.model.images)
+        yield pilot
+
+
+async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s; {notices(pilot.app)}"
+        await pilot.pause(0.02)
+
+
+def notices(app: Any) -> list[str]:
+    return [f"{n.title}: {n.message}" for n in app._notifications]
+
+
+def status(app: LxpyApp, name: str) -> str:
+    row = app.model.instances.get(name)
+    return row.status if row else ""
+
+
+async def test_launch_stop_start_and_delete(lxpyd: Lxpyd, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await pilot.press("n")
+        await wait(pilot, lambda: isinstance(app.screen, LaunchDialog))
+        await pilot.press(*"bb", "enter", *name)
+        await pilot.pause()
+        assert f"lxpy launch bb {name}" in str(app.screen.query_one("#launch-line").render())
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: status(app, name) == "Running")
+        await wait(pilot, lambda: app.model.instances[name].ipv4)
+        assert lxpyd.status(name) == "RUNNING"
+        assert lxpyd.addresses(name)[0] == app.model.instances[name].ipv4
+        await wait(pilot, lambda: app.main.panes[0].current and app.main.panes[0].current.name == name)
+        assert app.model.instances[name].ipv4 in str(app.main.detail.body.render())
+
+        await pilot.press("p")
+        await wait(pilot, lambda: status(app, name) == "Frozen")
+        await pilot.press("p")
+        await wait(pilot, lambda: status(app, name) == "Running")
+        await pilot.press("r")
+        await wait(pilot, lambda: not app.model.running() and status(app, name) == "Running")
+        await pilot.press("x")
+        await wait(pilot, lambda: status(app, name) == "Stopped", 40)
+        assert lxpyd.status(name) == "STOPPED"
+        await pilot.press("u")
+        await wait(pilot, lambda: status(app, name) == "Running")
+
+        await pilot.press("ctrl+d")
+        await pilot.pause()
+        assert name in str(app.screen.query_one("#confirm-names Static").render())
+        await pilot.press("y")
+        await wait(pilot, lambda: name not in app.model.instances)
+        assert name not in [i["name"] for i in lxpyd.json("list", "-f", "json")]
+
+
+async def test_what_others_do_appears_by_itself(lxpyd: Lxpyd, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await asyncio.to_thread(lxpyd.cli, "launch", "bb", name)
+        await wait(pilot, lambda: status(app, name) == "Running", 2)
+        await asyncio.to_thread(lxpyd.cli, "stop", "-f", name)
+        await wait(pilot, lambda: status(app, name) == "Stopped", 2)
+        await asyncio.to_thread(lxpyd.cli, "delete", name)
+        await wait(pilot, lambda: name not in app.model.instances, 2)
+
+
+async def test_the_console_log_shows_what_the_guest_wrote(
+    lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lxpyd.sh(busybox, "echo the guest was here > /dev/console")
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        app.action_go(1, busybox)
+        await pilot.press("right_square_bracket")
+        await wait(pilot, lambda: any("the guest was here" in line for line in app.main.detail.log_view.lines))
+        await pilot.press("l")
+        await wait(pilot, lambda: hasattr(app.screen, "view"))
+        view = app.screen.view
+        await wait(pilot, lambda: any("the guest was here" in line for line in view.lines))
+
+
+async def test_a_refusal_is_told_with_its_reason(lxpyd: Lxpyd, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await pilot.press("n")
+        await wait(pilot, lambda: isinstance(app.screen, LaunchDialog))
+        app.screen.query_one("#image", Input).value = "no-such-image"
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: any("Cannot launch" in text for text in notices(app)))
+        text = next(t for t in notices(app) if "Cannot launch" in t)
+        assert "Traceback" not in text and "no-such-image" in text
+
+
+async def test_the_app_finds_the_daemon_again(own_lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_lxpyd.cli("launch", "bb", "stays")
+    async with opened(own_lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await asyncio.to_thread(own_lxpyd.kill)
+        await wait(pilot, lambda: app.model.connected is False)
+        assert status(app, "stays") == "Running", "the last known state stays on the screen"
+        await asyncio.to_thread(own_lxpyd.start)
+        await wait(pilot, lambda: app.model.connected)
+        await asyncio.to_thread(own_lxpyd.cli, "stop", "-f", "stays")
+        await wait(pilot, lambda: status(app, "stays") == "Stopped")
+
+
+class Tmux:
+    """One tmux server of the test's own."""
+
+    def __init__(self, lxpyd: Lxpyd, size: tuple[int, int]) -> None:
+        self.lxpyd = lxpyd
+        self.socket = str(lxpyd.dir / "tmux.sock")
+        self.environment = {**lxpyd.environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        self.environment.pop("NO_COLOR", None)
+        self("new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), "-s", "t", "sh")
+        self("set", "-g", "status", "off")
+
+    def __call__(self, *args: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", self.socket, "-f", "/dev/null", *args],
+            env=self.environment, capture_output=True, text=True, check=True, timeout=20,
+        )  # fmt: skip
+        return done.stdout
+
+    def keys(self, *keys: str) -> None:
+        self("send-keys", "-t", "t", *keys)
+
+    def screen(self) -> str:
+        return self("capture-pane", "-p", "-t", "t")
+
+    def shows(self, text: str, seconds: float = 15) -> str:
+        until(lambda: text in self.screen(), seconds, f"{text!r} is not on the screen:\n{self.screen()}", 0.02)
+        return self.screen()
+
+
+@pytest.fixture
+def tmux(lxpyd: Lxpyd) -> Iterator[Callable[[int, int], Tmux]]:
+    made: list[Tmux] = []
+
+    def make(width: int, height: int) -> Tmux:
+        made.append(Tmux(lxpyd, (width, height)))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one("kill-server")
+
+
+def test_from_first_sight_to_a_shell_and_back(lxpyd: Lxpyd, name: str, tmux: Callable[[int, int], Tmux]) -> None:
+    """Keyboard alone, on a real terminal of 80x24: open, launch, shell, back, delete, quit."""
+    terminal = tmux(80, 24)
+    terminal.keys(f"{BIN / 'lxpy'} tui", "Enter")
+    terminal.shows("Instances")
+    terminal.shows("● ")
+    terminal.keys("n")
+    terminal.shows("Launch an instance")
+    terminal.keys("bb", "Enter")
+    terminal.keys(name)
+    terminal.shows(f"$ lxpy launch bb {name}")
+    terminal.keys("C-s")
+    terminal.shows("● Running")
+    terminal.keys("/")
+    terminal.keys(name, "Enter")
+    terminal.keys("s")
+    terminal.shows("exit or ctrl+d returns")
+    terminal.keys("hostname; echo $((6*7))", "Enter")
+    shown = terminal.shows("42")
+    assert name in shown
+    terminal.keys("exit", "Enter")
+    terminal.shows("Instances")
+    terminal.shows("● Running")
+    terminal.keys("C-d")
+    terminal.shows(f"Delete instance {name}?")
+    terminal.keys("y")
+    until(lambda: "● Running" not in terminal.screen(), 15, "it is still there")
+    terminal.keys("q")
+    until(lambda: "Instances" not in terminal.screen(), 10, "the app is still there")
+    assert "Traceback" not in terminal.screen()
+
+
+def test_the_frame_is_painted_at_once(lxpyd: Lxpyd, tmux: Callable[[int, int], Tmux]) -> None:
+    """Whole path, tmux included; the budget is 0.4 s on a quiet machine, and a test machine is not."""
+    terminal = tmux(120, 40)
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        terminal.keys(f"{BIN / 'lxpy'} tui", "Enter")
+        until(lambda: "Instances" in terminal.screen(), 10, "no frame", 0.005)
+        times.append(time.monotonic() - began)
+        terminal.shows("● ")
+        terminal.keys("q")
+        until(lambda: "Instances" not in terminal.screen(), 10, "the app is still there")
+    print("first frame, seconds:", [round(t, 3) for t in times], file=sys.stderr)
+    assert min(times) < 1.5, times
+
+
+@pytest.mark.parametrize("environment", ["NO_COLOR=1", "TERM=screen COLORTERM=", "TERM=linux COLORTERM="])
+def test_poor_terminals(lxpyd: Lxpyd, tmux: Callable[[int, int], Tmux], environment: str) -> None:
+    terminal = tmux(80, 24)
+    terminal.keys(f"env {environment} {BIN / 'lxpy'} tui", "Enter")
+    terminal.shows("1 Instances")
+    terminal.keys("?")
+    terminal.shows("Keys here")
+    terminal.keys("Escape", "q")
+    until(lambda: "Instances" not in terminal.screen(), 10, "the app is still there")
+
+
+def test_without_a_terminal_there_is_help(lxpyd: Lxpyd) -> None:
+    assert "usage" in (lxpyd.cli(check=False).stdout + lxpyd.cli(check=False).stderr).lower()

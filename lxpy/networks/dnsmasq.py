@@ -6,7 +6,6 @@ dnsmasq watches (inotify): a new one needs no signal. Changes and removals need 
 
 import asyncio
 import contextlib
-import glob
 import os
 import pwd
 import signal
@@ -258,7 +257,11 @@ class Dnsmasq:
         return f"{self._hosts}/{instance}.{device}" if device else f"{self._hosts}/{instance}"
 
     def _files(self, instance: str) -> list[str]:
-        return [*glob.glob(f"{self._hosts}/{instance}"), *sorted(glob.glob(f"{self._hosts}/{instance}.*"))]
+        try:
+            entries = os.listdir(self._hosts)
+        except FileNotFoundError:
+            return []
+        return sorted(f"{self._hosts}/{one}" for one in entries if one.partition(".")[0] == instance)
 
     def _reload_soon(self) -> None:
         if self._reload is None:

@@ -58,6 +58,10 @@ class NetworkManager:
         async with self._lock:
             os.makedirs(self._layout.networks, mode=0o711, exist_ok=True)
             documents = self._store.networks.all()
+            for entry in os.scandir(self._layout.networks):
+                if entry.is_dir() and entry.name not in documents:
+                    await self._sweep(entry.name)
+                    self._warn(f"Network {entry.name!r} was half made or half deleted: what was left of it is removed")
             for name, document in documents.items():
                 try:
                     made = await self._in_kernel(
@@ -117,6 +121,7 @@ class NetworkManager:
         async with self._lock, contextlib.AsyncExitStack() as undo:
             if self._store.networks.get(name) is not None:
                 raise Conflict(f"The network {name!r} already exists")
+            await self._sweep(name)
             with rtnetlink.Rtnetlink() as netlink:
                 if netlink.link(name) is not None:
                     raise Conflict(
@@ -131,9 +136,6 @@ class NetworkManager:
                 "volatile": {"hwaddr": full.get("bridge.hwaddr") or keys.random_mac()},
             }  # fmt: skip
             directory = self._directory(name)
-            # Left by a create that a crash cut short: nothing in the store, so nothing worth keeping.
-            await self._server(name).stop()
-            shutil.rmtree(directory, ignore_errors=True)
             undo.callback(self._dnsmasq.pop, name, None)
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             undo.push_async_callback(self._reload_firewall)
@@ -232,7 +234,7 @@ class NetworkManager:
     async def attach(self, nic: dict[str, str], device: str, instance: str, netns_fd: int) -> str:
         """Puts a nic into an instance's network namespace: a veth pair, its other end in the bridge, both up.
 
-        About 1 ms, of which the kernel takes 0.6 for the pair.
+        About 1.2 ms, of which the pair itself takes 0.8.
 
         Args:
             nic: expanded device: `network`, or `nictype` "bridged" and `parent`; `name` and `hwaddr` are filled in.
@@ -339,6 +341,19 @@ class NetworkManager:
         return Watch(netlink, changed)
 
     # -- inner parts ---------------------------------------------------------------------------------------------------
+
+    async def _sweep(self, name: str) -> None:
+        """Takes away what a create cut short by a crash left: a directory that the store knows nothing of."""
+        directory = self._directory(name)
+        if not os.path.isdir(directory):
+            return
+        await self._server(name).stop()
+        self._dnsmasq.pop(name, None)
+        with rtnetlink.Rtnetlink() as netlink:
+            link = netlink.link(name)
+        if link is not None and link.kind == "bridge":
+            await self._in_kernel(lambda: host.delete_link(name))
+        shutil.rmtree(directory, ignore_errors=True)
 
     async def _in_kernel(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._kernel, work)

@@ -54,6 +54,11 @@ class Guest:
         self.host_name = await manager.attach(device, "eth0", self.name, self.netns)
         self.watch = manager.watch(self.netns, self._changed)
 
+    @property
+    def state(self) -> dict[str, NetworkState]:
+        assert self.watch
+        return self.watch.state
+
     def _changed(self, state: dict[str, NetworkState]) -> None:
         if _address(state, "inet"):
             self.seen.set()
@@ -164,13 +169,12 @@ async def test_watch_sees_an_address_at_once(bridge: Lab) -> None:
     before = time.monotonic()
     await asyncio.wait_for(guest.seen.wait(), 1)
     assert time.monotonic() - before < 0.25
-    assert guest.watch
-    state = guest.watch.state["eth0"]
+    state = guest.state["eth0"]
     assert (state["hwaddr"], state["mtu"], state["state"], state["type"]) == (guest.hwaddr, 1500, "up", "broadcast")
     await guest.run("ip", "addr", "del", "192.0.2.9/24", "dev", "eth0")
-    await _until(lambda: bool(guest.watch) and not _address(guest.watch.state, "inet"))
+    await _until(lambda: not _address(guest.state, "inet"))
     await guest.run("ip", "link", "set", "eth0", "name", "other")
-    await _until(lambda: bool(guest.watch) and "other" in guest.watch.state and "eth0" not in guest.watch.state)
+    await _until(lambda: "other" in guest.state and "eth0" not in guest.state)
 
 
 async def test_watch_recovers_from_lost_notifications(bridge: Lab) -> None:
@@ -181,8 +185,7 @@ async def test_watch_recovers_from_lost_notifications(bridge: Lab) -> None:
     line = ["nsenter", f"--net=/proc/self/fd/{guest.netns}", "ip", "-batch", str(path)]
     # In this thread, so that the loop cannot read meanwhile and the socket overflows.
     _command(*line, fd=guest.netns)
-    assert guest.watch
-    await _until(lambda: bool(guest.watch) and _count(guest.watch.state) == 2000)
+    await _until(lambda: _count(guest.state) == 2000)
 
 
 async def test_router_advertisement_gives_ipv6(bridge: Lab) -> None:
@@ -279,7 +282,7 @@ async def test_a_guest_cannot_take_another_name(bridge: Lab) -> None:
     liar = await bridge.guest("liar")
     await liar.dhcp("-x", "hostname:honest")
     answer = await liar.lookup("honest")
-    assert address in answer and _address(liar.watch.state, "inet") not in answer  # type: ignore[union-attr]
+    assert address in answer and _address(liar.state, "inet") not in answer
     await liar.dhcp("-x", "hostname:invented")
     assert "NXDOMAIN" in await liar.lookup("invented.lxpy")
 
@@ -397,6 +400,21 @@ async def test_create_refused_changes_nothing(bridge: Lab) -> None:
         _command("ip", "link", "del", "lxtaken")
 
 
+async def test_create_cut_short_by_a_crash(lab: Lab) -> None:
+    for by_start in (True, False):
+        await lab.manager.create(BRIDGE, "", dict(CONFIG), "")
+        pid = lab.dnsmasq_pid
+        await lab.manager.close()
+        lab.store.networks.delete(BRIDGE)  # the row is written last
+        lab.manager = lab.new_manager()
+        if by_start:
+            await lab.manager.start()
+            assert not _links(BRIDGE) and len(lab.warnings) == 1
+        await lab.manager.create(BRIDGE, "", dict(CONFIG), "")
+        assert lab.dnsmasq_pid != pid
+        await lab.manager.delete(BRIDGE)
+
+
 async def test_update_and_failed_update(bridge: Lab) -> None:
     guest = await bridge.guest("moves")
     new = {**CONFIG, "ipv4.address": "10.98.8.1/24", "dns.domain": "corp.example", "ipv6.address": "none"}
@@ -477,10 +495,8 @@ async def _until(condition: Callable[[], bool], seconds: float = 3) -> None:
 
 
 def _address(state: dict[str, NetworkState], family: str) -> str:
-    for address in state.get("eth0", {"addresses": []})["addresses"]:  # type: ignore[typeddict-item]
-        if address["family"] == family:
-            return address["address"]
-    return ""
+    found = state["eth0"]["addresses"] if "eth0" in state else []
+    return next((address["address"] for address in found if address["family"] == family), "")
 
 
 def _all(watch: Watch | None) -> list[Any]:

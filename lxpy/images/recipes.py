@@ -17,7 +17,7 @@ from lxpy.images.streams import FileRef, StreamImage, resolve
 KINDS = ("busybox", "mmdebstrap", "alpine")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(?:/[a-z0-9][a-z0-9.+-]*)*\Z")
 # Part of every recipe's key: raise it when the builder itself makes something else of the same recipe.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 
 
 @dataclass(frozen=True)

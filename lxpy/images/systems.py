@@ -137,8 +137,18 @@ async def _debian(recipe: Recipe, root: str, environment: dict[str, str], say: S
     guest = default_sources(program) or sources
     if not guest:
         raise InternalError(f"{doing}: no mirror to write into the guest's sources could be found out")
-    tree.apply_files(root, _clean_apt(recipe.release, guest))
-    return Built(_epoch(newest(f"{root}/usr/share/doc")), {})
+    epoch = _epoch(newest(f"{root}/usr/share/doc"))
+    tree.apply_files(root, (*_clean_apt(recipe.release, guest), *_up_to_date(epoch)))
+    return Built(epoch, {})
+
+
+def _up_to_date(epoch: int) -> tuple[RecipeFile, ...]:
+    """Tells systemd that ``/etc`` and ``/var`` fit ``/usr``: the packages' scripts have just seen to that.
+
+    Else the first boot makes users, catalogues and caches once more (ConditionNeedsUpdate=, systemd.unit(5)).
+    """
+    stamp = f"# Made by the image's build.\nTIMESTAMP_NSEC={epoch * 10**9}\n"
+    return RecipeFile("/etc/.updated", stamp), RecipeFile("/var/.updated", stamp)
 
 
 def _clean_apt(suite: str, sources: list[AptSource]) -> tuple[RecipeFile, ...]:

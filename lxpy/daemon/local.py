@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -82,34 +81,3 @@ class LocalServer:
 
 def _reply(connection: socket.socket, answer: dict[str, Any], fds: list[int] | None = None) -> None:
     socket.send_fds(connection, [json.dumps(answer).encode()], fds or [])
-
-
-def listen(path: str, group: int, backlog: int = 128) -> socket.socket:
-    """A listening SEQPACKET socket at `path`, 0660 and of that group (-1: ours)."""
-    return bind(path, socket.SOCK_SEQPACKET, group, backlog)
-
-
-def bind(path: str, kind: int, group: int, backlog: int = 128) -> socket.socket:
-    """Bind below a temporary name and rename: the path never leads to a dead socket."""
-    listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
-    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Through the directory's descriptor: `sun_path` has 108 bytes and LXPY_DIR may be deep.
-        temporary = f"/proc/self/fd/{directory}/.{os.path.basename(path)}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(temporary)
-        finally:
-            os.umask(mask)
-        os.chown(temporary, 0, group) if group >= 0 else None
-        os.chmod(temporary, 0o660)
-        listener.listen(backlog)
-        os.rename(temporary, path)
-    except BaseException:
-        listener.close()
-        raise
-    finally:
-        os.close(directory)
-    return listener

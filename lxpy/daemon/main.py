@@ -15,9 +15,9 @@ import time
 
 from lxpy.api.errors import ApiError
 from lxpy.api.layout import Layout
+from lxpy.daemon import sockets
 
 log = logging.getLogger("lxpyd")
-_FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,12 +66,10 @@ def _serve(options: argparse.Namespace) -> int:
     os.makedirs(layout.logs, mode=0o700, exist_ok=True)
     _start_log(options, layout)
     # Listening comes first: whoever connects now waits in the backlog until there is somebody to answer.
-    from lxpy.daemon.local import listen
-
     group = _group(options.group)
-    passed = _passed_sockets()
-    api = passed.get(layout.socket) or _bind_api(layout.socket, group)
-    local = passed.get(layout.local_socket) or listen(layout.local_socket, group)
+    passed = sockets.passed()
+    api = passed.get(layout.socket) or sockets.listen(layout.socket, socket.SOCK_STREAM, group)
+    local = passed.get(layout.local_socket) or sockets.listen(layout.local_socket, socket.SOCK_SEQPACKET, group)
     try:
         return asyncio.run(_run(layout, api, local))
     finally:
@@ -106,10 +104,10 @@ async def _run(layout: Layout, api: socket.socket, local: socket.socket) -> int:
         # What is there now stays: out of the collector's way, and its pages stay shared with forks.
         gc.collect()
         gc.freeze()
-        _notify("READY=1")
+        sockets.notify("READY=1")
         log.info("serving %s after %.0f ms", layout.root, (time.monotonic() - started) * 1000)
         await daemon.stopping.wait()
-        _notify("STOPPING=1")
+        sockets.notify("STOPPING=1")
         if daemon.shutting_down:
             await daemon.instances.shutdown()
     except ApiError as error:
@@ -171,35 +169,6 @@ def _group(name: str) -> int:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         return 0
-
-
-def _bind_api(path: str, group: int) -> socket.socket:
-    from lxpy.daemon.local import bind
-
-    return bind(path, socket.SOCK_STREAM, group)
-
-
-def _passed_sockets() -> dict[str, socket.socket]:
-    """Sockets of systemd's socket activation, by path (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return {}
-    found: dict[str, socket.socket] = {}
-    for fd in range(_FIRST_PASSED_FD, _FIRST_PASSED_FD + int(os.environ.get("LISTEN_FDS", "0"))):
-        os.set_inheritable(fd, False)
-        one = socket.socket(fileno=fd)
-        found[str(one.getsockname())] = one
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)
-    return found
-
-
-def _notify(state: str) -> None:
-    """sd_notify(3)."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.connect("\0" + path[1:] if path.startswith("@") else path)
-            channel.send(state.encode())
 
 
 # -- commands to a running daemon ----------------------------------------------------------------------------------

@@ -62,8 +62,7 @@ def hierarchies() -> Hierarchies:
 def delegated_files() -> tuple[str, ...]:
     """The files of a cgroup that its guest may own (/sys/kernel/cgroup/delegate)."""
     try:
-        with open("/sys/kernel/cgroup/delegate", encoding="ascii") as file:
-            return tuple(file.read().split())
+        return tuple(read("/sys/kernel/cgroup/delegate").split())
     except OSError:
         return DELEGATE
 

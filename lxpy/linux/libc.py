@@ -196,8 +196,7 @@ def prctl(option: int, value: int, third: int = 0) -> int:
 
 def set_name(name: str) -> None:
     """The kernel's name of this process, cut to 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    syscall(NUMBERS["prctl"], PR_SET_NAME, name.encode()[:15], 0, 0, 0, what="prctl")
 
 
 def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
@@ -248,8 +247,9 @@ def set_rlimit(resource: int, soft: int, hard: int) -> None:
 
 def set_title(title: str) -> None:
     """What `ps` shows: overwrites this process's arguments (arg_start to arg_end, fields 48 and 49 of its stat)."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b") ")[2].split()
+    fd = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    fields = os.read(fd, 4096).rpartition(b") ")[2].split()
+    os.close(fd)
     start, end = int(fields[45]), int(fields[46])
     if end - start > 1:
         ctypes.memset(start, 0, end - start)

@@ -245,7 +245,7 @@ class InstanceCgroup:
         found: list[int] = []
         for directory, _, _ in os.walk(top):
             try:
-                with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+                with open(f"{directory}/cgroup.procs", "rb") as file:
                     found += [int(line) for line in file]
             except OSError:
                 pass

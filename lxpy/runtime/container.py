@@ -82,6 +82,13 @@ def run_helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup
 
 
 def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: socket.socket) -> None:
+    _step("making its cgroups")
+    if cgroup.unified and os.path.exists(cgroup.unified):
+        cgroup.kill()  # what a killed supervisor left behind
+        cgroup.remove()
+    cgroup.create(spec["idmap"]["base"] if spec["idmap"] else None, allowed_devices(spec))
+    _step("setting its limits")
+    cgroup.apply(spec["limits"], fresh=True)
     _step("joining its cgroups")
     cgroup.join_v1()
     cgroup_fd = cgroup.open_unified()

@@ -3,9 +3,10 @@
 Exec'd as ``python -I -S -c``; requests come over the SEQPACKET socket it is given, each with a socket of its own for
 the answer:
 
-- ``{"op": "launch", "spec"}`` and one descriptor: forks the supervisor, which talks to that socket itself.
+- ``{"op": "launch", "spec"}`` with the socket and the unified cgroup of the supervisor, which talks there itself.
 - ``{"op": "exec", "request", ...}`` and two: the answer's socket and the pidfd of the guest's init.
 
+Children parse the requests: each page that the spawner writes to is one less that all supervisors share.
 It ends when the daemon's end closes, once the last command has ended and its status is written.
 """
 
@@ -19,7 +20,6 @@ import socket
 
 from lxpy.linux import cgroups, libc
 from lxpy.runtime import execute, supervisor, wire
-from lxpy.runtime.cgroup import InstanceCgroup
 
 
 class _Command:
@@ -59,16 +59,16 @@ class _Spawner:
                 if fd != self._daemon.fileno():
                     self._reap(fd)
                     continue
-                message, fds = wire.receive(self._daemon)
-                if message is None:
+                data, fds = wire.receive_raw(self._daemon)
+                if not data:
                     listening = False
                     self._poll.unregister(self._daemon)
                     continue
                 try:
-                    if message.get("op") == "launch" and len(fds) == 1:
-                        self._launch(message, fds[0])
-                    elif message.get("op") == "exec" and len(fds) == 2:
-                        self._exec(message, *fds)
+                    if data.startswith(b'{"op": "launch"'):
+                        self._launch(data, *fds)
+                    else:
+                        self._exec(data, *fds)
                 except OSError as error:
                     with socket.socket(fileno=os.dup(fds[0])) as reply:
                         text = f"Failed to fork: {error.strerror}"
@@ -82,29 +82,19 @@ class _Spawner:
         self._poll.register(fd, select.POLLIN)
         return fd
 
-    def _launch(self, message: "wire.Message", client: int) -> None:
-        spec = message["spec"]
-        try:
-            cgroup = InstanceCgroup(spec["cgroup_prefix"], spec["name"]).open_supervisor()
-        except OSError:
-            cgroup = -1
+    def _launch(self, data: bytes, client: int, cgroup: int = -1) -> None:
         try:
             pid, placed = libc.clone(0, cgroup), cgroup >= 0
         except OSError:
             if cgroup < 0:
                 raise
-            pid, placed = (
-                libc.clone(0),
-                False,
-            )  # its predecessor has just removed the cgroup, or there is no CLONE_INTO_CGROUP
+            pid, placed = libc.clone(0), False  # its predecessor has just removed it, or there is no CLONE_INTO_CGROUP
         if pid == 0:
             _only(client)
-            supervisor.run(spec, socket.socket(fileno=3), placed)
-        if cgroup >= 0:
-            os.close(cgroup)
+            supervisor.run(json.loads(data)["spec"], socket.socket(fileno=3), placed)
         self._watch(pid, None)
 
-    def _exec(self, message: "wire.Message", reply: int, pidfd: int) -> None:
+    def _exec(self, data: bytes, reply: int, pidfd: int) -> None:
         ours, theirs = wire.pair()
         ours.setblocking(False)
         read_end, write_end = os.pipe()
@@ -118,7 +108,7 @@ class _Spawner:
             raise
         if pid == 0:
             _only(reply, pidfd, read_end, theirs.fileno())
-            execute.run_joiner(message, 4, socket.socket(fileno=3), 5, socket.socket(fileno=6))
+            execute.run_joiner(json.loads(data), 4, socket.socket(fileno=3), 5, socket.socket(fileno=6))
         theirs.close()
         os.close(read_end)
         command = _Command(pid, ours, write_end)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from lxpy.api.errors import ApiError, InternalError
 from lxpy.linux import libc
 from lxpy.runtime import wire
+from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spec import ExecRequest, InstanceSpec
 from lxpy.runtime.supervisor_client import Channel, Exit, Supervisor, adopt
 
@@ -102,11 +103,15 @@ class Spawner:
         ours, theirs = wire.pair()
         channel = Channel(ours)
         done = False
+        fds: list[int] = []
         try:
             try:
-                await self._send({"op": "launch", "spec": spec}, [theirs.fileno()])
+                fds = [theirs.fileno(), *_supervisor_cgroup(spec)]
+                await self._send({"op": "launch", "spec": spec}, fds)
             finally:
                 theirs.close()
+                for fd in fds[1:]:
+                    os.close(fd)
             raised: BaseException | None = None
             while True:
                 message, fds = await channel.receive()
@@ -181,3 +186,12 @@ class Spawner:
             return os.waitpid(self.pid, os.WNOHANG)[0] != 0
         except ChildProcessError:
             return True
+
+
+def _supervisor_cgroup(spec: InstanceSpec) -> list[int]:
+    """The cgroup that the supervisor is to be born in, if there is a unified hierarchy."""
+    try:
+        fd = InstanceCgroup(spec["cgroup_prefix"], spec["name"]).open_supervisor()
+    except OSError:
+        return []  # it finds its way in later, and says what is wrong
+    return [fd] if fd >= 0 else []

@@ -1,6 +1,8 @@
 """The supervisor: parent of one guest's init, holder of its console, recorder of its end.
 
-Forked from the spawner; imports nothing after that, for it outlives upgrades of the daemon. Its protocol (SEQPACKET,
+Forked from the spawner; imports nothing after that, for it outlives upgrades of the daemon. It leaves
+all work it can to the helper, which ends: every page that Python touches here is memory for as long as the guest
+runs. Its protocol (SEQPACKET,
 JSON) is frozen at version 1:
 
 ======================================  ==============================================================
@@ -84,7 +86,6 @@ class _Supervisor:
         self._ring, self._input = bytearray(), bytearray()
         self._init, self._init_fd, self._state = 0, -1, dict[str, object]()
         self._poll = select.poll()
-        self._created = False
 
     # --- start -------------------------------------------------------------------------------------------------
 
@@ -104,14 +105,8 @@ class _Supervisor:
                 os.unlink(f"{self._dir}/{name}")
             except FileNotFoundError:
                 pass
-        if self._cgroup.unified and os.path.exists(self._cgroup.unified):
-            self._cgroup.kill()  # what a killed supervisor left behind
-            self._cgroup.remove()
         idmap = spec["idmap"]
         base = idmap["base"] if idmap else 0
-        self._created = True
-        self._cgroup.create(base or None, container.allowed_devices(spec))
-        self._cgroup.apply(spec["limits"], fresh=True)
         self._master, slave = os.openpty()
         self._slave = slave  # kept open, so that the master reads no EIO between two users of the console
         os.fchown(slave, base, base + 5)
@@ -181,8 +176,9 @@ class _Supervisor:
         os.waitpid(helper, 0)
         if failure or not executed:
             raise _Failed(failure or "its first process was killed before it ran (is limits.memory too small?)")
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot = file.read().strip()
+        fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+        boot = os.read(fd, 64).decode().strip()
+        os.close(fd)
         spec = self._spec
         self._state = {
             "v": wire.VERSION, "name": spec["name"], "prefix": spec["cgroup_prefix"], "init": self._init,
@@ -208,8 +204,7 @@ class _Supervisor:
             pidfd.send(self._init_fd, signal.SIGKILL)
             os.waitid(os.P_PIDFD, self._init_fd, os.WEXITED)
         self._unlink_socket()
-        if self._created:
-            self._cgroup.remove()
+        self._cgroup.remove()
         self._leave()
 
     # --- life --------------------------------------------------------------------------------------------------

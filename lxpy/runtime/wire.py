@@ -6,8 +6,9 @@ import os
 import socket
 
 VERSION = 1
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 18
 _MAX_FDS = 16
+_SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h; beyond net.core.wmem_max
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     """Two connected ends; room for a large spec."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_BYTES)
+        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * _MAX_BYTES)
     return ends
 
 
@@ -36,30 +37,36 @@ def send(sock: socket.socket, message: "Message", fds: "list[int] | tuple[int, .
     return True
 
 
-def receive(sock: socket.socket) -> "tuple[Message | None, list[int]]":
-    """The next message and its descriptors (close-on-exec, now ours); None at the end.
-
-    Raises:
-        BlockingIOError: none yet, on a non-blocking socket.
-    """
+def receive_raw(sock: socket.socket) -> "tuple[bytes, list[int]]":
+    """The next message unparsed; empty at the end."""
     numbers = array.array("i")
     try:
         data, ancillary, _, _ = sock.recvmsg(
             _MAX_BYTES, socket.CMSG_SPACE(_MAX_FDS * numbers.itemsize), socket.MSG_CMSG_CLOEXEC
         )
     except ConnectionResetError:
-        return None, []
+        return b"", []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+    return data, list(numbers)
+
+
+def receive(sock: socket.socket) -> "tuple[Message | None, list[int]]":
+    """The next message and its descriptors (close-on-exec, now ours); None at the end.
+
+    Raises:
+        BlockingIOError: none yet, on a non-blocking socket.
+    """
+    data, fds = receive_raw(sock)
     if not data:
-        return None, list(numbers)
+        return None, fds
     try:
         message = json.loads(data)
     except ValueError:
         message = None
     if not isinstance(message, dict):
-        for fd in numbers:
+        for fd in fds:
             os.close(fd)
         return {}, []
-    return message, list(numbers)
+    return message, fds

@@ -4,6 +4,7 @@ The frame is painted first and filled from the daemon afterwards; dialogs are im
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,7 +60,7 @@ class LxpyApp(App[int]):
         self.model = Model(gateway, self.post_message)
         self.actions = Actions(self)
         self.main = MainScreen(self.model)
-        self.sub_title = gateway.remote
+        self.fault: Exception | None = None
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "lxpy-16" if few_colours(os.environ) else "lxpy-dark"
@@ -189,12 +190,13 @@ class LxpyApp(App[int]):
         self.notify(explain(error), title=what, severity="error", timeout=12, markup=False)
 
     def _handle_exception(self, error: Exception) -> None:
-        # A fault of ours: no traceback on the user's screen. It goes to the log where one is asked for.
+        # A fault of ours. The part of the app that met it has ended, so the app leaves, with one line instead of a
+        # traceback; `run` prints it. Tests want the exception itself.
         if self.is_headless:
             super()._handle_exception(error)
-            return
-        self.log.error(repr(error))
-        self.notify(f"{type(error).__name__}: {error}", title="A fault in lxpy itself", severity="error", markup=False)
+        elif self.fault is None:
+            self.fault = error
+            self.exit(return_code=1)
 
 
 def few_colours(environment: Mapping[str, str]) -> bool:
@@ -208,4 +210,24 @@ def run(remote: str = "") -> int:
     """Shows the app on this terminal; `remote` names whose daemon, "" the default's. Gives the exit status."""
     app = LxpyApp(local_gateway(remote.rstrip(":")))
     result = app.run()
+    if app.fault is not None:
+        print(f"Error: the app met a fault of its own: {_record(app.fault)}", file=sys.stderr)
+        return 1
     return result or app.return_code or 0
+
+
+def _record(fault: BaseException) -> str:
+    """Writes the whole story of `fault` for a bug report; gives one line that says what and where."""
+    import traceback
+
+    from lxpy.client.remotes import config_dir
+
+    line = f"{type(fault).__name__}: {fault}".splitlines()[0]
+    path = f"{config_dir()}/tui-fault.log"
+    try:
+        os.makedirs(config_dir(), mode=0o700, exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("".join(traceback.format_exception(fault)))
+    except OSError:
+        return line
+    return f"{line} (details for a report: {path})"

@@ -139,7 +139,7 @@ class Tmux:
 
     def __init__(self, lxpyd: Lxpyd, size: tuple[int, int]) -> None:
         self.lxpyd = lxpyd
-        self.socket = str(lxpyd.dir / "tmux.sock")
+        self.socket = str(lxpyd.dir / f"tmux-{time.monotonic_ns()}")
         self.environment = {**lxpyd.environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         self.environment.pop("NO_COLOR", None)
         self("new-session", "-d", "-x", str(size[0]), "-y", str(size[1]), "-s", "t", "sh")
@@ -184,13 +184,20 @@ def test_from_first_sight_to_a_shell_and_back(lxpyd: Lxpyd, name: str, tmux: Cal
     terminal.shows("● ")
     terminal.keys("n")
     terminal.shows("Launch an instance")
-    terminal.keys("bb", "Enter")
+    terminal.keys("bb")
+    terminal.shows("Image     bb")
+    terminal.keys("Enter")
+    time.sleep(0.3)  # a person needs longer to find the next field
     terminal.keys(name)
     terminal.shows(f"$ lxpy launch bb {name}")
     terminal.keys("C-s")
     terminal.shows("● Running")
     terminal.keys("/")
-    terminal.keys(name, "Enter")
+    terminal.shows("state:running")
+    terminal.keys(name)
+    terminal.shows(f"/{name}")
+    terminal.keys("Enter")
+    terminal.shows("s Shell")
     terminal.keys("s")
     terminal.shows("exit or ctrl+d returns")
     terminal.keys("hostname; echo $((6*7))", "Enter")
@@ -231,7 +238,9 @@ def test_poor_terminals(lxpyd: Lxpyd, tmux: Callable[[int, int], Tmux], environm
     terminal.shows("1 Instances")
     terminal.keys("?")
     terminal.shows("Keys here")
-    terminal.keys("Escape", "q")
+    terminal.keys("Escape")
+    until(lambda: "Keys here" not in terminal.screen(), 5, "help is still there")
+    terminal.keys("q")
     until(lambda: "Instances" not in terminal.screen(), 10, "the app is still there")
 
 

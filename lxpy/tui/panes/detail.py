@@ -17,11 +17,9 @@ _TONE = {"ok": "$success", "warn": "$warning", "bad": "$error", "dim": "$faint",
 
 
 class Detail(Vertical):
-    """Shows one object; `[` and `]` change the tab."""
+    """Shows one object; the screen's `[` and `]` turn its tabs."""
 
     BINDINGS = [
-        Binding("left_square_bracket", "tab(-1)", "Previous tab", show=False, key_display="[", id="detail.previous"),
-        Binding("right_square_bracket", "tab(1)", "Next tab", key_display="]", id="detail.next"),
         Binding("escape", "screen.close_detail", "Back", id="detail.back"),
     ]
 
@@ -53,7 +51,8 @@ class Detail(Vertical):
         """Whether the console log is what the user sees."""
         return self.tab == 1 and isinstance(self.subject, InstanceRow) and self.display
 
-    def action_tab(self, by: int) -> None:
+    def turn(self, by: int) -> None:
+        """To the next or previous tab."""
         self.tab = (self.tab + by) % len(TABS)
         self._arrange()
         self.app.call_later(self.app.refresh_log)  # type: ignore[attr-defined]

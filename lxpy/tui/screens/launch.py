@@ -193,7 +193,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         field.value = row.image
         field.cursor_position = len(row.image)
         if not row.image.endswith(":"):
-            self.query_one("#name", Input).focus()
+            self.set_focus(self.query_one("#name", Input))
 
     # Fields
 
@@ -204,13 +204,14 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "image":
+            self._suggest()
             row = self.query_one(Table).current
             if row is not None:
                 self._take(row)
             elif event.value.strip():
-                self.query_one("#name", Input).focus()
+                self.set_focus(self.query_one("#name", Input))
         elif event.input.id == "name":
-            self.query_one("#profiles", Input).focus()
+            self.set_focus(self.query_one("#profiles", Input))
         else:
             self.action_launch()
 
@@ -279,6 +280,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         line.update(Content.assemble(("$ ", "$faint"), (shlex.join(words), "bold $accent")))
 
     def action_launch(self) -> None:
+        self._suggest()  # the last key's change may not have been seen yet
         try:
             request = self._request()
         except ApiError as error:

@@ -34,6 +34,8 @@ class MainScreen(Screen[None]):
         Binding("3", "pane(3)", "Remotes", show=False, id="main.pane-3"),
         Binding("tab", "cycle(1)", "Next pane", show=False, id="main.next-pane"),
         Binding("shift+tab", "cycle(-1)", "Previous pane", show=False, id="main.previous-pane"),
+        Binding("left_square_bracket", "tab(-1)", "Previous tab", show=False, key_display="[", id="detail.previous"),
+        Binding("right_square_bracket", "tab(1)", "Next tab", show=False, key_display="]", id="detail.next"),
     ]
 
     def __init__(self, model: Model) -> None:
@@ -145,6 +147,11 @@ class MainScreen(Screen[None]):
 
     def action_cycle(self, by: int) -> None:
         self.action_pane((self.panes.index(self.active) + by) % len(self.panes) + 1)
+
+    def action_tab(self, by: int) -> None:
+        if not self.detail.display:
+            self.action_open_detail()
+        self.detail.turn(by)
 
     def action_open_detail(self) -> None:
         self.add_class("-detail")

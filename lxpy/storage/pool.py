@@ -158,7 +158,8 @@ class DirectoryPool:
             for part in ("images", "instances", "tmp"):
                 files.remove_tree(f"{self.source}/{part}", self.source)
             if not keep_source:
-                os.rmdir(self.source)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(self.source)
 
         with files.disk_errors("Delete", self.name, self.source):
             await asyncio.to_thread(remove)

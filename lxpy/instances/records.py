@@ -121,10 +121,14 @@ def write_backup(directory: str, row: InstanceRow, pool: Document, profiles: dic
         "profiles": profiles,
     }
     path = f"{directory}/backup.yaml"
+    # A new root file system is no further on the disk than this file: to force only this one would make ext4 write
+    # all of the other out first. Later versions must not be lost.
+    first = not os.path.exists(path)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
         yaml.dump(content, file, Dumper=dumper, sort_keys=False)
-        file.flush()
-        os.fsync(fd)
+        if not first:
+            file.flush()
+            os.fsync(fd)
     os.rename(f"{path}.new", path)

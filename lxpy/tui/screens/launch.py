@@ -3,6 +3,7 @@
 import shlex
 from typing import Any, NamedTuple
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -46,6 +47,23 @@ class Suggestion:
         self.about, self.note = about, note
 
 
+class Field(Input):
+    """An input that gives the keyboard on at once: what is typed ahead of a slow screen ends up in the next field."""
+
+    async def on_key(self, event: events.Key) -> None:
+        dialog, focused = self.screen, self.screen.focused
+        if focused is not None and focused is not self:
+            # Sent to this field while the enter before it was still being read.
+            focused.post_message(events.Key(event.key, event.character))  # a copy: this one is stopped below
+        elif event.key == "enter" and isinstance(dialog, LaunchDialog):
+            # Here and not by the binding: that comes round through the app, after the keys that follow.
+            dialog.entered(self)
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+
 class LaunchDialog(ModalScreen[LaunchRequest]):
     """See the module's text.
 
@@ -73,7 +91,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             box.border_subtitle = "↑↓ image  ·  tab next field  ·  ^s launch  ·  esc cancel"
             with Horizontal(classes="field"):
                 yield Static("Image", classes="label")
-                yield Input(
+                yield Field(
                     self._first,
                     placeholder="type to search: debian, builtin:busybox, images:alpine",
                     compact=True,
@@ -89,10 +107,10 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             )  # fmt: skip
             with Horizontal(classes="field"):
                 yield Static("Name", classes="label")
-                yield Input(placeholder="left empty: the daemon invents one", compact=True, id="name")
+                yield Field(placeholder="left empty: the daemon invents one", compact=True, id="name")
             with Horizontal(classes="field"):
                 yield Static("Profiles", classes="label")
-                yield Input("default", placeholder="none", compact=True, id="profiles")
+                yield Field("default", placeholder="none", compact=True, id="profiles")
             yield Static(id="launch-note", classes="note")
             yield Static(id="launch-line")
             with Horizontal(classes="buttons"):
@@ -202,15 +220,16 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             self._suggest()
         self._line()
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        if event.input.id == "image":
+    def entered(self, field: Input) -> None:
+        """Enter in `field`: takes what it says and goes on to the next; the last one launches."""
+        if field.id == "image":
             self._suggest()
             row = self.query_one(Table).current
             if row is not None:
                 self._take(row)
-            elif event.value.strip():
+            elif field.value.strip():
                 self.set_focus(self.query_one("#name", Input))
-        elif event.input.id == "name":
+        elif field.id == "name":
             self.set_focus(self.query_one("#profiles", Input))
         else:
             self.action_launch()

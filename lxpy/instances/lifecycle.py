@@ -233,7 +233,7 @@ class Lifecycle:
         live.stopping = why
         said = ""
         if live.frozen and not force:
-            live.cgroup.thaw()
+            await asyncio.to_thread(live.cgroup.thaw)
             live.frozen = False
         if not force:
             if timeout < 0:
@@ -245,7 +245,7 @@ class Lifecycle:
                 log.warning(said)
                 force = True
         if force:
-            live.cgroup.kill()
+            await live.supervisor.kill()
         await live.ended
         return said
 
@@ -266,23 +266,25 @@ class Lifecycle:
                 return False
         return False
 
-    def freeze(self, row: InstanceRow) -> None:
+    async def freeze(self, row: InstanceRow) -> None:
+        """Raises `BadRequest` when it is not running, or frozen already."""
         live = self._live.get(row.id)
         if live is None:
             raise BadRequest(f"Instance {row.name!r} is not running")
         if live.frozen:
             raise BadRequest(f"The instance {row.name!r} is already frozen")
-        live.cgroup.freeze()
+        await asyncio.to_thread(live.cgroup.freeze)
         live.frozen = True
         self._emit("instance-paused", f"/1.0/instances/{row.name}", row.project, None)
 
-    def thaw(self, row: InstanceRow) -> None:
+    async def thaw(self, row: InstanceRow) -> None:
+        """Raises `BadRequest` when it is not frozen."""
         live = self._live.get(row.id)
         if live is None:
             raise BadRequest(f"Instance {row.name!r} is not running")
         if not live.frozen:
             raise BadRequest(f"The instance {row.name!r} is not frozen")
-        live.cgroup.thaw()
+        await asyncio.to_thread(live.cgroup.thaw)
         live.frozen = False
         self._emit("instance-resumed", f"/1.0/instances/{row.name}", row.project, None)
 
@@ -313,7 +315,7 @@ class Lifecycle:
             live.watch.close()
         for host_name in live.nics.values():
             await self._networks.detach(host_name)
-        live.cgroup.remove()
+        live.cgroup.remove(0)  # its supervisor has done it, unless that was killed
         shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
         current = self._records.current(row)
         if current is not None:
@@ -366,7 +368,7 @@ class Lifecycle:
                 live.cpuset = limit.get("cpuset", "")
             self._take_in(row, live)
             return "running"
-        self.cgroup(row).remove()
+        self.cgroup(row).remove(0)
         shutil.rmtree(run_dir, ignore_errors=True)
         if found is None:
             return ""

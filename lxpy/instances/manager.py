@@ -23,6 +23,7 @@ from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.records import Records, now, write_backup
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
+from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import ExecFiles, ExecRequest, Spawner
 from lxpy.state.store import Document, InstanceRow, Store
 from lxpy.storage.manager import StorageManager
@@ -430,9 +431,7 @@ class InstanceManager:
         """Take away all an instance has; safe to repeat after a crash."""
         with contextlib.suppress(NotFound):
             self._release(row, self._records.expanded(row)[1])
-        cgroup = self._life.cgroup(row)
-        cgroup.kill()
-        cgroup.remove(supervisor=True)
+        await asyncio.to_thread(_clear_cgroup, self._life.cgroup(row))
         shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
         with contextlib.suppress(NotFound):
             await self._storage.pool(row.pool).delete_instance(qualified(row.project, row.name))
@@ -484,9 +483,9 @@ class InstanceManager:
                 self._refresh_templates(row)
                 await self._life.start(self._records.get(project, name))
             elif action == "freeze":
-                self._life.freeze(row)
+                await self._life.freeze(row)
             elif action == "unfreeze":
-                self._life.thaw(row)
+                await self._life.thaw(row)
             elif action == "stop":
                 said = await self._life.stop(row, timeout, force)
                 if row.doc["ephemeral"]:
@@ -543,6 +542,12 @@ class InstanceManager:
         row = self._records.get(project, name)
         with contextlib.suppress(FileNotFoundError):
             os.truncate(f"{self._layout.instance_log(row.project, row.name)}/console.log", 0)
+
+
+def _clear_cgroup(cgroup: InstanceCgroup) -> None:
+    """For what a crash left behind; after an orderly end there is nothing to do."""
+    cgroup.kill()
+    cgroup.remove(supervisor=True)
 
 
 _MUTABLE = ("description", "ephemeral", "profiles", "config", "devices")

@@ -210,9 +210,21 @@ class InstanceManager:
     # -- create ------------------------------------------------------------------------------------------------
 
     def validate_config(self, config: Config, devices: Devices) -> None:
-        """What profiles are checked with: keys and devices, no root disk asked for."""
+        """What profiles are checked with: keys and devices, no root disk asked for.
+
+        Raises:
+            BadRequest, NotFound: a fault in them, or a pool or network that is not there.
+        """
         keys.validate_config(config)
         keys.validate_devices(devices)
+        self._check_references(devices)
+
+    def _check_references(self, devices: Devices) -> None:
+        for device in devices.values():
+            if keys.is_root(device):
+                self._storage.pool(device["pool"])
+            elif device.get("type") == "nic" and (network := device.get("network")):
+                self._networks.get(network)
 
     def validate_create(self, project: str, body: dict[str, Any]) -> None:
         """The faults of a create request that can be told before any work; fills in a name when there is none.
@@ -234,10 +246,7 @@ class InstanceManager:
         config, devices = self._wanted(project, body)
         keys.validate_config(config)
         keys.validate_devices(devices, expanded=True)
-        self._storage.pool(_root_pool(devices))
-        for device in devices.values():
-            if device.get("type") == "nic" and (network := device.get("network")):
-                self._networks.get(network)
+        self._check_references(devices)
 
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
         profiles = body.get("profiles")
@@ -359,9 +368,7 @@ class InstanceManager:
         keys.validate_devices(devices, expanded=True)
         if _root_pool(devices) != row.pool:
             raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
-        for device in devices.values():
-            if device.get("type") == "nic" and (network := device.get("network")):
-                self._networks.get(network)
+        self._check_references(devices)
         async with self._life.lock(row):
             row = self._records.get(project, name)
             before = row

@@ -1,0 +1,391 @@
+"""The app's screens, keys and error paths in front of an imagined daemon."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from lxpy.api.errors import BadRequest, Unavailable
+from lxpy.tui import actions
+from lxpy.tui import app as app_module
+from lxpy.tui.app import LxpyApp, few_colours
+from lxpy.tui.screens.confirm import Confirm
+from lxpy.tui.screens.help import HelpScreen
+from lxpy.tui.screens.launch import LaunchDialog
+from lxpy.tui.screens.log import LogScreen
+from tests.tui import screen
+from tests.tui.fake import FakeDaemon, instance
+
+WIDE, SMALL = (160, 50), (80, 24)
+
+
+@asynccontextmanager
+async def opened(daemon: FakeDaemon, size: tuple[int, int] = WIDE) -> AsyncIterator[Any]:
+    app = LxpyApp(daemon.gateway())
+    app.theme = "lxpy-dark"
+    async with app.run_test(size=size) as pilot:
+        app.model._host = lambda: False  # type: ignore[method-assign]  # this machine's load is no part of a picture
+        await wait(pilot, lambda: app.model.remotes and app.main.panes[2].rows)
+        await pilot.pause()
+        yield pilot
+
+
+async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s; {notices(pilot.app)}\n{screen.text(pilot.app)}"
+        await pilot.pause(0.01)
+
+
+def notices(app: Any) -> list[str]:
+    return [f"{n.title}: {n.message}" for n in app._notifications]
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
+    # Ages would change every day.
+    monkeypatch.setattr("lxpy.tui.rows.time.time", lambda: 1577836800 + 3 * 3600)
+    return FakeDaemon()
+
+
+@pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("main", ["down"]),
+        ("detail", ["G", "k", "enter"]),
+        ("images", ["2"]),
+        ("remotes", ["3"]),
+        ("marks", ["space", "space", "T"]),
+        ("filter", ["slash", *"state:run", "enter"]),
+        ("nothing-matches", ["slash", *"zzz", "enter"]),
+        ("launch", ["n", *"alp"]),
+        ("delete", ["space", "space", "ctrl+d"]),
+        ("help", ["question_mark"]),
+        ("copy", ["G", "y"]),
+        ("log", ["l"]),
+    ],
+)
+async def test_every_screen_looks_as_it_did(
+    daemon: FakeDaemon, name: str, keys: list[str], size: tuple[int, int]
+) -> None:
+    async with opened(daemon, size) as pilot:
+        pilot.app.set_class(True, "-test")
+        Input.cursor_blink = False  # type: ignore[assignment]
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause()
+        await pilot.pause(0.15)
+        screen.check(pilot.app, f"{name}-{size[0]}x{size[1]}")
+
+
+@pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])
+async def test_an_empty_house_says_what_to_do(daemon: FakeDaemon, size: tuple[int, int]) -> None:
+    daemon.instances.clear()
+    daemon.images = []
+    async with opened(daemon, size) as pilot:
+        screen.check(pilot.app, f"empty-{size[0]}x{size[1]}")
+
+
+@pytest.mark.parametrize(
+    ("key", "target", "action", "force"),
+    [
+        ("u", "build", "start", False),
+        ("x", "web1", "stop", False),
+        ("ctrl+x", "web1", "stop", True),
+        ("r", "web1", "restart", False),
+        ("p", "web1", "freeze", False),
+        ("p", "db", "unfreeze", False),
+    ],
+)
+async def test_state_keys(daemon: FakeDaemon, key: str, target: str, action: str, force: bool) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, target)
+        await pilot.press(key)
+        await wait(pilot, lambda: any(m == "PUT" for m, _, _ in daemon.requests))
+        _, path, body = next(r for r in daemon.requests if r[0] == "PUT")
+        assert (path, body["action"], body["force"]) == (f"/1.0/instances/{target}/state", action, force)
+        wanted = daemon.instances[target]["status"]
+        await wait(pilot, lambda: pilot.app.model.instances[target].status == wanted)
+
+
+async def test_a_verb_that_does_not_fit_says_so(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "build")
+        await pilot.press("x")
+        await wait(pilot, lambda: notices(pilot.app))
+        assert notices(pilot.app) == ["Nothing to stop: build: already stopped"]
+        assert not [r for r in daemon.requests if r[0] == "PUT"]
+
+
+async def test_many_are_asked_about_by_name(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("space", "space", "x")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        assert str(pilot.app.screen.query_one("#confirm-names Static").render()).split() == ["web1", "web2"]
+        await pilot.press("y")
+        await wait(pilot, lambda: all(daemon.instances[n]["status"] == "Stopped" for n in ("web1", "web2")))
+        await wait(pilot, lambda: not pilot.app.main.panes[0].marks)
+
+
+async def test_no_is_the_answer_to_a_bare_enter(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("ctrl+d")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await pilot.press("enter")
+        await wait(pilot, lambda: pilot.app.on_main)
+        assert not [r for r in daemon.requests if r[0] == "DELETE"]
+
+
+async def test_delete_stops_what_runs(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("ctrl+d", "y")
+        await wait(pilot, lambda: "web1" not in pilot.app.model.instances)
+        assert [r[:2] for r in daemon.requests if r[0] in ("PUT", "DELETE")] == [
+            ("PUT", "/1.0/instances/web1/state"),
+            ("DELETE", "/1.0/instances/web1"),
+        ]
+
+
+async def test_delete_an_image(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("2")
+        await pilot.pause()
+        await pilot.press("ctrl+d", "y")
+        await wait(pilot, lambda: len(pilot.app.model.images) == 1)
+
+
+async def test_a_failed_operation_is_readable_and_kept(daemon: FakeDaemon) -> None:
+    daemon.instances["broken"] = instance("broken", "Stopped")
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "broken")
+        await pilot.press("u")
+        await wait(pilot, lambda: notices(pilot.app))
+        assert "its image has no /sbin/init; set `raw.init`" in notices(pilot.app)[0]
+        await pilot.press("o")
+        await pilot.pause(0.1)
+        assert "failed" in screen.text(pilot.app) and "set `raw.init`" in screen.text(pilot.app)
+
+
+async def test_a_refused_request_is_readable(daemon: FakeDaemon) -> None:
+    daemon.fail["PUT", "/1.0/instances/web1"] = BadRequest("web1 is locked: wait for its backup to end")
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("r")
+        await wait(pilot, lambda: notices(pilot.app))
+        assert notices(pilot.app) == ["Cannot restart: web1: web1 is locked: wait for its backup to end"]
+
+
+async def test_work_is_shown_while_it_goes_on(daemon: FakeDaemon) -> None:
+    daemon.hold = True
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("r")
+        await wait(pilot, lambda: "Restarting instance web1" in screen.text(pilot.app))
+        await wait(pilot, lambda: "◌ Restarting" in screen.text(pilot.app))
+        operation = daemon.operations["op-1"]
+        daemon.emit(
+            "operation", {k: v for k, v in operation.items() if k != "_done"} | {"metadata": {"x_progress": "45%"}}
+        )
+        await wait(pilot, lambda: "45%" in screen.text(pilot.app))
+        daemon.finish("op-1")
+        await wait(pilot, lambda: "Restarting" not in screen.text(pilot.app))
+
+
+async def test_launch_from_a_catalogue(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("n", *"images:alp")
+        await wait(pilot, lambda: "images:alpine/3.20" in screen.text(pilot.app))
+        await pilot.press("enter", *"shop")
+        await pilot.pause()
+        assert "$ lxpy launch images:alpine/3.20 shop" in screen.text(pilot.app)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: getattr(pilot.app.model.instances.get("shop"), "status", "") == "Running")
+        body = next(r[2] for r in daemon.requests if r[0] == "POST")
+        assert body["source"] == {
+            "type": "image", "alias": "alpine/3.20", "server": "https://images.linuxcontainers.org",
+            "protocol": "simplestreams", "mode": "pull",
+        }  # fmt: skip
+        await wait(pilot, lambda: any("shop is running" in n for n in notices(pilot.app)))
+
+
+@pytest.mark.parametrize(
+    ("name", "profiles", "complaint"),
+    [
+        ("web1", "default", "an instance 'web1' already"),
+        ("a_b", "default", "Invalid instance name"),
+        ("ok", "zz", "no profile 'zz'"),
+    ],
+)
+async def test_the_launch_dialog_checks_before_it_asks(
+    daemon: FakeDaemon, name: str, profiles: str, complaint: str
+) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("n")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, LaunchDialog) and pilot.app.screen._profiles)
+        pilot.app.screen.query_one("#image", Input).value = "bb"
+        pilot.app.screen.query_one("#name", Input).value = name
+        pilot.app.screen.query_one("#profiles", Input).value = profiles
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: any(complaint in n for n in notices(pilot.app)))
+        assert isinstance(pilot.app.screen, LaunchDialog)
+        assert complaint in screen.text(pilot.app)
+        assert not [r for r in daemon.requests if r[0] == "POST"]
+
+
+async def test_a_catalogue_that_is_away_says_so_in_the_dialog(daemon: FakeDaemon) -> None:
+    daemon.fail["GET", "/1.0/image-servers"] = Unavailable(
+        "images is unreachable; builtin: offers busybox and debian/12"
+    )
+    async with opened(daemon) as pilot:
+        await pilot.press("n", *"images:")
+        await wait(pilot, lambda: "builtin: offers busybox" in screen.text(pilot.app))
+
+
+async def test_another_client_is_seen_at_once(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        daemon.instances["late"] = instance("late", ip=99)
+        daemon.lifecycle("instance-created", "late")
+        await wait(pilot, lambda: "10.71.4.99" in screen.text(pilot.app), 2)
+        del daemon.instances["late"]
+        daemon.lifecycle("instance-deleted", "late")
+        await wait(pilot, lambda: "late" not in screen.text(pilot.app), 2)
+
+
+async def test_the_daemon_goes_and_comes_back(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        daemon.drop(ConnectionRefusedError(111, "Connection refused"))
+        await wait(pilot, lambda: "disconnected" in screen.text(pilot.app))
+        await wait(pilot, lambda: "The lxpy daemon is not running" in screen.text(pilot.app))
+        assert "web1" in screen.text(pilot.app)
+        daemon.instances["new"] = instance("new", ip=77)
+        daemon.come_back()
+        await wait(pilot, lambda: "10.71.4.77" in screen.text(pilot.app))
+        assert "disconnected" not in screen.text(pilot.app)
+
+
+async def test_opened_without_a_daemon(daemon: FakeDaemon) -> None:
+    daemon.away = PermissionError(13, "Permission denied")
+    app = LxpyApp(daemon.gateway())
+    async with app.run_test(size=SMALL) as pilot:
+        await wait(pilot, lambda: "Not connected" in screen.text(app))
+        assert "join the group lxpy" in screen.text(app).replace("\n", " ").replace("  ", " ")
+        await pilot.press("n", "escape", "x")
+        daemon.come_back()
+        await wait(pilot, lambda: "web1" in screen.text(app))
+
+
+async def test_shell_suspends_and_always_comes_back(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`suspend` itself needs a terminal: the tmux session does it; here is what may go wrong around it."""
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "build")
+        await pilot.press("s")
+        await wait(pilot, lambda: any("u starts it" in n for n in notices(pilot.app)))
+        pilot.app.action_go(1, "web1")
+        await pilot.press("s")  # no terminal here: refused readably, nothing lost
+        await wait(pilot, lambda: len(notices(pilot.app)) == 2)
+        await pilot.press("j")
+        assert pilot.app.is_running
+    monkeypatch.setattr(actions.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(OSError(2, "No such file")))
+    assert "not running" in actions._shell("x") or "No such" in actions._shell("x")
+
+
+async def test_log_search_and_follow(daemon: FakeDaemon) -> None:
+    daemon.log = "".join(f"line {i}\n" for i in range(500)) + "\x1b[31mthe needle\x1b[0m\r\n" + "tail\n" * 100
+    async with opened(daemon, SMALL) as pilot:
+        await pilot.press("l")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, LogScreen) and pilot.app.screen.view.lines)
+        await wait(pilot, lambda: "tail" in screen.text(pilot.app))
+        await pilot.press("slash", *"needle", "enter")
+        await wait(pilot, lambda: "the needle" in screen.text(pilot.app))
+        assert not pilot.app.screen.view.following
+        await pilot.press("G", "escape")
+        await wait(pilot, lambda: pilot.app.on_main)
+
+
+async def test_palette_reaches_actions_and_objects(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("colon", *"web2")
+        await pilot.pause(0.3)
+        await pilot.press("down", "enter")
+        await wait(pilot, lambda: pilot.app.on_main and pilot.app.main.panes[0].current.name == "web2")
+
+
+async def test_the_mouse(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.click("#instances", offset=(8, 4))
+        await wait(pilot, lambda: pilot.app.main.panes[0].current.name == "web1")
+        await pilot.click("#instances", offset=(5, 1))  # the header of the sorted column turns the order round
+        await wait(pilot, lambda: pilot.app.main.panes[0].rows[0].name == "web2")
+        await pilot.click("#images", offset=(5, 2))
+        await wait(pilot, lambda: pilot.app.main.active is pilot.app.main.panes[1])
+        spot = next(s for s in pilot.app.main.query_one("#keys")._spots if s[2] == "question_mark")
+        await pilot.click("#keys", offset=(spot[0] + 1, 0))
+        await wait(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+
+
+async def test_every_binding_has_an_id_and_help_shows_it(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        ours = [
+            b.binding
+            for b in pilot.app.main.active_bindings.values()
+            if b.binding in sum((list(v) for v in type(b.node)._merged_bindings.key_to_bindings.values()), [])
+            and type(b.node).__module__.startswith("lxpy")
+        ]
+        assert len([b for b in ours if b.id]) > 25
+        await pilot.press("question_mark")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+        content = str(pilot.app.screen._content())
+        for binding in ours:
+            if binding.id and binding.description:
+                assert binding.description in content, binding
+
+
+async def test_two_thousand_rows_stay_smooth(daemon: FakeDaemon) -> None:
+    daemon.instances = {f"c{i:04}": instance(f"c{i:04}", ip=i % 250 + 1) for i in range(2000)}
+    async with opened(daemon) as pilot:
+        pane = pilot.app.main.panes[0]
+        began = time.perf_counter()
+        pane.fill(list(pilot.app.model.instances.values()))
+        filled = time.perf_counter() - began
+        began = time.perf_counter()
+        for _ in range(20):
+            await pilot.press("pagedown")
+        paged = (time.perf_counter() - began) / 20
+        print(f"2000 rows: fill {filled * 1000:.0f} ms, page {paged * 1000:.0f} ms")
+        assert pane.cursor > 500
+        assert filled < 1.0 and paged < 0.5
+
+
+async def test_a_hanging_call_does_not_keep_the_app_from_quitting(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        asyncio.get_running_loop().create_task(_swallow(pilot.app.gateway.call(lambda c: time.sleep(3), alone=True)))
+        await pilot.pause(0.05)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+
+
+async def _swallow(awaitable: Any) -> None:
+    try:
+        await awaitable
+    except Exception:
+        pass
+
+
+def test_colours_of_poor_terminals() -> None:
+    assert few_colours({"TERM": "linux"}) and few_colours({"TERM": "screen"})
+    assert not few_colours({"TERM": "xterm-256color"}) and not few_colours({"TERM": "xterm", "COLORTERM": "truecolor"})
+
+
+def test_a_fault_of_ours_is_one_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LXPY_CONF", str(tmp_path))
+    line = app_module._record(ValueError("boom\nsecond line"))
+    assert line.startswith("ValueError: boom (details") and "\n" not in line
+    assert "ValueError: boom" in (tmp_path / "tui-fault.log").read_text()

@@ -8,7 +8,7 @@ import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ import pytest_asyncio
 from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.api.layout import Layout
 from lxpy.api.objects import NetworkState
-from lxpy.linux import libc
+from lxpy.linux import libc, namespaces
 from lxpy.networks.manager import NetworkManager
 from lxpy.networks.watch import Watch
 from lxpy.state.store import Store
@@ -35,6 +35,17 @@ case $1 in bound|renew)
   ip route replace default via "$router"
 esac
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_network() -> Iterator[None]:
+    """A network of this module's own: what it counts must not be another test's containers."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    libc.unshare(libc.CLONE_NEWNET)
+    namespaces.loopback_up()
+    yield
+    libc.setns(home, libc.CLONE_NEWNET)
+    os.close(home)
 
 
 class Guest:

@@ -77,7 +77,7 @@ class InstancesPane(ListPane):
             Column("ipv4", "IPV4", lambda r, w: _text(r.ipv4), lambda r: _ip(r.ipv4), 13, 15, 0, 1),
             Column("ipv6", "IPV6", lambda r, w: _text(r.ipv6, "dim"), lambda r: r.ipv6, 14, 39, 0, 6),
             Column("type", "TYPE", lambda r, w: _text(r.type, "dim"), lambda r: r.type, 9, 9, 0, 7),
-            Column("image", "IMAGE", lambda r, w: _text(r.image), lambda r: r.image, 10, 24, 1, 3),
+            Column("image", "IMAGE", lambda r, w: _text(r.image), lambda r: r.image, 14, 24, 1, 3),
             Column("memory", "MEMORY", _memory, lambda r: -r.memory, 8, 12, 0, 2, True),
             Column("age", "AGE", lambda r, w: _text(age(r.created), "dim"), lambda r: -r.created, 5, 5, 0, 4, True),
         ]

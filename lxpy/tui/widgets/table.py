@@ -235,7 +235,7 @@ class Table(ScrollView, can_focus=True):
         def need(column: Column) -> int:
             # What matters is shown whole before what matters less is shown at all.
             least = min(wanted[column.key], max(column.width, 1))
-            return wanted[column.key] if column.priority <= 3 else least
+            return wanted[column.key] if column.priority <= 3 and not (column.share and column.priority) else least
 
         while len(columns) > 1 and sum(need(c) + 2 for c in columns) - 2 > room:
             last = max(columns, key=lambda c: c.priority)

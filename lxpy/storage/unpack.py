@@ -71,7 +71,7 @@ def unpack_squashfs(archive: str, target: str, what: str) -> None:
     """Unpack a squashfs into the empty directory `target`. As `unpack_tar`."""
     if not shutil.which("unsquashfs"):
         raise BadRequest(f"{what}: unsquashfs is missing (install squashfs-tools)")
-    # The queues hold 256 MiB each unless told; a fifth is as fast.
+    # Unless told, the queues may hold 256 MiB each: too much beside containers on a small host.
     done = subprocess.run(
         ["unsquashfs", "-q", "-n", "-f", "-da", "48", "-fr", "48", "-d", target, archive],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

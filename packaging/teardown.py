@@ -15,6 +15,7 @@ from typing import Any
 
 from lxpy.api.errors import ApiError
 from lxpy.api.layout import Layout
+from lxpy.networks.host import delete_link
 from lxpy.client import connect
 
 
@@ -88,7 +89,7 @@ def _clean_host(layout: Layout, bridges: list[str]) -> None:
                 _end(int(entry.name), "dnsmasq")
     for bridge in bridges:
         if pathlib.Path(f"/sys/class/net/{bridge}/bridge").exists():
-            _remove_link(bridge)
+            delete_link(bridge)
     subprocess.run(["nft", "delete", "table", "inet", layout.nft_table], check=False, capture_output=True)
     mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in reversed(mounts):
@@ -100,14 +101,6 @@ def _clean_host(layout: Layout, bridges: list[str]) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
     subprocess.run(["rm", "-rf", "--one-file-system", layout.run], check=False)
-
-
-def _remove_link(name: str) -> None:
-    from pyroute2 import IPRoute
-
-    with IPRoute() as netlink:
-        for index in netlink.link_lookup(ifname=name):
-            netlink.link("del", index=index)
 
 
 def _end(pid: int, name: str) -> None:

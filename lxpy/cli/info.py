@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def _info(context: Context, args: Args) -> None:
     client, name = context.resolve(args.at(0) or ":")
     if not name:
+        if args.flag("resources"):
+            sys.stdout.write(render.yaml(client.get("/1.0/resources")))
+            return
         server = client.get("/1.0")
         sys.stdout.write(render.yaml(server))
         return
@@ -45,6 +48,9 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
         out.append(f"Description: {instance['description']}")
     if instance["profiles"]:
         out.append(f"Profiles: {', '.join(instance['profiles'])}")
+    # How it last ended, whoever ended it: shut down, rebooted, killed, out of memory.
+    if reason := instance["config"].get("volatile.last_state.reason"):
+        out.append(f"Last stop: {reason} ({render.date(instance['config'].get('volatile.last_state.at', ''))})")
     if not state.get("pid"):
         return out
     out += ["", "Resources:", f"  Processes: {state['processes']}"]
@@ -56,6 +62,8 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
     out += ["  Memory usage:", f"    Memory (current): {render.size(memory['usage'])}"]
     if memory["usage_peak"]:
         out.append(f"    Memory (peak): {render.size(memory['usage_peak'])}")
+    if memory.get("oom_kills"):
+        out.append(f"    Processes killed for want of memory (OOM): {memory['oom_kills']}")
     if memory["swap_usage"]:
         out.append(f"    Swap (current): {render.size(memory['swap_usage'])}")
     if state.get("network"):

@@ -68,6 +68,7 @@ def state(live: Live | None, fields: "set[str] | None" = None) -> InstanceState:
             "total": live.memory or limits.host_memory(),
             "swap_usage": max(0, usage["swap"]),
             "swap_usage_peak": 0,
+            "oom_kills": live.cgroup.oom_kills(),  # ours: processes the kernel killed inside for want of memory
         }
     if "network" in wanted and live.watch is not None:
         if fields is None:

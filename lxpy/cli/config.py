@@ -7,6 +7,7 @@ import sys
 from lxpy.api.errors import ApiError
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
+from lxpy.cli.certificates import TRUST
 from lxpy.cli.context import Context, edit_document, pairs, settings
 from lxpy.cli.objects import Kind
 
@@ -208,6 +209,7 @@ COMMANDS = {
             _set, "[<remote>:][<instance>] <key>=<value>...", "Set configuration values", (_PROPERTY,), 1, None,
         ),
         "show": Command(_show, "[<remote>:][<instance>]", "Show the configuration", (_EXPANDED,), 0, 1),
+        "trust": TRUST,
         "unset": Command(_unset, "[<remote>:][<instance>] <key>", "Unset a configuration value", (_PROPERTY,), 1, 2),
     }
 }  # fmt: skip

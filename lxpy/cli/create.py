@@ -183,6 +183,8 @@ def _create(start: bool) -> Any:
         words = list(args.rest)
         if args.flag("vm"):
             raise ApiError("lxpy runs system containers only: leave --vm away")
+        if not words and not args.flag("empty"):
+            raise UsageError("missing argument: [<remote>:]<image>")
         image = "" if args.flag("empty") else words.pop(0)
         ref = words.pop(0) if words else ""
         if words:

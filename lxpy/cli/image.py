@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from lxpy.api.errors import ApiError
+from lxpy.api.errors import ApiError, NotFound
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context, pairs
@@ -98,12 +98,13 @@ def _find(context: Context, ref: str) -> tuple[Client | None, dict[str, Any]]:
                 return None, image
         raise ApiError(f'Image "{name}" not found on {remote.name} (see lxpy image list {remote.name}:)')
     client = context.client_of(remote)
-    return client, client.get(f"/1.0/images/{_fingerprint(client, name)}")
+    try:
+        return client, client.get(f"/1.0/images/{quote(_fingerprint(client, name))}")
+    except NotFound:
+        raise NotFound(f'Image "{name}" not found on {remote.name} (see lxpy image list {remote.name}:)') from None
 
 
 def _fingerprint(client: Client, name: str) -> str:
-    from lxpy.api.errors import NotFound
-
     try:
         return str(client.get(f"/1.0/images/aliases/{quote(name)}")["target"])
     except NotFound:
@@ -247,6 +248,31 @@ def _build(context: Context, args: Args) -> None:
     context.say(f"Image built with fingerprint: {(ended.get('metadata') or {}).get('fingerprint', '')}")
 
 
+def _serve(context: Context, args: Args) -> int:
+    client = context.client()
+    body: dict[str, Any] = {
+        "address": args.value("address"), "port": args.number("port", 8444),
+        "tls": args.flag("tls"), "public_only": args.flag("public-only"),
+    }  # fmt: skip
+    operation = client.post("/1.0/image-servers/serve", body)
+    url = str((operation.get("metadata") or {}).get("url", ""))
+    shown = url
+    for everywhere in ("//0.0.0.0:", "//[::]:"):
+        shown = shown.replace(everywhere, f"//{os.uname().nodename}:")
+    try:
+        context.say(f"Serving images on {url}")
+        context.say(f"Add it elsewhere with:  lxpy remote add NAME {shown} --protocol simplestreams")
+        context.say(f"or point a remote there: lxpy remote set-url NAME {shown}")
+        context.say("Ctrl-C ends it.")
+        client.wait(operation)
+    except KeyboardInterrupt:
+        context.say("")
+        return 0
+    finally:
+        client.cancel(operation)
+    return 0
+
+
 def _alias_client(context: Context, ref: str) -> tuple[Client, str]:
     client, name = context.resolve(ref)
     return client, f"/1.0/images/aliases/{quote(name)}"
@@ -316,6 +342,15 @@ COMMANDS = {
         "list": Command(
             _list, "[<remote>:] [<filter>...]", "List images",
             (FORMAT, Option("-c --columns", "COLUMNS", "Columns, of lLfFpdatsu", "lfpdatsu")), 0, None,
+        ),
+        "serve": Command(
+            _serve, "", "Publish the local images as a simplestreams server, until Ctrl-C",
+            (
+                Option("--address", "ADDRESS", "Address to listen on (default every one)"),
+                Option("--port", "PORT", "Port to listen on, 0 for a free one", "8444"),
+                Option("--public-only", help="Only images marked public"),
+                Option("--tls", help="HTTPS with a self-signed certificate"),
+            ),
         ),
         "show": Command(_show, "[<remote>:]<image>", "Show an image's properties", (), 1, 1),
     }

@@ -46,13 +46,14 @@ _ALIASES = {"ls": "list", "rm": "delete"}
 
 def main() -> int:
     """The console script. Never raises: errors are a line on stderr and status 1."""
+    _open_standard()
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         _silence_stdout()
-        return 141
+        return 141  # as the shell has it: 128 + SIGPIPE
     except KeyboardInterrupt:
         return 130
     except UsageError as error:
@@ -62,6 +63,7 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return int(getattr(error, "code", 1))
     except OSError as error:
+        _settle_stdout()
         where = f"{error.filename}: " if error.filename else ""
         print(f"Error: {where}{error.strerror or error}", file=sys.stderr)
         return 1
@@ -93,6 +95,8 @@ def run(words: list[str]) -> int:
             words = ["version", "--client"]
             break
         takes = 2 if word == "--project" else 1
+        if takes > len(words):
+            raise UsageError(f"flag needs an argument: {word}: try lxpy --help")
         if word.partition("=")[0] not in ("--project", "-q", "--quiet", "-v", "--verbose", "--debug", "--force-local"):
             raise UsageError(f"unknown flag: {word}: try lxpy --help")
         leading += words[:takes]
@@ -163,9 +167,42 @@ def _group_help(path: str, group: dict[str, Command]) -> str:
 
 
 def _app(remote: str) -> int:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the full-screen app needs a terminal: lxpy --help lists the commands")
+    if remote:
+        from lxpy.client import remotes
+
+        remotes.load().get(remote.removesuffix(":"))
     from lxpy.tui.app import run as run_app
 
     return int(run_app(remote.removesuffix(":")))
+
+
+def _open_standard() -> None:
+    """Closed standard descriptors become /dev/null: a socket of ours must never be taken for one of them."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Standard output is opened for reading: what is written to it is a fault, not lost in silence.
+            null = os.open("/dev/null", os.O_WRONLY if number == 2 else os.O_RDONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _settle_stdout() -> None:
+    """What cannot be written (a full disk) is told of once, not again by the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence_stdout()
 
 
 def _silence_stdout() -> None:

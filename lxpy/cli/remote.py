@@ -116,7 +116,7 @@ COMMANDS = {
                 Option("--public", help="Public image server"),
                 Option("--accept-certificate", help="Accept the certificate without asking"),
                 Option("--password", "PASSWORD", "Trust password or token of the server"),
-                Option("--token", "TOKEN", "Token of the server (lxpy config trust add)"),
+                Option("--token", "TOKEN", "Token of the server (servers other than lxpy)"),
             ), 1, 2,
         ),
         "get-default": Command(_get_default, "", "Show the default remote"),

@@ -111,8 +111,7 @@ def attach(context: Context, client: Any, name: str) -> int:
     """The console of a running instance, until Ctrl-a q."""
     from lxpy.client import streams
 
-    context.say("To detach from the console, press: <ctrl>+a q")
-    streams.console(client, name)
+    streams.console(client, name, lambda: context.say("To detach from the console, press: <ctrl>+a q"))
     print("\r")
     return 0
 

@@ -91,8 +91,11 @@ def _query(context: Context, args: Args) -> None:
             body = wire.loads(data)
         except ValueError:
             raise UsageError(f"The data is not JSON: {data}") from None
+    method = args.value("request").upper()
+    if method not in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        raise UsageError(f"Invalid method {method!r}: use GET, HEAD, POST, PUT, PATCH or DELETE")
     client = context.client(remote)
-    response = client.request(args.value("request").upper(), path, body)
+    response = client.request(method, path, body)
     if "json" not in response.headers.get("content-type", "json"):
         sys.stdout.flush()
         sys.stdout.buffer.write(response.body)

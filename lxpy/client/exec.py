@@ -36,7 +36,8 @@ class ExecError(ApiError):
 class Files:
     """Our ends (-1 where there is none); see `ExecFiles` in docs/architecture.md."""
 
-    def __init__(self, fds: list[int], interactive: bool) -> None:
+    def __init__(self, fds: list[int], interactive: bool, control: Any = None) -> None:
+        self.control = control  # the connection it was asked for on: lxpyd passes signals on for us
         if interactive:
             self.pty, self.status, self.pidfd = fds
             self.stdin = self.stdout = self.stderr = -1
@@ -66,8 +67,9 @@ def start(request: dict[str, Any]) -> Files:
         except OSError as error:
             raise ApiError(f"The command line is too long to be sent: {error.strerror}") from None
         data, fds = wire.receive_fds(sock, _SOME, 8)
-    finally:
+    except BaseException:
         sock.close()
+        raise
     if not data:
         raise Unavailable("lxpyd ended before it answered: try again")
     answer = wire.loads(data.decode())
@@ -78,7 +80,7 @@ def start(request: dict[str, Any]) -> Files:
         for fd in fds:
             os.close(fd)
         raise Unavailable("lxpyd sent no descriptors: client and daemon are of different versions, restart lxpyd")
-    return Files(fds, interactive)
+    return Files(fds, interactive, sock)
 
 
 def run(request: dict[str, Any], stdin: int = 0, stdout: int = 1, stderr: int = 2) -> int:
@@ -115,6 +117,7 @@ class _Pump:
         self.wide = False
         self.held = b""
         self.full = False  # waiting for room
+        self.fault: OSError | None = None  # what ended it other than a reader that left
 
     def want(self) -> tuple[int, int]:
         """What to poll for: (descriptor, events)."""
@@ -149,8 +152,10 @@ class _Pump:
         except BlockingIOError:
             self.full = bool(self.held)
             return True
-        except OSError:
-            return False  # EPIPE, EIO: the other end is gone
+        except OSError as error:
+            if error.errno not in (32, 5, 104):  # EPIPE, EIO of a terminal, ECONNRESET: the other end is gone
+                self.fault = error
+            return False
 
     def _widen(self) -> None:
         import fcntl
@@ -165,8 +170,8 @@ class _Pump:
 class _Forward:
     """Signals that reach us go to the command while this is entered."""
 
-    def __init__(self, pidfd: int) -> None:
-        self._pidfd = pidfd
+    def __init__(self, files: Files) -> None:
+        self._pidfd, self._control = files.pidfd, files.control
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> None:
@@ -184,8 +189,12 @@ class _Forward:
         except ProcessLookupError:
             pass
         except (PermissionError, AttributeError):
-            # A user without rights over the mapped ids: leaving closes the command's pipes, which most heed.
-            raise SystemExit(128 + number) from None
+            # A user without rights over the mapped ids (a member of the group lxpy): lxpyd may.
+            try:
+                self._control.sendall(wire.dumps({"v": 1, "signal": number}).encode())
+            except (OSError, AttributeError):
+                # lxpyd has ended meanwhile: leaving closes the command's pipes, which most heed.
+                raise SystemExit(128 + number) from None
 
 
 def _pipes(files: Files, stdin: int, stdout: int, stderr: int) -> bytes:
@@ -196,7 +205,8 @@ def _pipes(files: Files, stdin: int, stdout: int, stderr: int) -> bytes:
         files.stderr: _Pump(files.stderr, stderr, files.stderr),
     }
     outcome = b""
-    with _Forward(files.pidfd):
+    faults = list(pumps.values())[1:]
+    with _Forward(files):
         while True:
             wanted: dict[int, list[_Pump]] = {}
             poll = select.poll()
@@ -218,6 +228,9 @@ def _pipes(files: Files, stdin: int, stdout: int, stderr: int) -> bytes:
                     if not data or data.endswith(b"\n"):
                         pumps.pop(files.stdin, None)
                         _drain(list(pumps.values()))
+                        for pump in faults:
+                            if pump.fault is not None:
+                                raise ApiError(f"Cannot write the command's output: {pump.fault.strerror}")
                         return outcome
                     continue
                 if fd == files.stdin and fd not in wanted and events & _GONE and fd in pumps:

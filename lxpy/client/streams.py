@@ -10,6 +10,7 @@ from lxpy.client import terminal, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from lxpy.client.client import Client
@@ -44,8 +45,8 @@ def exec_remote(client: Client, name: str, request: dict[str, Any]) -> int:
     return int(metadata.get("return", 0))
 
 
-def console(client: Client, name: str) -> None:
-    """The console until the user leaves (Ctrl-a q) or the instance ends."""
+def console(client: Client, name: str, joined: Callable[[], None]) -> None:
+    """The console until the user leaves (Ctrl-a q) or the instance ends; `joined` is called once it is there."""
     width, height = terminal.size()
     operation = client.post(
         f"/1.0/instances/{wire.quote(name)}/console",
@@ -53,6 +54,7 @@ def console(client: Client, name: str) -> None:
     )
     data = _open(client, operation, "0")
     control = _open(client, operation, "control")
+    joined()
     try:
         _shuttle(data, {data.fileno(): (data, 1)}, control, True, escape=True)
     finally:

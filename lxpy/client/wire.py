@@ -34,10 +34,14 @@ def _codec() -> tuple[Callable[[str], Any], Callable[[Any], str]]:
         encode = _json.make_encoder(None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, True)  # type: ignore[call-arg,arg-type,unused-ignore]
 
         def load(text: str) -> Any:
+            text = text.strip()
             try:
-                return scan(text.strip(), 0)[0]
-            except StopIteration:
+                value, end = scan(text, 0)
+            except (StopIteration, SystemError):  # SystemError: how the C code fails without json.decoder imported
                 raise ValueError("not JSON") from None
+            if end != len(text):
+                raise ValueError("more than one JSON value")
+            return value
 
         def dump(value: Any) -> str:
             return "".join(encode(value, 0))

@@ -1,8 +1,8 @@
 """Reading tar archives as a stream of members: ustar, GNU and pax, with names as bytes and nothing believed.
 
 Not `tarfile`: that takes an archive cut off between two members for a complete one, its filters are missing in
-Debian 12's Python 3.11.2, and it decodes names that need not be text. Formats: POSIX.1-2017 "pax", tar(5), and the GNU tar
-manual's appendix on sparse files.
+Debian 12's Python 3.11.2, and it decodes names that need not be text. Formats: POSIX.1-2017 "pax", tar(5), and
+the GNU tar manual's appendix on sparse files.
 """
 
 from collections.abc import Callable, Iterator

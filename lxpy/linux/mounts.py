@@ -76,7 +76,9 @@ def overlay(lower_fd: int, upper: str, work: str, attributes: int, *, userxattr:
     options = layers | {"redirect_dir": "on"}
     try:
         fd = new("overlay", options | {"index": "on"}, attributes)
-    except OSError:
+    except OSError as error:
+        if error.errno == 16:  # EBUSY: it is mounted already, and two live overlays would spoil it
+            raise
         # An upper directory that was copied does not match its index (ESTALE); a file system without
         # file handles has none (EINVAL). Without the index only hard links between layers split.
         fd = new("overlay", options | {"index": "off"}, attributes)

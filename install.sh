@@ -108,13 +108,15 @@ install_package() {
 
 site_packages() { "$prefix/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# Isolated and without `site`: 6 ms of start-up in place of 14. It adds the one directory it needs itself.
+# Isolated and without `site`: 6 ms of start-up in place of 14. It says itself what `site` would: the one directory
+# and the prefix.
 write_launcher() {
     local file=$bin/$1
     cat >"$file.new" <<TEXT
 #!$prefix/bin/python -IS
 import sys
 sys.path.append("$(site_packages)")
+sys.prefix = "$prefix"
 from $2 import main
 sys.exit(main())
 TEXT
@@ -126,7 +128,7 @@ daemon_answers() { LXPY_DIR=$data timeout 30 "$lxpy" query /1.0 >/dev/null 2>&1;
 daemon_pid() {
     local pid
     pid=$(cat "$data/lxpyd.pid" 2>/dev/null) || return 1
-    [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q lxpy && echo "$pid"
+    [ -n "$pid" ] && grep -qa lxpy "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"
 }
 
 # Containers do not depend on the daemon: an upgrade replaces it under them.
@@ -198,7 +200,7 @@ farewell() {
     "$lxpy" list
     cat <<TEXT
 
-A shell in it:    lxpy shell first         The full-screen app:  lxpy
+A shell in one:   lxpy shell first         The full-screen app:  lxpy
 Another one:      lxpy launch builtin:debian/12 d1
 For users other than root: add them to the group lxpy (which is as good as root): usermod -aG lxpy NAME
 TEXT

@@ -22,7 +22,7 @@ from lxpy.client import connect
 def main(keep: bool) -> None:
     layout = Layout()
     client = connect()
-    networks = [n for n in client.get("/1.0/networks", recursion=1) if n["managed"]]
+    networks = [n for n in client.get("/1.0/networks", recursion="1") if n["managed"]]
     _stop_instances(client)
     if not keep:
         _delete_all(client, networks)
@@ -32,8 +32,8 @@ def main(keep: bool) -> None:
 
 def _instances(client: Any) -> list[dict[str, Any]]:
     found = []
-    for project in client.get("/1.0/projects", recursion=1):
-        for instance in client.get("/1.0/instances", recursion=1, project=project["name"]):
+    for project in client.get("/1.0/projects", recursion="1"):
+        for instance in client.get("/1.0/instances", recursion="1", project=project["name"]):
             found.append({**instance, "project": project["name"]})
     return found
 
@@ -61,15 +61,15 @@ def _delete_all(client: Any, networks: list[dict[str, Any]]) -> None:
             config = {**instance["config"], "security.protection.delete": "false"}
             client.wait(client.patch(_url(instance), {"config": config}))
         client.wait(client.delete(_url(instance)))
-    for project in client.get("/1.0/projects", recursion=1):
-        for image in client.get("/1.0/images", recursion=1, project=project["name"]):
+    for project in client.get("/1.0/projects", recursion="1"):
+        for image in client.get("/1.0/images", recursion="1", project=project["name"]):
             client.wait(client.delete(f"/1.0/images/{image['fingerprint']}?project={project['name']}"))
-        for profile in client.get("/1.0/profiles", recursion=1, project=project["name"]):
+        for profile in client.get("/1.0/profiles", recursion="1", project=project["name"]):
             url = f"/1.0/profiles/{profile['name']}?project={project['name']}"
             client.put(url, {"config": {}, "devices": {}, "description": profile["description"]})
     for network in networks:
         client.delete(f"/1.0/networks/{network['name']}")
-    for pool in client.get("/1.0/storage-pools", recursion=1):
+    for pool in client.get("/1.0/storage-pools", recursion="1"):
         client.delete(f"/1.0/storage-pools/{pool['name']}")
 
 

@@ -3,10 +3,10 @@
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from lxpy.api.layout import Layout
 from tests.support import images, namespace
 
-BIN = pathlib.Path(sys.executable).parent
+BIN = namespace.path("bin")  # the lean launchers of `lxpy` and `lxpyd`, as install.sh writes them
 Result = subprocess.CompletedProcess[str]
 
 
@@ -41,11 +41,12 @@ class Lxpyd:
             "LXPY_IDMAP": f"{10_000_000 + number * 8_000_000}:8000000",
             "HOME": str(self.dir / "home"),
             "XDG_CONFIG_HOME": str(self.dir / "home/.config"),
-            "PYTHONDONTWRITEBYTECODE": "",
+            "LXPY_ACTIVATE": "0",  # the tests say when a daemon starts
             "LC_ALL": "C.UTF-8",
             "TERM": "xterm-256color",
         }
         (self.dir / "home").mkdir(exist_ok=True)
+        write_launchers()
 
     # -- the process ---------------------------------------------------------------------------------------------
 
@@ -231,9 +232,21 @@ def until(condition: Callable[[], Any], seconds: float, message: str, every: flo
     return value
 
 
+def write_launchers() -> None:
+    """``lxpy`` and ``lxpyd`` of this checkout in `BIN`."""
+    if (BIN / "lxpyd").exists():
+        return
+    namespace.run_dir("bin")
+    folders = [str(pathlib.Path(__file__).parents[2]), sysconfig.get_path("purelib")]
+    for name, module in (("lxpy", "lxpy.cli.main"), ("lxpyd", "lxpy.daemon.main")):
+        new = BIN / f".{name}.{os.getpid()}"
+        new.write_text(
+            f"#!{sys.executable} -IS\nimport sys\nsys.path += {folders}\n"
+            f"from {module} import main\nsys.exit(main())\n"
+        )
+        new.chmod(0o755)
+        new.rename(BIN / name)
+
+
 def _bytes(data: str | bytes) -> bytes:
     return data.encode() if isinstance(data, str) else data
-
-
-def remove(path: pathlib.Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)

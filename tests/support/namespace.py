@@ -37,9 +37,15 @@ def inside() -> bool:
 
 def run_dir(name: str) -> pathlib.Path:
     """The directory `name` of this run, made when missing; `reap` takes it away when the run has ended."""
-    path = RUNS / f"{PREFIX}{os.environ.get(_MARK, os.getpid())}-{name}"
-    path.mkdir(mode=0o711, exist_ok=True)
-    return path
+    folder = path(name)
+    folder.mkdir(mode=0o711, exist_ok=True)
+    folder.chmod(0o711)
+    return folder
+
+
+def path(name: str) -> pathlib.Path:
+    """Where the directory `name` of this run is."""
+    return RUNS / f"{PREFIX}{os.environ.get(_MARK, os.getpid())}-{name}"
 
 
 def enter(command: list[str]) -> int:

@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+import yaml
 
 from lxpy.linux import cgroups
 from tests.support.daemon import Lxpyd, until
@@ -32,7 +33,9 @@ def test_get_set_unset_show(lxpyd: Lxpyd, name: str) -> None:
 
 def test_edit_from_standard_input(lxpyd: Lxpyd, name: str) -> None:
     lxpyd.cli("create", "bb", name, "-c", "user.a=1")
-    text = lxpyd.out("config", "show", name).replace('user.a: "1"', 'user.a: "2"').replace("user.a: 1", 'user.a: "2"')
+    shown = yaml.safe_load(lxpyd.out("config", "show", name))
+    shown["config"]["user.a"] = "2"
+    text = yaml.safe_dump(shown)
     lxpyd.cli("config", "edit", name, input=text)
     assert lxpyd.out("config", "get", name, "user.a") == "2"
     before = lxpyd.instance(name)["config"]

@@ -55,10 +55,10 @@ def test_standard_input_is_closed_properly(lxpyd: Lxpyd, box: str) -> None:
 
 
 def test_a_reader_that_leaves_early_ends_the_writer(lxpyd: Lxpyd, box: str) -> None:
-    process = lxpyd.spawn("exec", box, "--", "yes")
-    assert process.stdout and process.stdout.read(4096).startswith(b"y\ny\n")
-    process.stdout.close()
-    process.wait(10)
+    with lxpyd.spawn("exec", box, "--", "yes") as process:
+        assert process.stdout and process.stdout.read(4096).startswith(b"y\ny\n")
+        process.stdout.close()
+        process.wait(10)
     time.sleep(0.2)
     assert "yes" not in lxpyd.sh(box, "ps -o comm").stdout.split()
 
@@ -127,6 +127,7 @@ def test_one_gigabyte_through_cat_is_the_same(lxpyd: Lxpyd, box: str, tmp_path: 
             sent.update(piece)
             process.stdin.write(piece)
         process.stdin.close()
+        process.stdin = None  # communicate() would flush it
 
     thread = threading.Thread(target=feed)
     begun = time.monotonic()
@@ -136,7 +137,8 @@ def test_one_gigabyte_through_cat_is_the_same(lxpyd: Lxpyd, box: str, tmp_path: 
         received.update(piece)
         size += len(piece)
     thread.join()
-    assert process.wait(30) == 0
+    process.communicate(timeout=30)
+    assert process.returncode == 0
     assert size == count << 20
     assert received.digest() == sent.digest()
     assert time.monotonic() - begun < 60
@@ -148,7 +150,8 @@ def test_64_megabytes_from_and_to_files(lxpyd: Lxpyd, box: str, tmp_path: pathli
     big.write_bytes(os.urandom(1 << 20) * 64)
     with big.open("rb") as source, copy.open("wb") as target:
         process = lxpyd.spawn("exec", box, "--", "cat", stdin=source, stdout=target)
-        assert process.wait(60) == 0
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     assert hashlib.sha256(copy.read_bytes()).digest() == hashlib.sha256(big.read_bytes()).digest()
 
 
@@ -235,10 +238,10 @@ def test_ctrl_c_and_job_control(lxpyd: Lxpyd, box: str) -> None:
     time.sleep(0.3)
     terminal.send("\x1a")
     terminal.expect("Stopped")
-    terminal.send("kill %1; echo done=$((1+1))\n")
+    terminal.send("kill -9 %1; wait; echo done=$((1+1))\n")
     terminal.expect("done=2")
-    terminal.send("\x04")
-    terminal.status()
+    terminal.send("exit 4\n")
+    assert terminal.status() == 4
 
 
 def test_shell_is_a_login_shell(lxpyd: Lxpyd, box: str) -> None:

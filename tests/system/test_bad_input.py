@@ -325,11 +325,11 @@ def test_a_second_daemon_is_refused(lxpyd: Lxpyd) -> None:
 
 def test_a_port_that_is_taken(lxpyd: Lxpyd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        result = lxpyd.cli("config", "set", f"core.https_address={address}", check=False)
+        port = str(taken.getsockname()[1])
+        result = lxpyd.cli("config", "set", f"core.https_address=127.0.0.1:{port}", check=False)
         assert result.returncode == 1 and LINE.match(result.stderr), result.stderr
         assert lxpyd.out("config", "get", "core.https_address") == ""
-        result = lxpyd.cli("image", "serve", "--address", address, check=False, timeout=20)
+        result = lxpyd.cli("image", "serve", "--address", "127.0.0.1", "--port", port, check=False, timeout=20)
         assert result.returncode == 1 and LINE.match(result.stderr), result.stderr
 
 

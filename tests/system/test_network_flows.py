@@ -13,7 +13,7 @@ def test_names_resolve_from_other_containers(lxpyd: Lxpyd, name: str) -> None:
     lxpyd.cli("launch", "bb", two)
     address = lxpyd.wait_address(one)
     lxpyd.wait_address(two)
-    for asked in (one, f"{one}.lxd"):
+    for asked in (one, f"{one}.lxpy"):
         until(lambda asked=asked: address in _lookup(lxpyd, two, asked), 5, f"{asked} does not resolve")  # type: ignore[misc]
     assert lxpyd.sh(two, f"ping -c 1 -W 2 {one}", check=False).returncode == 0
     lxpyd.cli("delete", "-f", one)

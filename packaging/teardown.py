@@ -15,8 +15,8 @@ from typing import Any
 
 from lxpy.api.errors import ApiError
 from lxpy.api.layout import Layout
-from lxpy.networks.host import delete_link
 from lxpy.client import connect
+from lxpy.networks.host import delete_link
 
 
 def main(keep: bool) -> None:

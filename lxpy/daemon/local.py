@@ -1,13 +1,16 @@
 """The local socket: exec without websockets. One SEQPACKET message in, one out with descriptors, and we are out of it.
 
 ``{"v":1,"exec":{"project","name",...}}`` is answered by ``{"ok":true}`` with the command's ends of pty or pipes,
-its status pipe and its pidfd (``-1`` ends are left out), or by ``{"error","status"}``. The caller splices.
+its status pipe and its pidfd (``-1`` ends are left out), or by ``{"error","status"}``. The caller splices. As
+long as it keeps the connection, ``{"v":1,"signal":15}`` signals the command: who is not root may not do so itself.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +76,21 @@ class LocalServer:
         if version != 1:
             raise BadRequest(f"The local socket speaks version 1, not {version}: client and daemon do not match")
         files = await self._instances.exec(project, name, exec_request(body))
+        pidfd = os.dup(files.pidfd)
         try:
-            _reply(connection, {"ok": True}, [fd for fd in files if fd >= 0])
+            try:
+                _reply(connection, {"ok": True}, [fd for fd in files if fd >= 0])
+            finally:
+                close_files(files)
+            await self._signals(connection, pidfd)
         finally:
-            close_files(files)
+            os.close(pidfd)
+
+    async def _signals(self, connection: socket.socket, pidfd: int) -> None:
+        """Until the client hangs up, send the command what it may not send itself: the client need not be root."""
+        while message := await self._loop.sock_recv(connection, _MESSAGE):
+            with contextlib.suppress(ProcessLookupError, ValueError, KeyError, TypeError):
+                signal.pidfd_send_signal(pidfd, int(json.loads(message)["signal"]))
 
 
 def _reply(connection: socket.socket, answer: dict[str, Any], fds: list[int] | None = None) -> None:

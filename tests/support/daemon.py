@@ -241,8 +241,7 @@ def write_launchers() -> None:
     for name, module in (("lxpy", "lxpy.cli.main"), ("lxpyd", "lxpy.daemon.main")):
         new = BIN / f".{name}.{os.getpid()}"
         new.write_text(
-            f"#!{sys.executable} -IS\nimport sys\nsys.path += {folders}\n"
-            f"from {module} import main\nsys.exit(main())\n"
+            f"#!{sys.executable} -IS\nimport sys\nsys.path += {folders}\nfrom {module} import main\nsys.exit(main())\n"
         )
         new.chmod(0o755)
         new.rename(BIN / name)

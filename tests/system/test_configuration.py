@@ -124,5 +124,6 @@ def test_an_etag_that_is_old_is_refused(lxpyd: Lxpyd, name: str) -> None:
         lxpyd.cli("config", "set", name, "user.now=1")
         with pytest.raises(PreconditionFailed):
             client.wait(client.put(f"/1.0/instances/{name}", document, etag=etag))
+        client.close()
     finally:
         del os.environ["LXPY_DIR"]

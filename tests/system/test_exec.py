@@ -238,7 +238,7 @@ def test_ctrl_c_and_job_control(lxpyd: Lxpyd, box: str) -> None:
     time.sleep(0.3)
     terminal.send("\x1a")
     terminal.expect("Stopped")
-    terminal.send("kill -9 %1; wait; echo done=$((1+1))\n")
+    terminal.send("kill %1; fg; echo done=$((1+1))\n")
     terminal.expect("done=2")
     terminal.send("exit 4\n")
     assert terminal.status() == 4

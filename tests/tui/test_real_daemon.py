@@ -61,7 +61,7 @@ async def test_launch_stop_start_and_delete(lxpyd: Lxpyd, name: str, monkeypatch
         assert lxpyd.status(name) == "RUNNING"
         assert lxpyd.addresses(name)[0] == app.model.instances[name].ipv4
         await wait(pilot, lambda: app.main.panes[0].current and app.main.panes[0].current.name == name)
-        assert app.model.instances[name].ipv4 in str(app.main.detail.body.render())
+        await wait(pilot, lambda: app.model.instances[name].ipv4 in str(app.main.detail.body.render()))
 
         await pilot.press("p")
         await wait(pilot, lambda: status(app, name) == "Frozen")

@@ -10,11 +10,10 @@ from lxpy.linux import libc
 # What clone() makes for a guest. The mount namespace follows once the root file system hangs in its parent
 # (so that its flags get locked), the cgroup namespace once the process is in its cgroup.
 AT_CLONE = libc.CLONE_NEWPID | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
-# What a process joining a guest takes over before it forks; the user namespace comes after.
-FOR_ATTACH = (
-    libc.CLONE_NEWPID | libc.CLONE_NEWNET | libc.CLONE_NEWIPC | libc.CLONE_NEWUTS
-    | libc.CLONE_NEWNS | libc.CLONE_NEWCGROUP
-)  # fmt: skip
+# What a process joining a guest takes over before it forks. The user namespace comes after, and so does the cgroup
+# namespace: where cgroup2 is mounted with nsdelegate (systemd does), a process inside one cannot fork into a cgroup
+# while it is itself in a cgroup outside (ENOENT; kernel/cgroup/cgroup.c, cgroup_procs_write_permission).
+FOR_ATTACH = AT_CLONE | libc.CLONE_NEWNS
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 

@@ -93,8 +93,9 @@ def _command(
 ) -> "NoReturn":  # fmt: skip
     request = message["request"]
     try:
+        inner = libc.CLONE_NEWCGROUP | (libc.CLONE_NEWUSER if message["base"] is not None else 0)
+        libc.setns(pidfd, inner)
         if message["base"] is not None:
-            libc.setns(pidfd, libc.CLONE_NEWUSER)
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         # From here on this process has the credentials of the guest's root and no more.

@@ -6,23 +6,25 @@ from lxpy.api.errors import Unavailable
 from lxpy.runtime.spec import IdMap
 
 SIZE = 65536
-# What LXD uses when /etc/subuid says nothing for root.
-_DEFAULT = (1_000_000, 1_000_000_000)
+# 2^30 up to the end of what systemd reserves for containers (0x6FFFFFFF): 12287 maps, clear of users' subordinate ids
+# and of LXD's own default (1000000 to 1001000000).
+_DEFAULT = (1 << 30, 0x7000_0000 - (1 << 30))
+# A smaller range was made for another tool (LXD's package gives root 152 maps' worth); root needs no delegation.
+_ENOUGH = 1024
 
 
 def host_range() -> tuple[int, int]:
     """First id and count of the range for containers.
 
     ``$LXPY_IDMAP`` (``base:size``) wins; then root's ranges in both ``/etc/subuid`` and ``/etc/subgid`` (the largest);
-    then 1000000 and 10⁹ ids.
+    if it holds 1024 maps; then 2^30 up to 0x6FFFFFFF.
     """
     if given := os.environ.get("LXPY_IDMAP"):
         base, _, size = given.partition(":")
         return int(base), int(size)
     common = _ranges("/etc/subuid") & _ranges("/etc/subgid")
     largest = max(common, key=lambda r: r[1], default=_DEFAULT)
-    # A range for one or two containers was made for another tool; root itself needs no delegation.
-    return largest if largest[1] >= 64 * SIZE else _DEFAULT
+    return largest if largest[1] >= _ENOUGH * SIZE else _DEFAULT
 
 
 def allocate(taken: set[int]) -> IdMap:

@@ -22,6 +22,8 @@ _RELOAD_DELAY = 0.05  # seconds; deleting a hundred instances is one reload
 _STABLE = 30.0  # seconds a dnsmasq must have lived for its death to be the first again
 _LONGEST_PAUSE = 60.0
 
+_PORT_PAUSES = (0.02, 0.05, 0.1, 0.3, 1.0)  # seconds
+
 
 class Dnsmasq:
     """The DHCP and DNS server of one bridge.
@@ -128,6 +130,12 @@ class Dnsmasq:
     async def _start(self, wanted: list[str]) -> None:
         if (reason := await self._spawn(wanted)) and self._find_stray():
             await self._end()
+            reason = await self._spawn(wanted)
+        for pause in _PORT_PAUSES:
+            if "in use" not in reason:
+                break
+            # One that was just killed has lost its command line already and its sockets not yet.
+            await asyncio.sleep(pause)
             reason = await self._spawn(wanted)
         if reason:
             raise InternalError(f"Network {self.name!r}: dnsmasq does not start: {reason}")

@@ -12,6 +12,7 @@ it from inside its user namespace, the kernel locks the flags of everything ther
 or read-only away again (fs/namespace.c, lock_mnt_tree).
 """
 
+import errno
 import os
 import signal
 import socket
@@ -41,6 +42,7 @@ _SAFE = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
 # What overlayfs or the kernel says when it cannot do id-mapped layers: EPERM, EINVAL, EROFS, EOPNOTSUPP.
 _UNABLE = (1, 22, 30, 95)
 _MAX_NOFILE = 1048576
+_MAX_LATE = 14  # descriptors that go with one message, beside the root's
 
 _doing = ""  # for the error message: what this process is about to do
 
@@ -164,7 +166,9 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
             attach_in(tree, mount["target"], fd)
             os.close(fd)
     _step("handing over its root file system")
-    wire.send(ours, {"nested": nested, "late": late[:14]}, [tree, *late_fds[:14]])
+    if len(late) > _MAX_LATE:
+        raise OSError(errno.E2BIG, f"more than {_MAX_LATE} disks below /dev, /proc and /sys")
+    wire.send(ours, {"nested": nested, "late": late}, [tree, *late_fds])
 
 
 def _clone_if_there(path: str) -> int:

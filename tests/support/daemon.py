@@ -188,7 +188,7 @@ profiles:
         eth0 = (state.get("network") or {}).get("eth0") or {}
         return [a["address"] for a in eth0.get("addresses", []) if a["family"] == family and a["scope"] == "global"]
 
-    def wait_address(self, name: str, seconds: float = 10) -> str:
+    def wait_address(self, name: str, seconds: float = 30) -> str:
         return str(until(lambda: self.addresses(name), seconds, f"no IPv4 address of {name}")[0])
 
     def wait_status(self, name: str, status: str, seconds: float = 20) -> None:

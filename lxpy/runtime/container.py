@@ -123,12 +123,14 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
         ours.close()
         run_init(spec, theirs, setup, nodes)
     theirs.close()
-    wire.send(setup, {"pid": pid})
     userns = -1
     if idmap is not None:
         _step("writing its id map")
         namespaces.write_map(pid, idmap["base"], idmap["size"])
         userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    # Not before the map is written: a nic put in earlier belongs to the host's root in /sys, the guest's udev may not
+    # write its uevent file, and networkd waits for udev for ever (net_ns_get_ownership).
+    wire.send(setup, {"pid": pid})
     _step("mounting its root file system")
     root = spec["root"]
     attributes = libc.MOUNT_ATTR_NODEV if idmap is not None else 0

@@ -74,3 +74,8 @@ def test_a_random_subnet_is_free(bare_lxpyd: Lxpyd) -> None:
     shown = bare_lxpyd.json("query", f"/1.0/networks/{bare_lxpyd.bridge}")["config"]
     assert shown["ipv4.address"].startswith("10.") and shown["ipv4.address"].endswith(".1/24")
     assert shown["ipv6.address"].startswith("fd42:") and shown["ipv6.address"].endswith("::1/64")
+
+
+def test_the_guest_owns_its_nic_in_sys(lxpyd: Lxpyd, busybox: str) -> None:
+    """Else its udev cannot ask for the nic's event, and systemd-networkd waits for that before it sets anything up."""
+    assert lxpyd.out("exec", busybox, "--", "stat", "-c", "%u", "/sys/class/net/eth0/uevent").strip() == "0"

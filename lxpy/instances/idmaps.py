@@ -2,7 +2,9 @@
 
 import os
 
+from lxpy.api import values
 from lxpy.api.errors import Unavailable
+from lxpy.api.objects import Config
 from lxpy.runtime.spec import IdMap
 
 SIZE = 65536
@@ -58,3 +60,8 @@ def _ranges(path: str) -> set[tuple[int, int]]:
     except OSError:
         pass
     return found
+
+
+def privileged(config: Config) -> bool:
+    """Whether expanded configuration asks for no id map at all."""
+    return values.boolean("security.privileged", config.get("security.privileged") or "false")

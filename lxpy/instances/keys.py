@@ -1,17 +1,16 @@
-"""The instance configuration keys and devices lxpy honours, and how their values are checked.
+"""The instance configuration keys lxpy honours, and how their values are checked; the devices are in `devices`.
 
 A key that LXD has and lxpy does not honour yet is refused with that reason: nothing is accepted and then ignored.
 Key names and their meaning: LXD's instance options.
 """
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Callable
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
-from lxpy.api.objects import Config, Devices
+from lxpy.api.objects import Config
 
 Check = Callable[[str, str], object]
 
@@ -99,25 +98,6 @@ _NOT_YET = re.compile(
     r"(cluster|limits|linux|migration|nvidia|raw|security|snapshots|boot|cloud-init)\.[a-zA-Z0-9_.-]+\Z"
 )
 
-_NIC_KEYS = frozenset(
-    {
-        "type",
-        "network",
-        "nictype",
-        "parent",
-        "name",
-        "hwaddr",
-        "host_name",
-        "mtu",
-        "ipv4.address",
-        "ipv6.address",
-    }
-)
-_DISK_KEYS = frozenset({"type", "path", "source", "pool", "readonly", "recursive", "required", "shift"})
-_KNOWN_DEVICES = "nic, disk, none"
-_IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
-_MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
-
 
 def validate_config(config: Config) -> None:
     """Raises `BadRequest` for the first key that is unknown, not honoured yet, or has a bad value."""
@@ -144,98 +124,3 @@ def unknown_key(key: str, known: "dict[str, Check] | frozenset[str]") -> BadRequ
     if _NOT_YET.match(key):
         return BadRequest(f"Configuration key {key!r} is not supported by this version of lxpy")
     return BadRequest(f"Unknown configuration key {key!r}")
-
-
-def validate_devices(devices: Devices, *, expanded: bool = False) -> None:
-    """Raises `BadRequest` for a faulty device; with `expanded` also when there is no root disk, or two."""
-    if not isinstance(devices, dict):
-        raise BadRequest("Devices must be an object of device name to device keys")
-    for name, device in devices.items():
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-            raise BadRequest(f"Invalid device name {name!r}: use letters, digits, dots, dashes and underscores")
-        if not isinstance(device, dict) or not all(isinstance(v, str) for v in device.values()):
-            raise BadRequest(f"Device {name!r} must be an object of key to text")
-        _validate_device(name, device)
-    if expanded:
-        roots = [name for name, device in devices.items() if is_root(device)]
-        if not roots:
-            raise BadRequest(
-                "No root device could be found: give a storage pool with -s POOL, or run `lxpy init --auto` "
-                "so that the default profile has one"
-            )
-        if len(roots) > 1:
-            raise BadRequest(f"More than one root disk: {', '.join(roots)}")
-
-
-def is_root(device: dict[str, str]) -> bool:
-    """Whether this is the root disk (``type=disk path=/`` with a pool)."""
-    return device.get("type") == "disk" and device.get("path") == "/" and "source" not in device
-
-
-def _validate_device(name: str, device: dict[str, str]) -> None:
-    kind = device.get("type", "")
-    where = f"device {name!r}"
-    if kind == "none":
-        _only(where, device, frozenset({"type"}))
-    elif kind == "nic":
-        _validate_nic(where, device)
-    elif kind == "disk":
-        _validate_disk(where, device)
-    elif not kind:
-        raise BadRequest(f"Missing type on {where}: one of {_KNOWN_DEVICES}")
-    else:
-        raise BadRequest(f"Unsupported type {kind!r} on {where}: this version of lxpy knows {_KNOWN_DEVICES}")
-
-
-def _only(where: str, device: dict[str, str], known: frozenset[str]) -> None:
-    for key in device:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
-            raise BadRequest(f"Unknown key {key!r} on {where}{hint}")
-
-
-def _validate_nic(where: str, nic: dict[str, str]) -> None:
-    _only(where, nic, _NIC_KEYS)
-    if nic.get("nictype", "bridged") != "bridged":
-        raise BadRequest(f"Unsupported nictype {nic['nictype']!r} on {where}: this version of lxpy knows bridged")
-    if "network" not in nic and "parent" not in nic:
-        raise BadRequest(f"Missing network (or nictype=bridged with parent) on {where}")
-    if "network" in nic and "parent" in nic:
-        raise BadRequest(f"Both network and parent on {where}: give one of them")
-    for key in ("name", "host_name"):
-        if key in nic and not _IFNAME.match(nic[key]):
-            raise BadRequest(f"Invalid {key} {nic[key]!r} on {where}: an interface name has 1 to 15 characters")
-    if "hwaddr" in nic and (not _MAC.match(nic["hwaddr"]) or int(nic["hwaddr"][:2], 16) & 1):
-        raise BadRequest(f"Invalid hwaddr {nic['hwaddr']!r} on {where}: a unicast MAC such as 00:16:3e:12:34:56")
-    if "mtu" in nic and not (nic["mtu"].isdigit() and 68 <= int(nic["mtu"]) <= 65535):
-        raise BadRequest(f"Invalid mtu {nic['mtu']!r} on {where}: 68 to 65535")
-    for key, parse in (("ipv4.address", ipaddress.IPv4Address), ("ipv6.address", ipaddress.IPv6Address)):
-        if nic.get(key, "none") not in ("none", ""):
-            try:
-                parse(nic[key])
-            except ValueError:
-                raise BadRequest(f"Invalid {key} {nic[key]!r} on {where}: an address without prefix") from None
-
-
-def _validate_disk(where: str, disk: dict[str, str]) -> None:
-    if "size" in disk:
-        raise BadRequest(f"size on {where} is not supported: the overlay and dir drivers have no quota here")
-    _only(where, disk, _DISK_KEYS)
-    path = disk.get("path", "")
-    if not path.startswith("/") or ".." in path.split("/"):
-        raise BadRequest(f"Invalid path {path!r} on {where}: an absolute path inside the instance, without ..")
-    if is_root(disk):
-        if not disk.get("pool"):
-            raise BadRequest(f"Missing pool on {where}: the root disk needs a storage pool")
-        return
-    if "pool" in disk:
-        raise BadRequest(f"Pool volumes are not supported yet on {where}: give source=/host/path")
-    source = disk.get("source", "")
-    if path == "/":
-        raise BadRequest(f"{where} would cover the root: its path cannot be /")
-    if not source.startswith("/"):
-        raise BadRequest(f"Invalid source {source!r} on {where}: an absolute path on the host")
-    for key in ("readonly", "recursive", "required", "shift"):
-        if key in disk:
-            values.boolean(f"{key} on {where}", disk[key])

@@ -4,24 +4,24 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, BadRequest, InternalError, NotFound
+from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
-from lxpy.instances import keys, limits
+from lxpy.instances import devices as device_rules
+from lxpy.instances import disks, limits, nics
 from lxpy.instances.live import Live
-from lxpy.instances.records import Records, now
+from lxpy.instances.records import Records, now, underscored
 from lxpy.networks.manager import NetworkManager
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import Exit, Spawner, Supervisor, adopt
-from lxpy.runtime.spec import InstanceSpec, Mount
+from lxpy.runtime.spec import InstanceSpec
 from lxpy.state.store import Document, InstanceRow
 from lxpy.storage.manager import StorageManager
 
@@ -96,23 +96,23 @@ class Lifecycle:
         if row.id in self._live:
             raise BadRequest(f"The instance {row.name!r} is already running")
         config, devices = self._records.expanded(row)
-        keys.validate_devices(devices, expanded=True)
+        device_rules.validate(devices, expanded=True)
         run_dir = self._layout.instance_run(row.id)
         async with contextlib.AsyncExitStack() as undo:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
-            row, nics = self._prepare_nics(row, devices)
+            row, wanted = nics.prepare(self._records, self._networks, row, devices)
             spec, cpuset = self._spec(row, config, devices)
             attached: dict[str, str] = {}
 
             async def connect(netns_fd: int, _pid: int) -> None:
-                for device, nic in nics.items():
+                for device, nic in wanted.items():
                     guest_name = nic["name"]
-                    host_name = await self._networks.attach(nic, device, row.name, netns_fd)
+                    host_name = await self._networks.nics.attach(nic, device, row.name, netns_fd)
                     attached[guest_name] = host_name
-                    undo.push_async_callback(self._networks.detach, host_name)
-                watches.append(self._networks.watch(netns_fd, lambda _state: None))
+                    undo.push_async_callback(self._networks.nics.detach, host_name)
+                watches.append(self._networks.nics.watch(netns_fd, lambda _state: None))
                 undo.callback(watches[0].close)
 
             watches: list = []  # type: ignore[type-arg]
@@ -121,14 +121,14 @@ class Lifecycle:
         live = Live(supervisor, self.cgroup(row), nics=attached, watch=watches[0], cpuset=cpuset)
         live.memory = spec["limits"].get("memory", 0)
         self._take_in(row, live)
-        volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in nics.items()}
+        volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in wanted.items()}
         row = self._records.get(row.project, row.name)
         row = self._records.set_volatile(
             row,
             last_state__power="RUNNING",
             last_state__ready=None,
             last_state__reason=None,
-            **_underscore(volatile),
+            **underscored(volatile),
         )
         self._records.change(row, last_used_at=now())
         self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)
@@ -141,33 +141,6 @@ class Lifecycle:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _prepare_nics(self, row: InstanceRow, devices: Devices) -> tuple[InstanceRow, dict[str, dict[str, str]]]:
-        """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved."""
-        nics: dict[str, dict[str, str]] = {}
-        used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")}
-        volatile: dict[str, str | None] = {}
-        for name, device in devices.items():
-            if device.get("type") != "nic":
-                continue
-            nic = dict(device)
-            if not nic.get("name"):
-                number = 0
-                while f"eth{number}" in used:
-                    number += 1
-                nic["name"] = name if name.startswith("eth") and name not in used else f"eth{number}"
-                used.add(nic["name"])
-            if not nic.get("hwaddr"):
-                key = f"volatile.{name}.hwaddr"
-                nic["hwaddr"] = row.doc["config"].get(key) or _random_mac()
-                volatile[f"{name}.hwaddr"] = nic["hwaddr"]
-            nics[name] = nic
-            if network := nic.get("network"):
-                addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
-                self._networks.reserve(network, row.name, nic["hwaddr"], *addresses, device=name)
-        if volatile:
-            row = self._records.set_volatile(row, **_underscore(volatile))
-        return row, nics
 
     def _spec(self, row: InstanceRow, config: Config, devices: Devices) -> tuple[InstanceSpec, str]:
         privileged = values.boolean("security.privileged", config.get("security.privileged") or "false")
@@ -185,7 +158,7 @@ class Lifecycle:
             "console_log": f"{self._layout.instance_log(row.project, row.name)}/console.log",
             "idmap": None if privileged or row.idmap_base is None else {"base": row.idmap_base, "size": 65536},
             "root": pool.root(volume),
-            "mounts": [_mount(device) for device in devices.values() if _is_bind(device)],
+            "mounts": disks.mounts(devices),
             "init": ["/sbin/init"],
             "environment": environment,
             "limits": limit,
@@ -314,7 +287,7 @@ class Lifecycle:
         if live.watch is not None:
             live.watch.close()
         for host_name in live.nics.values():
-            await self._networks.detach(host_name)
+            await self._networks.nics.detach(host_name)
         live.cgroup.remove(0)  # its supervisor has done it, unless that was killed
         shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
         current = self._records.current(row)
@@ -349,16 +322,16 @@ class Lifecycle:
         found = await adopt(run_dir) if os.path.isdir(run_dir) else None
         if isinstance(found, Supervisor):
             config, devices = self._records.expanded(row)
-            row, nics = self._prepare_nics(row, devices)
+            row, wanted = nics.prepare(self._records, self._networks, row, devices)
             stored = row.doc["config"]
             attached = {
                 nic["name"]: stored[f"volatile.{device}.host_name"]
-                for device, nic in nics.items()
+                for device, nic in wanted.items()
                 if f"volatile.{device}.host_name" in stored
             }
             netns = os.open(f"/proc/{found.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                watch = self._networks.watch(netns, lambda _state: None)
+                watch = self._networks.nics.watch(netns, lambda _state: None)
             finally:
                 os.close(netns)
             live = Live(found, self.cgroup(row), nics=attached, watch=watch, frozen=self.cgroup(row).frozen())
@@ -374,7 +347,7 @@ class Lifecycle:
             return ""
         for key, host_name in row.doc["config"].items():
             if key.startswith("volatile.") and key.endswith(".host_name"):
-                await self._networks.detach(host_name)
+                await self._networks.nics.detach(host_name)
         self.record_end(row, found)
         return "reboot" if found.reason == "reboot" else "ended"
 
@@ -398,36 +371,6 @@ def describe(exit_: Exit) -> str:
     if exit_.reason == "exit":
         return f"init exited with status {exit_.code}"
     return _REASONS.get(exit_.reason, exit_.reason)
-
-
-def _random_mac() -> str:
-    # 00:16:3e is the prefix Xen's vendor id lends to virtual machines and LXD uses for containers.
-    return "00:16:3e:" + ":".join(f"{random.randrange(256):02x}" for _ in range(3))
-
-
-def _underscore(volatile: "dict[str, str] | dict[str, str | None]") -> dict[str, str | None]:
-    return {key.replace(".", "__"): value for key, value in volatile.items()}
-
-
-def _is_bind(device: dict[str, str]) -> bool:
-    return device.get("type") == "disk" and not keys.is_root(device)
-
-
-def _mount(device: dict[str, str]) -> Mount:
-    def flag(key: str, default: str) -> bool:
-        return values.boolean(key, device.get(key) or default)
-
-    source, required = device["source"], flag("required", "true")
-    if required and not os.path.exists(source):
-        raise NotFound(f"Missing source path {source!r} for the disk at {device['path']}")
-    return {
-        "source": source,
-        "target": device["path"],
-        "readonly": flag("readonly", "false"),
-        "recursive": flag("recursive", "false"),
-        "required": required,
-        "shift": flag("shift", "true"),
-    }
 
 
 def _names_of(pids: list[int]) -> str:

@@ -5,27 +5,27 @@ import builtins
 import contextlib
 import logging
 import os
-import platform
 import shutil
 import socket
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from lxpy.api import status, values
-from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, InternalError, NotFound
+from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
-from lxpy.images.templates import render_templates
-from lxpy.instances import idmaps, keys, names, render
+from lxpy.instances import devices as device_rules
+from lxpy.instances import idmaps, keys, render
+from lxpy.instances.create import Creation
 from lxpy.instances.lifecycle import Emit, Lifecycle
-from lxpy.instances.records import Records, now, write_backup
+from lxpy.instances.records import Records, write_backup
+from lxpy.instances.templating import Templates
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import ExecFiles, ExecRequest, Spawner
-from lxpy.state.store import Document, InstanceRow, Store
+from lxpy.state.store import InstanceRow, Store
 from lxpy.storage.manager import StorageManager
 
 log = logging.getLogger("lxpy.instances")
@@ -60,7 +60,8 @@ class InstanceManager:
         self._records = Records(store, profiles.expand)
         self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, emit, warn)
         self._life.delete_ephemeral = self._delete_later
-        self._creating: set[tuple[str, str]] = set()
+        self._templates = Templates(self._records, images, storage, warn)
+        self._creation = Creation(self._records, images, storage, profiles, self._templates, self._check_references)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
@@ -195,12 +196,12 @@ class InstanceManager:
         for row in users:
             config, devices = self._records.expanded(row)
             try:
-                keys.validate_devices(devices, expanded=True)
+                device_rules.validate(devices, expanded=True)
             except BadRequest as error:
                 raise BadRequest(f"Instance {row.name!r} uses this profile: {error}") from None
-            if _root_pool(devices) != row.pool:
+            if device_rules.root_pool(devices) != row.pool:
                 raise BadRequest(f"Instance {row.name!r} uses this profile and lies on the pool {row.pool!r}")
-            if _privileged(config) != (row.idmap_base is None):
+            if idmaps.privileged(config) != (row.idmap_base is None):
                 raise BadRequest(
                     f"Instance {row.name!r} uses this profile: set security.privileged on the instance itself"
                 )
@@ -216,12 +217,12 @@ class InstanceManager:
             BadRequest, NotFound: a fault in them, or a pool or network that is not there.
         """
         keys.validate_config(config)
-        keys.validate_devices(devices)
+        device_rules.validate(devices)
         self._check_references(devices)
 
     def _check_references(self, devices: Devices) -> None:
         for device in devices.values():
-            if keys.is_root(device):
+            if device_rules.is_root(device):
                 self._storage.pool(device["pool"])
             elif device.get("type") == "nic" and (network := device.get("network")):
                 self._networks.get(network)
@@ -232,28 +233,7 @@ class InstanceManager:
         Raises:
             BadRequest, NotFound, Conflict: the request cannot succeed.
         """
-        taken = self._records.names(project) | {name for owner, name in self._creating if owner == project}
-        if not body.get("name"):
-            body["name"] = names.generate(taken)
-        name = values.instance_name(str(body["name"]))
-        if name in taken:
-            raise Conflict(f"Instance {name!r} already exists")
-        if body.get("type") not in (None, "", "container"):
-            raise BadRequest(f"Instance type {body['type']!r} is not supported: lxpy runs containers")
-        source = body.get("source") or {}
-        if not isinstance(source, dict) or source.get("type") not in ("image", "none"):
-            raise BadRequest(f"Instance source type {source.get('type', '')!r} is not supported: use image or none")
-        config, devices = self._wanted(project, body)
-        keys.validate_config(config)
-        keys.validate_devices(devices, expanded=True)
-        self._check_references(devices)
-
-    def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
-        profiles = body.get("profiles")
-        profiles = ["default"] if profiles is None else profiles
-        keys.validate_config(body.get("config") or {})
-        keys.validate_devices(body.get("devices") or {})
-        return self._profiles.expand(project, profiles, body.get("config") or {}, body.get("devices") or {})
+        self._creation.validate(project, body)
 
     async def create(self, project: str, body: dict[str, Any], progress: Progress) -> str:
         """From a request to a stopped instance; with ``start: true`` in it, to a running one.
@@ -261,87 +241,13 @@ class InstanceManager:
         Returns:
             Its name.
         """
-        self.validate_create(project, body)
-        name: str = body["name"]
-        self._creating.add((project, name))
-        try:
-            row = await self._create(project, name, body, progress)
-        finally:
-            self._creating.discard((project, name))
+        row = await self._creation.create(project, body, progress)
+        self._save_backup(row)
+        self._emit("instance-created", f"/1.0/instances/{row.name}", project, None)
         if body.get("start"):
             progress("create_instance_from_image_unpack_progress", "")
             await self.set_state(project, row.name, "start", -1, False)
-        return name
-
-    async def _create(self, project: str, name: str, body: dict[str, Any], progress: Progress) -> InstanceRow:
-        _, devices = self._wanted(project, body)
-        source = body.get("source") or {}
-        fingerprint: str | None = None
-        config: Config = {key: str(value) for key, value in (body.get("config") or {}).items() if value != ""}
-        architecture = body.get("architecture") or platform.machine()
-        if source["type"] == "image":
-            fingerprint = await self._images.ensure(source, project, progress)
-            image = self._images.get(project, fingerprint)
-            architecture = image["architecture"] or architecture
-            config.update({f"image.{key}": str(value) for key, value in image["properties"].items()})
-            config["volatile.base_image"] = fingerprint
-        config.setdefault("volatile.uuid", str(uuid.uuid4()))
-        config.setdefault("volatile.cloud-init.instance-id", str(uuid.uuid4()))
-        config["volatile.last_state.power"] = "STOPPED"
-        pool = self._storage.pool(_root_pool(devices))
-        volume = qualified(project, name)
-        doc: Document = {
-            "creating": True,
-            "type": "container",
-            "architecture": architecture,
-            "description": str(body.get("description") or ""),
-            "ephemeral": bool(body.get("ephemeral")),
-            "created_at": now(),
-            "last_used_at": "1970-01-01T00:00:00Z",
-            "profiles": ["default"] if body.get("profiles") is None else body["profiles"],
-            "config": config,
-            "devices": body.get("devices") or {},
-        }
-        if fingerprint is not None:
-            await pool.ensure_image(self._images.files(project, fingerprint))
-        async with contextlib.AsyncExitStack() as undo:
-            row = self._insert(project, name, pool.name, doc)
-            undo.callback(self._records.delete, row)
-            undo.push_async_callback(pool.delete_instance, volume)
-            await pool.create_instance(volume, fingerprint)
-            if fingerprint is not None:
-                self._apply_templates(row, "create")
-                self._images.touch(project, fingerprint)
-            row = self._records.change(row, creating=False)
-            undo.pop_all()
-        self._save_backup(row)
-        self._emit("instance-created", f"/1.0/instances/{name}", project, None)
-        return row
-
-    def _insert(self, project: str, name: str, pool: str, doc: Document) -> InstanceRow:
-        config, _ = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
-        base = None if _privileged(config) else idmaps.allocate(self._records.idmap_bases())["base"]
-        return self._records.insert(project, name, pool, base, doc)
-
-    def _apply_templates(self, row: InstanceRow, trigger: str) -> None:
-        """Render the image's templates of that trigger into the stopped instance's root."""
-        fingerprint = row.doc["config"].get("volatile.base_image", "")
-        try:
-            archive = self._images.files(row.project, fingerprint).metadata
-        except NotFound:
-            return  # the image is gone; its templates with it
-        config, devices = self._records.expanded(row)
-        instance = {
-            "name": row.name,
-            "architecture": row.doc["architecture"],
-            "privileged": str(_privileged(config)).lower(),
-            "ephemeral": str(row.doc["ephemeral"]).lower(),
-        }
-        properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
-        context = {"instance": instance, "config": config, "devices": devices, "properties": properties}
-        with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root_fd:
-            for problem in render_templates(archive, trigger, context, root_fd):
-                self._warn(f"Instance {row.name!r}: {problem}")
+        return row.name
 
     # -- update, rename, delete --------------------------------------------------------------------------------
 
@@ -362,18 +268,18 @@ class InstanceManager:
         kept = {key: value for key, value in row.doc["config"].items() if key.startswith("volatile.")}
         doc["config"] = {k: str(v) for k, v in (kept | doc["config"]).items() if v not in ("", None)}
         keys.validate_config(doc["config"])
-        keys.validate_devices(doc["devices"])
+        device_rules.validate(doc["devices"])
         config, devices = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(config)
-        keys.validate_devices(devices, expanded=True)
-        if _root_pool(devices) != row.pool:
+        device_rules.validate(devices, expanded=True)
+        if device_rules.root_pool(devices) != row.pool:
             raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
         self._check_references(devices)
         async with self._life.lock(row):
             row = self._records.get(project, name)
             before = row
-            if _privileged(config) != (row.idmap_base is None):
-                row = self._change_privilege(row, _privileged(config))
+            if idmaps.privileged(config) != (row.idmap_base is None):
+                row = self._change_privilege(row, idmaps.privileged(config))
             row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})
             try:
                 self._life.apply_limits(row)
@@ -397,7 +303,7 @@ class InstanceManager:
             row = self._records.get(project, name)
             if self._life.live(row):
                 raise BadRequest(f"Instance {name!r} is running: stop it before renaming it")
-            if self._records.find(project, new) or (project, new) in self._creating:
+            if self._creation.taken(project, new):
                 raise Conflict(f"Instance {new!r} already exists")
             pool = self._storage.pool(row.pool)
             _, devices = self._records.expanded(row)
@@ -408,7 +314,7 @@ class InstanceManager:
             row = self._records.rename(row, new)
             # LXD's images list only create and copy; a renamed guest should know its name all the same.
             for trigger in ("copy", "rename"):
-                self._apply_templates(row, trigger)
+                self._templates.apply(row, trigger)
         self._save_backup(row)
         self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
 
@@ -449,7 +355,7 @@ class InstanceManager:
         for device in devices.values():
             if device.get("type") == "nic" and (network := device.get("network")):
                 with contextlib.suppress(ApiError):
-                    self._networks.release(network, row.name)
+                    self._networks.nics.release(network, row.name)
 
     def _delete_later(self, row: InstanceRow) -> None:
         async def work() -> None:
@@ -487,7 +393,7 @@ class InstanceManager:
             if action == "start" and (live := self._life.live(row)) and live.frozen:
                 action = "unfreeze"  # as LXD's start does
             if action == "start":
-                self._refresh_templates(row)
+                self._templates.at_start(row)
                 await self._life.start(self._records.get(project, name))
             elif action == "freeze":
                 await self._life.freeze(row)
@@ -504,15 +410,6 @@ class InstanceManager:
                 self._emit("instance-restarted", f"/1.0/instances/{name}", project, None)
                 return said
         return ""
-
-    def _refresh_templates(self, row: InstanceRow) -> None:
-        try:
-            metadata = self._images.metadata(row.project, row.doc["config"].get("volatile.base_image", ""))
-        except ApiError:
-            return
-        templates = metadata.get("templates") or {}
-        if any("start" in (template.get("when") or ()) for template in templates.values()):
-            self._apply_templates(row, "start")
 
     async def exec(self, project: str, name: str, request: ExecRequest) -> ExecFiles:
         """Run a command inside. Fills in what the request leaves open: PATH, HOME, USER, LANG, environment.* keys."""
@@ -558,17 +455,6 @@ def _clear_cgroup(cgroup: InstanceCgroup) -> None:
 
 
 _MUTABLE = ("description", "ephemeral", "profiles", "config", "devices")
-
-
-def _privileged(config: Config) -> bool:
-    return values.boolean("security.privileged", config.get("security.privileged") or "false")
-
-
-def _root_pool(devices: Devices) -> str:
-    for device in devices.values():
-        if keys.is_root(device):
-            return device["pool"]
-    raise InternalError("the devices were not checked for a root disk")
 
 
 def _should_start(autostart: str, ran: bool) -> bool:

@@ -132,3 +132,8 @@ def write_backup(directory: str, row: InstanceRow, pool: Document, profiles: dic
             file.flush()
             os.fsync(fd)
     os.rename(f"{path}.new", path)
+
+
+def underscored(volatile: "dict[str, str] | dict[str, str | None]") -> dict[str, str | None]:
+    """Volatile keys as the keywords of `Records.set_volatile`."""
+    return {key.replace(".", "__"): value for key, value in volatile.items()}

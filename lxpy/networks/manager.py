@@ -1,13 +1,10 @@
-"""The networks: managed bridges with DHCP, DNS and NAT, and the nics of instances on them."""
+"""The networks: managed bridges with DHCP, DNS and NAT. The nics of instances on them are in `nics`."""
 
 import asyncio
 import concurrent.futures
 import contextlib
-import ipaddress
 import os
-import random
 import shutil
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,11 +12,11 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFo
 from lxpy.api.layout import Layout
 from lxpy.api.objects import Config, Lease, Network
 from lxpy.linux import rtnetlink
-from lxpy.linux.netns import NetnsThread
 from lxpy.networks import config as keys
 from lxpy.networks import firewall, host, leases
 from lxpy.networks.dnsmasq import Dnsmasq
-from lxpy.networks.watch import Changed, Watch, api_addresses, link_type, open_socket
+from lxpy.networks.nics import Nics
+from lxpy.networks.watch import api_addresses, link_type
 from lxpy.state.store import Store
 
 Emit = Callable[[str, str, str, dict[str, Any] | None], None]
@@ -46,10 +43,9 @@ class NetworkManager:
         self.used_by: Callable[[str], list[str]] = lambda _name: []
         self._dnsmasq: dict[str, Dnsmasq] = {}
         self._lock = asyncio.Lock()
-        self._netns = NetnsThread()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
-        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self.nics = Nics(store, self.get, self._server, self._in_kernel, warn)
 
     # -- the daemon comes and goes -------------------------------------------------------------------------------------
 
@@ -81,11 +77,10 @@ class NetworkManager:
 
     async def close(self) -> None:
         """Lets go of everything and leaves it running."""
-        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        await self.nics.close()
         for server in self._dnsmasq.values():
             server.forget()
         self._kernel.shutdown(wait=False)
-        self._netns.close()
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
@@ -229,117 +224,6 @@ class NetworkManager:
         ]
         return leases.table(server.leases.read(), server.reservations(), gateway)
 
-    # -- the nics of instances -----------------------------------------------------------------------------------------
-
-    async def attach(self, nic: dict[str, str], device: str, instance: str, netns_fd: int) -> str:
-        """Puts a nic into an instance's network namespace: a veth pair, its other end in the bridge, both up.
-
-        About 1.2 ms, of which the pair itself takes 0.8.
-
-        Args:
-            nic: expanded device: `network`, or `nictype` "bridged" and `parent`; `name` and `hwaddr` are filled in.
-
-        Returns:
-            The name of the host's end.
-
-        Raises:
-            BadRequest, NotFound, Conflict: the nic cannot be had as asked for.
-        """
-        parent, mtu = self._parent(nic, device)
-        guest_name = keys.interface_name(f"name of the nic {device}", nic.get("name") or device)
-        hwaddr = keys.mac_address(f"hwaddr of the nic {device}", nic.get("hwaddr", ""))
-        wanted = nic.get("host_name", "")
-        host_name = (
-            keys.interface_name(f"host_name of the nic {device}", wanted)
-            if wanted
-            else f"veth{random.SystemRandom().getrandbits(32):08x}"
-        )
-        if (leaving := self._leaving.get(host_name)) is not None:
-            await asyncio.wait([leaving])
-
-        def work() -> None:
-            host.create_veth(parent, host_name, guest_name, hwaddr, mtu, netns_fd)
-            try:
-                self._netns.inside(netns_fd, lambda: host.up_here(guest_name))
-            except BaseException:
-                host.delete_link(host_name)
-                raise
-
-        try:
-            await asyncio.wrap_future(self._netns.submit(work))
-        except OSError as error:
-            raise host.explained(f"Connecting the nic {device} of {instance!r} to {parent}", error) from None
-        return host_name
-
-    async def detach(self, host_name: str) -> None:
-        """Takes a veth pair away; idempotent, and done in the background: the kernel needs 30 ms for it."""
-        if host_name in self._leaving:
-            return
-        future = asyncio.ensure_future(self._in_kernel(lambda: host.delete_link(host_name)))
-        self._leaving[host_name] = future
-
-        def done(future: "asyncio.Future[None]") -> None:
-            self._leaving.pop(host_name, None)
-            if not future.cancelled() and (error := future.exception()):
-                self._warn(f"The interface {host_name!r} could not be removed: {error}")
-
-        future.add_done_callback(done)
-
-    def reserve(
-        self, network: str, instance: str, hwaddr: str, ipv4: str = "", ipv6: str = "", device: str = ""
-    ) -> None:
-        """Gives a nic its name and, where asked for, its addresses in DHCP and DNS.
-
-        Nothing happens for an unmanaged bridge.
-
-        Raises:
-            NotFound: no such network.
-            BadRequest: an address that is none, or outside the subnet.
-            Conflict: another instance has the address.
-        """
-        document = self._store.networks.get(network)
-        if document is None:
-            self.get(network)
-            return
-        config = document["config"]
-        hwaddr = keys.mac_address(f"hwaddr of a nic of {instance}", hwaddr)
-        server = self._server(network)
-        for key, value, interface in (
-            ("ipv4.address", ipv4, keys.interface4(config)),
-            ("ipv6.address", ipv6, keys.interface6(config)),
-        ):
-            if value and value != "none":
-                _check_static(key, value, network, interface)
-                self._check_unused(server, instance, hwaddr, key, value, network)
-        server.reserve(instance, device, hwaddr, ipv4 if ipv4 != "none" else "", ipv6 if ipv6 != "none" else "")
-
-    def release(self, network: str, instance: str) -> None:
-        """Takes name, addresses and leases of an instance away; idempotent."""
-        document = self._store.networks.get(network)
-        if document is None:
-            return
-        server = self._server(network)
-        gateway = keys.interface4(document["config"])
-        macs = {one.hwaddr for one in server.release(instance)}
-        if gateway is None:
-            return
-        for lease in server.leases.read():
-            if lease.hwaddr in macs and ":" not in lease.address:
-                with contextlib.suppress(OSError):
-                    leases.send_release(network, str(gateway.ip), lease)
-
-    def watch(self, netns_fd: int, changed: Changed) -> Watch:
-        """The interfaces inside a network namespace, kept current; `changed` is called with their new state.
-
-        Raises:
-            InternalError: the namespace cannot be entered.
-        """
-        try:
-            netlink = self._netns.submit(lambda: self._netns.inside(netns_fd, open_socket)).result()
-        except OSError as error:
-            raise host.explained("Watching the network of an instance", error) from None
-        return Watch(netlink, changed)
-
     # -- inner parts ---------------------------------------------------------------------------------------------------
 
     async def _sweep(self, name: str) -> None:
@@ -440,53 +324,6 @@ class NetworkManager:
     def _forward(self, configs: dict[str, Config] | None = None) -> None:
         chosen = self._configs() if configs is None else configs
         host.enable_forwarding([*chosen.values()], f"{self._layout.networks}/sysctls.json", self._warn)
-
-    def _parent(self, nic: dict[str, str], device: str) -> tuple[str, int]:
-        """The bridge of a nic, and the MTU it asks for (0: the bridge's)."""
-        network, parent, nictype = nic.get("network", ""), nic.get("parent", ""), nic.get("nictype", "")
-        mtu = nic.get("mtu", "")
-        if mtu and (not mtu.isdigit() or not 68 <= int(mtu) <= 65535):
-            raise BadRequest(f"Invalid mtu of the nic {device}: {mtu!r} is not 68 to 65535 bytes")
-        if network:
-            if nictype or (parent and parent != network):
-                raise BadRequest(f"The nic {device} has network as well as nictype or parent: keep one of them")
-            self.get(network)
-            return network, int(mtu or 0)
-        if nictype != "bridged":
-            raise BadRequest(f"The nic {device} needs network=NAME, or nictype=bridged and parent=BRIDGE")
-        if not parent:
-            raise BadRequest(f"The nic {device} has nictype=bridged and no parent: name a bridge of the host")
-        return keys.interface_name(f"parent of the nic {device}", parent), int(mtu or 0)
-
-    @staticmethod
-    def _check_unused(server: Dnsmasq, instance: str, hwaddr: str, key: str, value: str, network: str) -> None:
-        wanted = ipaddress.ip_address(value)
-        own = {hwaddr}
-        for other, reservations in server.reservations().items():
-            if other == instance:
-                own.update(one.hwaddr for one in reservations)
-            elif any(a and ipaddress.ip_address(a) == wanted for one in reservations for a in (one.ipv4, one.ipv6)):
-                raise Conflict(f"{key}={value}: the address belongs to {other!r} on network {network!r} already")
-        for lease in server.leases.read():
-            alive = lease.expires == 0 or lease.expires > time.time()
-            if alive and lease.hwaddr not in own and ipaddress.ip_address(lease.address) == wanted:
-                holder = repr(lease.hostname) if lease.hostname else lease.hwaddr
-                raise Conflict(f"{key}={value}: the address is leased to {holder} on network {network!r} at present")
-
-
-def _check_static(
-    key: str, value: str, network: str, interface: "ipaddress.IPv4Interface | ipaddress.IPv6Interface | None"
-) -> None:
-    try:
-        address = ipaddress.ip_address(value)
-    except ValueError:
-        raise BadRequest(f"Invalid value for {key}: {value!r} is not an address") from None
-    if interface is None:
-        raise BadRequest(f"{key}={value}: the network {network!r} has no such address family")
-    if address not in interface.network:
-        raise BadRequest(f"{key}={value}: the address is outside of {interface.network}, the subnet of {network!r}")
-    if address == interface.ip:
-        raise BadRequest(f"{key}={value}: that is the address of {network!r} itself")
 
 
 def _unmanaged(link: rtnetlink.Link) -> Network:

@@ -60,10 +60,10 @@ class Guest:
 
     async def connect(self, ipv4: str = "", ipv6: str = "", **nic: str) -> None:
         manager = self.lab.manager
-        manager.reserve(BRIDGE, self.name, self.hwaddr, ipv4, ipv6)
+        manager.nics.reserve(BRIDGE, self.name, self.hwaddr, ipv4, ipv6)
         device = {"type": "nic", "network": BRIDGE, "name": "eth0", "hwaddr": self.hwaddr, **nic}
-        self.host_name = await manager.attach(device, "eth0", self.name, self.netns)
-        self.watch = manager.watch(self.netns, self._changed)
+        self.host_name = await manager.nics.attach(device, "eth0", self.name, self.netns)
+        self.watch = manager.nics.watch(self.netns, self._changed)
 
     @property
     def state(self) -> dict[str, NetworkState]:
@@ -99,7 +99,7 @@ class Guest:
         if self.watch:
             self.watch.close()
         if self.host_name:
-            await self.lab.manager.detach(self.host_name)
+            await self.lab.manager.nics.detach(self.host_name)
         os.close(self.netns)
 
 
@@ -223,8 +223,8 @@ async def test_what_attach_makes(bridge: Lab) -> None:
     with pytest.raises(Conflict, match="lxhost0"):
         other = await bridge.guest("nic2", host_name="lxhost0")
         assert other
-    await bridge.manager.detach("lxhost0")
-    await bridge.manager.detach("lxhost0")
+    await bridge.manager.nics.detach("lxhost0")
+    await bridge.manager.nics.detach("lxhost0")
     await _until(lambda: not _links("lxhost"))
 
 
@@ -234,7 +234,7 @@ async def test_attach_to_a_bridge_of_the_host(bridge: Lab) -> None:
         guest = await bridge.guest("own", network="", nictype="bridged", parent="lxforeign")
         assert bridge.manager.state("lxforeign")["bridge"]["upper_devices"] == [guest.host_name]
         assert bridge.manager.get("lxforeign")["managed"] is False
-        bridge.manager.reserve("lxforeign", "own", guest.hwaddr, "", "")
+        bridge.manager.nics.reserve("lxforeign", "own", guest.hwaddr, "", "")
         names = {network["name"]: network["type"] for network in bridge.manager.list()}
         assert names["lxforeign"] == "bridge" and names["lo"] == "loopback" and guest.host_name not in names
     finally:
@@ -263,7 +263,7 @@ async def test_bad_nic(bridge: Lab, nic: dict[str, str], error: type[Exception])
 
 
 async def test_static_addresses_are_checked(bridge: Lab) -> None:
-    reserve = bridge.manager.reserve
+    reserve = bridge.manager.nics.reserve
     reserve(BRIDGE, "one", "00:16:3e:00:00:01", f"{SUBNET}.50", "fd42:98:7::50")
     for address in (f"{SUBNET}.1", "10.1.1.1", "nonsense"):
         with pytest.raises(BadRequest):
@@ -272,15 +272,15 @@ async def test_static_addresses_are_checked(bridge: Lab) -> None:
         reserve(BRIDGE, "two", "00:16:3e:00:00:02", f"{SUBNET}.50", "")
     with pytest.raises(Conflict, match="one"):
         reserve(BRIDGE, "two", "00:16:3e:00:00:02", "", "fd42:98:7:0::50")
-    bridge.manager.release(BRIDGE, "one")
-    bridge.manager.release(BRIDGE, "one")
+    bridge.manager.nics.release(BRIDGE, "one")
+    bridge.manager.nics.release(BRIDGE, "one")
     reserve(BRIDGE, "two", "00:16:3e:00:00:02", f"{SUBNET}.50", "")
 
 
 async def test_release_gives_the_lease_back(bridge: Lab) -> None:
     guest = await bridge.guest("brief")
     address = await guest.dhcp()
-    bridge.manager.release(BRIDGE, "brief")
+    bridge.manager.nics.release(BRIDGE, "brief")
     await _until(lambda: address not in {lease["address"] for lease in bridge.manager.leases(BRIDGE)})
     again = await bridge.guest("brief", ipv4=address)
     assert await again.dhcp() == address

@@ -6,6 +6,7 @@ import pytest
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, Unavailable
+from lxpy.instances import devices as device_rules
 from lxpy.instances import idmaps, keys, limits, names
 
 NIC = {"type": "nic", "network": "lxpybr0"}
@@ -61,15 +62,15 @@ def test_faulty_configuration_is_refused_with_the_reason(config: dict[str, str],
 )
 def test_faulty_devices_are_refused_with_the_reason(device: dict[str, str], word: str) -> None:
     with pytest.raises(BadRequest, match=word):
-        keys.validate_devices({"d0": device})
+        device_rules.validate({"d0": device})
 
 
 def test_an_instance_has_exactly_one_root_disk() -> None:
-    keys.validate_devices({"root": ROOT, "eth0": NIC}, expanded=True)
+    device_rules.validate({"root": ROOT, "eth0": NIC}, expanded=True)
     with pytest.raises(BadRequest, match="No root device"):
-        keys.validate_devices({"eth0": NIC}, expanded=True)
+        device_rules.validate({"eth0": NIC}, expanded=True)
     with pytest.raises(BadRequest, match="More than one root disk: a, b"):
-        keys.validate_devices({"a": ROOT, "b": ROOT}, expanded=True)
+        device_rules.validate({"a": ROOT, "b": ROOT}, expanded=True)
 
 
 def test_limits_in_the_kernels_units() -> None:

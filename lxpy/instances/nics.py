@@ -1,0 +1,43 @@
+"""The nics of an instance: names, MAC addresses, reservations."""
+
+import random
+
+from lxpy.api.objects import Devices
+from lxpy.instances.records import Records, underscored
+from lxpy.networks.manager import NetworkManager
+from lxpy.state.store import InstanceRow
+
+
+def prepare(
+    records: Records, networks: NetworkManager, row: InstanceRow, devices: Devices
+) -> tuple[InstanceRow, dict[str, dict[str, str]]]:
+    """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved."""
+    nics: dict[str, dict[str, str]] = {}
+    used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")}
+    volatile: dict[str, str | None] = {}
+    for name, device in devices.items():
+        if device.get("type") != "nic":
+            continue
+        nic = dict(device)
+        if not nic.get("name"):
+            number = 0
+            while f"eth{number}" in used:
+                number += 1
+            nic["name"] = name if name.startswith("eth") and name not in used else f"eth{number}"
+            used.add(nic["name"])
+        if not nic.get("hwaddr"):
+            key = f"volatile.{name}.hwaddr"
+            nic["hwaddr"] = row.doc["config"].get(key) or _random_mac()
+            volatile[f"{name}.hwaddr"] = nic["hwaddr"]
+        nics[name] = nic
+        if network := nic.get("network"):
+            addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
+            networks.nics.reserve(network, row.name, nic["hwaddr"], *addresses, device=name)
+    if volatile:
+        row = records.set_volatile(row, **underscored(volatile))
+    return row, nics
+
+
+def _random_mac() -> str:
+    # 00:16:3e is the prefix Xen's vendor id lends to virtual machines and LXD uses for containers.
+    return "00:16:3e:" + ":".join(f"{random.randrange(256):02x}" for _ in range(3))

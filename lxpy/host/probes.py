@@ -1,4 +1,4 @@
-"""What this host can do: kernel features that were tried out, tools with their versions, limits that get in the way.
+"""What this host can do: kernel features that were tried out, tools with their versions.
 
 Nothing here needs the daemon, and nothing here changes the host: what is tried is tried on detached mounts and in
 child processes that end at once. The answers are what `GET /1.0` reports and what `doctor` explains.
@@ -74,26 +74,6 @@ class Tool(NamedTuple):
     required: bool
 
 
-class Limit(NamedTuple):
-    """A limit of the host that many containers run into.
-
-    Attributes:
-        key: the sysctl.
-        value: what it is now; None where the kernel has no such limit.
-        advised: below this it is worth raising.
-        reason: what runs out.
-    """
-
-    key: str
-    value: int | None
-    advised: int
-    reason: str
-
-    @property
-    def low(self) -> bool:
-        return self.value is not None and self.value < self.advised
-
-
 # Versions are asked for by the first word here that is a flag; the pattern takes the first number of that output.
 _TOOLS = (
     ("dnsmasq", "dnsmasq-base", "--version", "addresses and names on managed bridges", True),
@@ -107,19 +87,6 @@ _TOOLS = (
     ("btrfs", "btrfs-progs", "--version", "btrfs pools", False),
     ("lxcfs", "lxcfs", "--version", "containers that see their own memory and CPUs in /proc", False),
     ("apparmor_parser", "apparmor", "--version", "AppArmor profiles of containers", False),
-)
-
-# What LXD's production guide asks for, and what runs out first with 100 Debian containers.
-_LIMITS = (
-    ("fs.inotify.max_user_instances", 1024, "systemd takes 8 inotify instances per container"),
-    ("fs.inotify.max_user_watches", 524288, "file watches of all containers of one user id"),
-    ("kernel.keys.maxkeys", 2000, "systemd takes 13 kernel keys per container"),
-    ("kernel.keys.maxbytes", 2000000, "the payload of those keys"),
-    ("kernel.pid_max", 131072, "processes of the whole host"),
-    ("kernel.pty.max", 4096, "consoles and interactive execs"),
-    ("net.ipv4.neigh.default.gc_thresh3", 4096, "neighbours on IPv4 bridges"),
-    ("net.ipv6.neigh.default.gc_thresh3", 4096, "neighbours on IPv6 bridges"),
-    ("vm.max_map_count", 65530, "memory maps of one process (databases want 262144)"),
 )
 
 
@@ -216,15 +183,6 @@ def tools(names: Iterable[str] = ()) -> list[Tool]:
 def which(name: str) -> str:
     """Where a command is, the administrator's directories included (a user's PATH may lack them); empty if nowhere."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin") or ""
-
-
-def limits() -> list[Limit]:
-    """The host's limits that many containers run into, with what is advised."""
-    found = []
-    for key, advised, reason in _LIMITS:
-        text = _read("/proc/sys/" + key.replace(".", "/")).strip()
-        found.append(Limit(key, int(text) if text.isdigit() else None, advised, reason))
-    return found
 
 
 def has_capability(number: int) -> bool:

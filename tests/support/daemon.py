@@ -35,6 +35,7 @@ class Lxpyd:
         self.log = self.dir / "lxpyd.stderr"
         self.counter = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  # what every command is put behind (nsenter ...)
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("LXPY_", "LXD_"))},
             "LXPY_DIR": str(self.dir),
@@ -54,7 +55,7 @@ class Lxpyd:
         """Starts lxpyd and waits until its socket answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(BIN / "lxpyd")],
+                [*self.prefix, str(BIN / "lxpyd")],
                 env={**self.environment, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -137,7 +138,7 @@ profiles:
             AssertionError: it failed although `check` is set; with what it wrote.
         """
         result = subprocess.run(
-            [str(BIN / "lxpy"), *args],
+            [*self.prefix, str(BIN / "lxpy"), *args],
             env={**self.environment, **environment}, capture_output=True, check=False, timeout=timeout, cwd="/",
             **({"stdin": subprocess.DEVNULL} if input is None else {"input": _bytes(input)}),
         )  # fmt: skip
@@ -159,7 +160,7 @@ profiles:
     def spawn(self, *args: str, **options: Any) -> subprocess.Popen[bytes]:
         """``lxpy ARGS`` in the background, with pipes."""
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen([str(BIN / "lxpy"), *args], env=self.environment, cwd="/", **options)
+        return subprocess.Popen([*self.prefix, str(BIN / "lxpy"), *args], env=self.environment, cwd="/", **options)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """One API call through ``lxpy query``; waits for an operation."""

@@ -2,6 +2,8 @@
 
 import os
 
+from lxpy.api.errors import BadRequest
+
 # Kernel name -> Debian name, as used in product keys (`dpkg-architecture -L`).
 DEBIAN: dict[str, str] = {
     "x86_64": "amd64",
@@ -49,3 +51,9 @@ def native() -> list[str]:
     machine = os.uname().machine
     other = _PERSONALITY.get(machine)
     return [machine, other] if other else [machine]
+
+
+def check_runs(architecture: str) -> None:
+    """Raises `BadRequest` when this machine cannot run it."""
+    if architecture not in native():
+        raise BadRequest(f"The image is for {architecture}; this machine runs {' and '.join(native())}")

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import pathlib
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -231,6 +232,27 @@ async def test_unused_cached_images_expire(world: World, server: StreamServer) -
     world.store.config.replace({})
     assert await world.manager.expire() == [fingerprint]
     assert world.stored() == []
+
+
+async def test_upkeep_acts_when_its_hour_has_come(world: World, server: StreamServer) -> None:
+    old = await world.manager.ensure(world.source(server, "alpine/3.20"), "default")
+    fresh = server.add("Alpine", "3.20", metadata_tar(creation_date=1800000000), squashfs(), serial="20260301_00:00")
+    age_documents(world.path / "cache", 7200)
+
+    def here() -> list[str]:
+        return [image["fingerprint"] for image in world.manager.list("default")]
+
+    now, hour = time.time(), 3600
+    await world.manager.upkeep.tick(now + 5 * hour)
+    assert here() == [old]
+    world.store.config.replace({"images.auto_update_interval": "0"})
+    await world.manager.upkeep.tick(now + 100 * hour)
+    assert here() == [old]
+    world.store.config.replace({})
+    await world.manager.upkeep.tick(now + 6 * hour)
+    assert here() == [fresh]
+    await world.manager.upkeep.tick(now + 11 * 24 * hour)
+    assert here() == [] and world.warnings == []
 
 
 async def test_start_sweeps_what_a_crash_left(world: World, server: StreamServer) -> None:

@@ -1,0 +1,205 @@
+"""Getting an image: from the local store, an image server or a recipe; downloaded or built at most once at a time."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lxpy.api.errors import BadRequest, Conflict, NotFound, Unavailable
+from lxpy.api.layout import Layout
+from lxpy.images import builtin, files, metadata
+from lxpy.images.aliases import Aliases
+from lxpy.images.architectures import check_runs
+from lxpy.images.http import Http
+from lxpy.images.index import Index, document
+from lxpy.images.metadata import utc
+from lxpy.images.recipes import Recipe
+from lxpy.images.servers import Servers
+from lxpy.images.wire import NEVER
+from lxpy.images.work import Progress, SharedWork
+from lxpy.state.store import Document
+
+
+def silent(key: str, text: str) -> None:
+    """Progress nobody looks at."""
+
+
+class Fetcher:
+    """Args:
+    config: the server's configuration as it is now.
+    warn: told what went wrong without failing anything.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        aliases: Aliases,
+        layout: Layout,
+        config: Callable[[], dict[str, str]],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._index, self._aliases, self._layout, self._config, self._warn = index, aliases, layout, config, warn
+        self.http = Http(layout, config, warn)
+        self.recipes = builtin.Recipes(layout)
+        self._work = SharedWork()
+
+    async def close(self) -> None:
+        """Cancels downloads and builds; a partial download is taken up again next time."""
+        await self._work.close()
+        await self.http.close()
+
+    def servers(self) -> Servers:
+        return Servers(self._layout, self.http, [name for name in self.recipes.names() if name])
+
+    async def ensure(
+        self,
+        source: dict[str, Any],
+        project: str,
+        progress: Progress = silent,
+        *,
+        cached: bool = True,
+        auto_update: bool | None = None,
+        public: bool = False,
+    ) -> str:
+        """See `ImageManager.ensure`."""
+        alias, fingerprint = str(source.get("alias") or ""), str(source.get("fingerprint") or "")
+        server, protocol = str(source.get("server") or ""), str(source.get("protocol") or "")
+        if protocol == "builtin":
+            found = await self._builtin(alias or fingerprint, project, progress, cached)
+        elif not server:
+            return self._local(project, alias, fingerprint)
+        elif protocol not in ("simplestreams", ""):
+            raise BadRequest(f"Images cannot be fetched by the protocol {protocol!r}: use simplestreams or builtin")
+        else:
+            by_default = cached and self._config().get("images.auto_update_cached", "true") == "true"
+            update = by_default if auto_update is None else auto_update
+            flags = {"cached": cached, "auto_update": update, "public": public}
+            found = await self.remote(server.rstrip("/"), alias, fingerprint, project, progress, flags)
+        doc = self._index.get(project, found)
+        if doc is not None and not cached and doc["cached"]:
+            # Fetched for a launch before, asked for by name now: from here on it is meant to stay.
+            kept = {"cached": False, "public": public or doc["public"]}
+            self._index.put(project, found, doc | kept | {"auto_update": bool(auto_update)})
+        return found
+
+    def _local(self, project: str, alias: str, fingerprint: str) -> str:
+        if fingerprint:
+            return self._index.find(project, fingerprint)[0]
+        if not alias:
+            raise BadRequest("The source names neither an image's alias nor its fingerprint")
+        found = self._aliases.resolve(project, alias)
+        if found:
+            return found
+        try:
+            return self._index.find(project, alias)[0]
+        except NotFound:
+            import difflib
+
+            known = [row["name"] for row in self._aliases.list(project)]
+            close = difflib.get_close_matches(alias, known, n=3, cutoff=0.5)
+            hint = f"nearest: {', '.join(close)}" if close else 'name a server too, as in "images:alpine/3.20"'
+            raise NotFound(f"Image {alias!r} not found among the local images; {hint}") from None
+
+    async def remote(
+        self, server: str, alias: str, fingerprint: str, project: str, progress: Progress, flags: Document
+    ) -> str:
+        """An image of a simplestreams server; `flags` are fields of its record."""
+        known = self._index.from_server(project, server, alias) if alias else None
+        # LXD's rule: what updates itself in the background need not be asked after at each launch.
+        if known and self._index.all(project)[known]["auto_update"]:
+            return known
+        if fingerprint:
+            try:
+                return self._index.find(project, fingerprint)[0]
+            except NotFound:
+                pass
+        servers = self.servers()
+        try:
+            image = await servers.resolve(server, fingerprint or alias)
+        except Unavailable as error:
+            if known is None:
+                raise
+            self._warn(f"{error}; using the image fetched from there earlier")
+            return known
+        flags = flags | {
+            "update_source": {
+                "server": server, "protocol": "simplestreams", "alias": alias,
+                "certificate": "", "image_type": "container",
+            }
+        } if alias else flags | {"auto_update": False}  # fmt: skip
+
+        async def fetch(report: Progress) -> str:
+            fetched = await servers.fetch(server, image, report)
+            # Checked against the server's list: no need to read the whole root file system once more.
+            archive = await asyncio.to_thread(metadata.read_archive, fetched.metadata, image.kind != "unified")
+            check_runs(archive.metadata["architecture"])
+            doc = document(archive, image.kind, fetched.hashes, image.properties(), flags)
+            doc |= {"filename": os.path.basename(image.metadata.path), "expires_at": utc(image.expires)}
+            await self._index.install(project, image.fingerprint, fetched.metadata, fetched.rootfs, archive, doc)
+            return image.fingerprint
+
+        return await self._obtain(project, image.fingerprint, fetch, progress, flags)
+
+    async def _obtain(
+        self,
+        project: str,
+        fingerprint: str,
+        fetch: Callable[[Progress], Awaitable[str]],
+        progress: Progress,
+        flags: Document,
+    ) -> str:
+        """The image, from this project, from another one's files, or by `fetch`."""
+        await self._index.settled(fingerprint)
+        if not self._index.get(project, fingerprint) and not self._index.elsewhere(fingerprint):
+            await self._work.run(fingerprint, fetch, progress)
+        if not self._index.get(project, fingerprint):
+            doc = self._index.elsewhere(fingerprint)
+            if doc is None:
+                raise Conflict(f"Image {fingerprint[:12]} was deleted while it was fetched: try again")
+            fresh: Document = {"public": False, "auto_update": False, "update_source": None, "profiles": []} | flags
+            doc |= fresh | {"uploaded_at": utc(time.time()), "last_used_at": NEVER}
+            self._index.put(project, fingerprint, doc)
+            self._index.emit("created", project, fingerprint)
+        return fingerprint
+
+    # -- built-in ------------------------------------------------------------------------------------------------------
+
+    async def _builtin(self, wanted: str, project: str, progress: Progress, cached: bool) -> str:
+        recipe = self.recipes.find(wanted)
+        existing = builtin.existing(recipe, self._index.all(project))
+        return existing or await self.build(recipe, project, progress, {"cached": cached}, anew=False)
+
+    async def build(self, recipe: Recipe, project: str, progress: Progress, flags: Document, anew: bool) -> str:
+        """An image of a recipe, built now; `anew` even where a shared cache has one."""
+        origin = {
+            "server": "",
+            "protocol": "builtin",
+            "alias": recipe.name,
+            "certificate": "",
+            "image_type": "container",
+        }
+        flags = {"auto_update": False, "public": False, "update_source": origin} | flags
+
+        async def build(report: Progress) -> str:
+            identity = builtin.identity(recipe)
+            async with builtin.made(recipe, self._layout, self._environment(), report, anew) as image:
+                hashes = await asyncio.to_thread(files.hash_image, image.metadata, image.rootfs)
+                archive = await asyncio.to_thread(metadata.read_archive, image.metadata, True)
+                doc = document(archive, "squashfs", hashes, archive.metadata["properties"], flags)
+                doc["recipe"] = {"name": recipe.name, "key": recipe.key(), "identity": identity}
+                await self._index.install(project, hashes.fingerprint, image.metadata, image.rootfs, archive, doc)
+                return hashes.fingerprint
+
+        key = f"recipe:{recipe.name}:{'anew' if anew else ''}"
+        fingerprint = await self._work.run(key, build, progress)
+        return await self._obtain(project, fingerprint, build, progress, flags)
+
+    def _environment(self) -> dict[str, str]:
+        """How builds reach the network: the configured proxies, else the daemon's own environment."""
+        config, result = self._config(), {}
+        for name, key in (("http_proxy", "http"), ("https_proxy", "https"), ("no_proxy", "ignore_hosts")):
+            value = config.get(f"core.proxy_{key}") or os.environ.get(name) or os.environ.get(name.upper())
+            if value:
+                result[name] = value
+        return result

@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout
@@ -70,7 +70,9 @@ class Daemon:
         self.spawner = await Spawner.start()
         self._closers.push_async_callback(self.spawner.close)
         self.storage = StorageManager(self.store, self.layout, self.warn)
-        self.images = ImageManager(self.store, self.layout, emit, self.warn)
+        self.images = ImageManager(
+            self.store, self.layout, emit, self.warn, lambda project: self.projects.home(project, "images")
+        )
         self.networks = NetworkManager(self.store, self.layout, emit, self.warn)
         self._closers.push_async_callback(_close, self.storage)
         self._closers.push_async_callback(_close, self.images)
@@ -79,7 +81,7 @@ class Daemon:
         await asyncio.gather(self.storage.start(), self.images.start(), self.networks.start())
         self.instances = InstanceManager(
             self.store, self.layout, self.spawner,
-            cast("ImageManager", _HomedImages(self.images, self.projects)), self.networks, self.storage, self.profiles,
+            self.images, self.networks, self.storage, self.profiles,
             emit, self.warn,
         )  # fmt: skip
         self.profiles.validate = self.instances.validate_config
@@ -155,24 +157,6 @@ async def _close(manager: object) -> None:
         result = close()
         if asyncio.iscoroutine(result):
             await result
-
-
-class _HomedImages:
-    """The images as instances ask for them: by their own project, which may use those of ``default``."""
-
-    def __init__(self, images: "ImageManager", projects: ProjectManager) -> None:
-        self._images, self._projects = images, projects
-
-    async def ensure(self, source: dict[str, Any], project: str, *rest: Any, **more: Any) -> str:
-        return await self._images.ensure(source, self._projects.home(project, "images"), *rest, **more)
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._images, name)
-
-        def by_project(project: str, *rest: Any) -> Any:
-            return method(self._projects.home(project, "images"), *rest)
-
-        return by_project
 
 
 class Call:

@@ -77,6 +77,7 @@ async def put_server(call: Call) -> web.StreamResponse:
     if new.get("core.https_address") != old.get("core.https_address"):
         await daemon.listen_https(new.get("core.https_address", ""))
     daemon.store.config.replace(new)
+    daemon.images.upkeep.configured()
     daemon.events.lifecycle("config-updated", "/1.0", "default", None)
     return envelope.sync({})
 

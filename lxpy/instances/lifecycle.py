@@ -18,6 +18,7 @@ from lxpy.instances import devices as device_rules
 from lxpy.instances import disks, limits, nics
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, now, underscored
+from lxpy.networks import host
 from lxpy.networks.manager import NetworkManager
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import Exit, Spawner, Supervisor, adopt
@@ -118,7 +119,7 @@ class Lifecycle:
             watches: list = []  # type: ignore[type-arg]
             supervisor = await self._spawner.launch(spec, connect)
             undo.pop_all()
-        live = Live(supervisor, self.cgroup(row), nics=attached, watch=watches[0], cpuset=cpuset)
+        live = Live(supervisor, self.cgroup(row), nics=attached, devices=devices, watch=watches[0], cpuset=cpuset)
         live.memory = spec["limits"].get("memory", 0)
         self._take_in(row, live)
         volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in wanted.items()}
@@ -327,14 +328,20 @@ class Lifecycle:
             attached = {
                 nic["name"]: stored[f"volatile.{device}.host_name"]
                 for device, nic in wanted.items()
-                if f"volatile.{device}.host_name" in stored
+                if host.link_exists(stored.get(f"volatile.{device}.host_name", ""))
             }
+            # What a daemon that was killed amid a change had, or had not, plugged in.
+            missing = {device for device, nic in wanted.items() if nic["name"] not in attached}
+            row = await self._unplug_strays(row, devices)
+            devices = {name: device for name, device in devices.items() if name not in missing}
             netns = os.open(f"/proc/{found.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 watch = self._networks.nics.watch(netns, lambda _state: None)
             finally:
                 os.close(netns)
-            live = Live(found, self.cgroup(row), nics=attached, watch=watch, frozen=self.cgroup(row).frozen())
+            live = Live(
+                found, self.cgroup(row), nics=attached, devices=devices, watch=watch, frozen=self.cgroup(row).frozen()
+            )
             limit = limits.from_config(config, self._taken_cpus())
             live.memory = limit.get("memory", 0)
             if config.get("limits.cpu", "").isdigit():
@@ -350,6 +357,16 @@ class Lifecycle:
                 await self._networks.nics.detach(host_name)
         self.record_end(row, found)
         return "reboot" if found.reason == "reboot" else "ended"
+
+    async def _unplug_strays(self, row: InstanceRow, devices: Devices) -> InstanceRow:
+        """Takes away nics that were plugged in for a change that was never written down."""
+        cleared: dict[str, str | None] = {}
+        for key, host_name in row.doc["config"].items():
+            device = key.removeprefix("volatile.").removesuffix(".host_name")
+            if key == f"volatile.{device}.host_name" and device not in devices:
+                await self._networks.nics.detach(host_name)
+                cleared |= {f"{device}.host_name": None, f"{device}.name": None}
+        return self._records.set_volatile(row, **underscored(cleared)) if cleared else row
 
     async def close(self) -> None:
         """Let go of the instances without touching them."""

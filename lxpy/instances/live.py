@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from lxpy.api import status
+from lxpy.api.objects import Devices
 from lxpy.networks.watch import Watch
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import Supervisor
@@ -15,6 +16,7 @@ class Live:
 
     Attributes:
         nics: guest interface name to host interface name.
+        devices: the expanded devices it runs with.
         cpuset: the CPUs chosen for a CPU count, "" when it has none.
         memory: its memory limit in bytes, 0 without one.
         stopping: who ends it wants no restart and no deletion on the way ("stop", "restart", "delete"), else "".
@@ -24,6 +26,7 @@ class Live:
     supervisor: Supervisor
     cgroup: InstanceCgroup
     nics: dict[str, str] = field(default_factory=dict)
+    devices: Devices = field(default_factory=dict)
     watch: Watch | None = None
     frozen: bool = False
     cpuset: str = ""

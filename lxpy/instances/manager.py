@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from lxpy.api import status, values
@@ -16,7 +16,7 @@ from lxpy.api.layout import Layout, qualified
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import devices as device_rules
-from lxpy.instances import idmaps, keys, render
+from lxpy.instances import hotplug, idmaps, keys, render
 from lxpy.instances.create import Creation
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.records import Records, write_backup
@@ -62,6 +62,7 @@ class InstanceManager:
         self._life.delete_ephemeral = self._delete_later
         self._templates = Templates(self._records, images, storage, warn)
         self._creation = Creation(self._records, images, storage, profiles, self._templates, self._check_references)
+        self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks)}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
@@ -81,7 +82,12 @@ class InstanceManager:
                 self._warn(f"Instance {row.name!r} could not be taken over: {error}")
                 continue
             current = self._records.current(row) or row
-            config, _ = self._records.expanded(current)
+            config, devices = self._records.expanded(current)
+            try:
+                async with self._plugged(current, devices):
+                    pass
+            except (ApiError, OSError) as error:
+                self._warn(f"A device of instance {row.name!r} could not be plugged in again: {error}")
             autostart = config.get("boot.autostart", "")
             if found == "reboot" or (found == "" and _should_start(autostart, ran)):
                 wanted.append(current)
@@ -205,8 +211,13 @@ class InstanceManager:
                 raise BadRequest(
                     f"Instance {row.name!r} uses this profile: set security.privileged on the instance itself"
                 )
-        for row in users:
-            self._life.apply_limits(row)
+        async with contextlib.AsyncExitStack() as undo:
+            for row in users:
+                await undo.enter_async_context(self._life.lock(row))
+                if current := self._records.current(row):
+                    await undo.enter_async_context(self._plugged(current, self._records.expanded(current)[1]))
+            for row in users:
+                self._life.apply_limits(row)
 
     # -- create ------------------------------------------------------------------------------------------------
 
@@ -280,14 +291,26 @@ class InstanceManager:
             before = row
             if idmaps.privileged(config) != (row.idmap_base is None):
                 row = self._change_privilege(row, idmaps.privileged(config))
-            row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})
-            try:
-                self._life.apply_limits(row)
-            except ApiError:
-                self._records.change(row, **{k: before.doc[k] for k in _MUTABLE})
-                raise
+            async with self._plugged(row, devices):
+                row = self._records.get(project, name)
+                doc["config"] = hotplug.merged(doc["config"], before.doc["config"], row.doc["config"])
+                row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})
+                try:
+                    self._life.apply_limits(row)
+                except ApiError:
+                    self._records.change(row, **{k: before.doc[k] for k in _MUTABLE})
+                    raise
         self._save_backup(row)
         self._emit("instance-updated", f"/1.0/instances/{name}", project, None)
+
+    @contextlib.asynccontextmanager
+    async def _plugged(self, row: InstanceRow, devices: Devices) -> AsyncIterator[None]:
+        """An instance that runs gets its devices, and gives them back when the body fails."""
+        if (live := self._life.live(row)) is None:
+            yield
+            return
+        async with hotplug.applied(self._plugs, hotplug.Running(row, live), devices):
+            yield
 
     def _change_privilege(self, row: InstanceRow, privileged: bool) -> InstanceRow:
         if self._life.live(row):

@@ -1,6 +1,7 @@
 """The nics of an instance: names, MAC addresses, reservations."""
 
 import random
+from collections.abc import Collection
 
 from lxpy.api.objects import Devices
 from lxpy.instances.records import Records, underscored
@@ -9,21 +10,30 @@ from lxpy.state.store import InstanceRow
 
 
 def prepare(
-    records: Records, networks: NetworkManager, row: InstanceRow, devices: Devices
+    records: Records, networks: NetworkManager, row: InstanceRow, devices: Devices, taken: Collection[str] = ()
 ) -> tuple[InstanceRow, dict[str, dict[str, str]]]:
-    """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved."""
+    """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved.
+
+    `taken`: names that interfaces of the guest have already.
+    """
     nics: dict[str, dict[str, str]] = {}
-    used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")}
+    used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")} | set(
+        taken
+    )
     volatile: dict[str, str | None] = {}
     for name, device in devices.items():
         if device.get("type") != "nic":
             continue
         nic = dict(device)
         if not nic.get("name"):
+            known = row.doc["config"].get(f"volatile.{name}.name", "")
             number = 0
             while f"eth{number}" in used:
                 number += 1
-            nic["name"] = name if name.startswith("eth") and name not in used else f"eth{number}"
+            free = f"eth{number}"
+            nic["name"] = (
+                known if known and known not in used else name if name.startswith("eth") and name not in used else free
+            )
             used.add(nic["name"])
         if not nic.get("hwaddr"):
             key = f"volatile.{name}.hwaddr"

@@ -240,10 +240,10 @@ class Dnsmasq:
         if old:
             self._reload_soon()
 
-    def release(self, instance: str) -> list[Reservation]:
-        """Takes all reservations of an instance away; gives what they were."""
+    def release(self, instance: str, device: str = "") -> list[Reservation]:
+        """Takes all reservations of an instance, or of one `device` of it, away; gives what they were."""
         found = []
-        for path in self._files(instance):
+        for path in [self._path(instance, device)] if device else self._files(instance):
             if one := _reservation(path):
                 found.append(one)
             with contextlib.suppress(FileNotFoundError):

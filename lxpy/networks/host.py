@@ -112,6 +112,11 @@ def create_veth(parent: str, host_name: str, guest_name: str, hwaddr: str, mtu: 
             raise
 
 
+def link_exists(name: str) -> bool:
+    with rtnetlink.Rtnetlink() as netlink:
+        return bool(name) and netlink.link(name) is not None
+
+
 def up_here(name: str) -> None:
     """Brings an interface of the calling thread's network namespace up."""
     with rtnetlink.Rtnetlink() as netlink:

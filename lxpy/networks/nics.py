@@ -63,11 +63,7 @@ class Nics:
         guest_name = keys.interface_name(f"name of the nic {device}", nic.get("name") or device)
         hwaddr = keys.mac_address(f"hwaddr of the nic {device}", nic.get("hwaddr", ""))
         wanted = nic.get("host_name", "")
-        host_name = (
-            keys.interface_name(f"host_name of the nic {device}", wanted)
-            if wanted
-            else f"veth{random.SystemRandom().getrandbits(32):08x}"
-        )
+        host_name = keys.interface_name(f"host_name of the nic {device}", wanted) if wanted else random_host_name()
         if (leaving := self._leaving.get(host_name)) is not None:
             await asyncio.wait([leaving])
 
@@ -99,6 +95,11 @@ class Nics:
 
         future.add_done_callback(done)
 
+    async def gone(self, host_name: str) -> None:
+        """Waits for an interface that `detach` takes away."""
+        if (leaving := self._leaving.get(host_name)) is not None:
+            await asyncio.wait([leaving])
+
     def reserve(
         self, network: str, instance: str, hwaddr: str, ipv4: str = "", ipv6: str = "", device: str = ""
     ) -> None:
@@ -127,14 +128,14 @@ class Nics:
                 self._check_unused(server, instance, hwaddr, key, value, network)
         server.reserve(instance, device, hwaddr, ipv4 if ipv4 != "none" else "", ipv6 if ipv6 != "none" else "")
 
-    def release(self, network: str, instance: str) -> None:
-        """Takes name, addresses and leases of an instance away; idempotent."""
+    def release(self, network: str, instance: str, device: str = "") -> None:
+        """Takes name, addresses and leases of an instance, or of one nic of it, away; idempotent."""
         document = self._store.networks.get(network)
         if document is None:
             return
         server = self._server(network)
         gateway = keys.interface4(document["config"])
-        macs = {one.hwaddr for one in server.release(instance)}
+        macs = {one.hwaddr for one in server.release(instance, device)}
         if gateway is None:
             return
         for lease in server.leases.read():
@@ -185,6 +186,11 @@ class Nics:
             if alive and lease.hwaddr not in own and ipaddress.ip_address(lease.address) == wanted:
                 holder = repr(lease.hostname) if lease.hostname else lease.hwaddr
                 raise Conflict(f"{key}={value}: the address is leased to {holder} on network {network!r} at present")
+
+
+def random_host_name() -> str:
+    """A name for the host's end of a veth pair."""
+    return f"veth{random.SystemRandom().getrandbits(32):08x}"
 
 
 def _check_static(

@@ -1,0 +1,75 @@
+"""Nic devices of running containers."""
+
+import subprocess
+import time
+
+from tests.support.daemon import Lxpyd, until
+
+
+def _links(bridge: str) -> set[str]:
+    shown = subprocess.run(["ip", "-o", "link", "show", "master", bridge], capture_output=True, text=True, check=True)
+    return {line.split(": ")[1].partition("@")[0] for line in shown.stdout.splitlines()}
+
+
+def test_a_nic_comes_and_goes_while_the_container_runs(lxpyd: Lxpyd, busybox: str) -> None:
+    lxpyd.wait_address(busybox)
+    before, eth0 = _links(lxpyd.bridge), lxpyd.instance(busybox)["config"]["volatile.eth0.host_name"]
+    address = lxpyd.address.rpartition(".")[0] + ".78"
+    nic = ("nic", f"network={lxpyd.bridge}", "name=eth1", f"ipv4.address={address}")
+    lxpyd.cli("config", "device", "add", busybox, "extra", *nic)
+    assert len(_links(lxpyd.bridge)) == len(before) + 1
+    lxpyd.sh(busybox, f"ip addr add {address}/24 dev eth1")
+    state = lxpyd.json("query", f"/1.0/instances/{busybox}/state")["network"]["eth1"]
+    assert state["host_name"] == lxpyd.instance(busybox)["config"]["volatile.extra.host_name"]
+    assert state["state"] == "up"
+    until(
+        lambda: subprocess.run(["busybox", "ping", "-c1", "-W1", address], capture_output=True).returncode == 0,
+        5,
+        "no answer",
+    )
+
+    # A second nic of that name inside is refused, and nothing has changed.
+    refused = lxpyd.cli("config", "device", "add", busybox, "third", *nic[:-1], check=False)
+    assert refused.returncode == 1 and "eth1" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert "third" not in lxpyd.instance(busybox)["devices"] and len(_links(lxpyd.bridge)) == len(before) + 1
+
+    lxpyd.restart(kill=True)
+    lxpyd.cli("config", "device", "remove", busybox, "extra")
+    assert _links(lxpyd.bridge) == before and eth0 in before
+    config = lxpyd.instance(busybox)["config"]
+    assert "volatile.extra.host_name" not in config and config["volatile.eth0.host_name"] == eth0
+    assert lxpyd.sh(busybox, "ls /sys/class/net").stdout.split() == ["eth0", "lo"]
+
+
+def test_a_profile_gives_its_nic_to_running_containers(lxpyd: Lxpyd, busybox: str) -> None:
+    profile = f"{busybox}-p"
+    lxpyd.cli("profile", "create", profile)
+    lxpyd.cli("profile", "add", busybox, profile)
+    lxpyd.cli("profile", "device", "add", profile, "extra", "nic", f"network={lxpyd.bridge}", "name=eth7")
+    assert "eth7" in lxpyd.sh(busybox, "ls /sys/class/net").stdout
+    lxpyd.cli("profile", "device", "remove", profile, "extra")
+    assert "eth7" not in lxpyd.sh(busybox, "ls /sys/class/net").stdout
+    lxpyd.cli("profile", "remove", busybox, profile)
+    lxpyd.cli("profile", "delete", profile)
+
+
+def test_killed_amid_plugging(own_lxpyd: Lxpyd) -> None:
+    """The next daemon has the nic plugged in if the record has it, and else nothing of it."""
+    daemon = own_lxpyd
+    daemon.cli("launch", "bb", "a")
+    begun = time.monotonic()
+    daemon.cli("config", "device", "add", "a", "extra", "nic", f"network={daemon.bridge}", "name=eth1")
+    whole = time.monotonic() - begun
+    for n in range(8):
+        there = "extra" in daemon.instance("a")["devices"]
+        command = ("remove", "a", "extra") if there else ("add", "a", "extra", "nic", f"network={daemon.bridge}")
+        process = daemon.spawn("config", "device", *command, *(() if there else ("name=eth1",)))
+        time.sleep(whole * (0.3 + n * 0.09))
+        daemon.kill()
+        assert b"Traceback" not in process.communicate(timeout=30)[1]
+        daemon.start()
+        there = "extra" in daemon.instance("a")["devices"]
+        links = 2 if there else 1
+        until(lambda links=links: len(_links(daemon.bridge)) == links, 2, f"not {links} links")  # type: ignore[misc]
+        seen = daemon.sh("a", "ls /sys/class/net").stdout.split()
+        assert seen == (["eth0", "eth1", "lo"] if there else ["eth0", "lo"])

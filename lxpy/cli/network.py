@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import sys
 
+from lxpy.api.errors import ApiError
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.context import Context, pairs
-from lxpy.cli.objects import FORMAT, Kind
+from lxpy.cli.forward import FORWARD
+from lxpy.cli.objects import FORMAT, Kind, piped, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from lxpy.cli.args import Run
 
 NETWORK = Kind("network", "/1.0/networks")
 
 
 def _create(context: Context, args: Args) -> None:
     client, name = context.resolve(args.rest[0])
+    given = piped("network", ("config", "description", "type"))
     body = {
         "name": name,
-        "type": args.value("type"),
-        "config": pairs(args.rest[1:]),
-        "description": args.value("description"),
+        "type": given.get("type") or args.value("type"),
+        "config": {**given.get("config", {}), **pairs(args.rest[1:])},
+        "description": args.value("description") or given.get("description", ""),
     }
     context.wait(client, client.post(NETWORK.path, body))
     context.say(f"Network {name} created")
@@ -47,7 +52,68 @@ def _info(context: Context, args: Args) -> None:
     out += [f"  Bytes sent: {render.size(counters.get('bytes_sent', 0))}"]
     out += [f"  Packets received: {counters.get('packets_received', 0)}"]
     out += [f"  Packets sent: {counters.get('packets_sent', 0)}"]
+    if bridge := state.get("bridge"):
+        out += ["", "Bridge:"]
+        out += [f"  ID: {bridge['id']}", f"  STP: {str(bridge['stp']).lower()}"]
+        out += [f"  Forward delay: {bridge['forward_delay']}", f"  Default VLAN ID: {bridge['vlan_default']}"]
+        out += [f"  VLAN filtering: {str(bridge['vlan_filtering']).lower()}"]
+        out += [f"  Upper devices: {', '.join(bridge['upper_devices'])}".rstrip()]
+    if "leases" in state:  # ours; a server of LXD does not count them
+        counted = state["leases"]
+        out += ["", "Leases:"]
+        out += [f"  Dynamic: {counted['dynamic']}", f"  Static: {counted['static']}"]
     sys.stdout.write("\n".join(out) + "\n")
+
+
+def _attach(kind: str) -> Run:
+    """``attach`` and ``attach-profile``: a nic device on an instance or profile."""
+
+    def run(context: Context, args: Args) -> None:
+        client, url = NETWORK.resolve(context, args.rest[0])
+        network = client.get(url)
+        name = network["name"]
+        owner = f"/1.0/{kind}/{quote(args.rest[1])}"
+        document, etag = client.get_etag(owner)
+        device = args.at(2, name)
+        if device in document["devices"]:
+            raise ApiError(f"The device {device!r} already exists: give another name as the third argument")
+        nic = {"type": "nic", "network": name} if network["managed"] else {
+            "type": "nic", "nictype": "bridged" if network["type"] == "bridge" else "macvlan", "parent": name,
+        }  # fmt: skip
+        if guest := args.at(3):
+            nic["name"] = guest
+        document["devices"][device] = nic
+        client.wait(client.put(owner, document, etag))
+
+    return run
+
+
+def _detach(kind: str) -> Run:
+    """``detach`` and ``detach-profile``."""
+
+    def run(context: Context, args: Args) -> None:
+        client, name = context.resolve(args.rest[0])
+        owner = f"/1.0/{kind}/{quote(args.rest[1])}"
+        document, etag = client.get_etag(owner)
+        on_it = [
+            device
+            for device, options in document["devices"].items()
+            if options.get("type") == "nic" and name in (options.get("network"), options.get("parent"))
+        ]
+        device = args.at(2)
+        if not device:
+            if not on_it:
+                where = " itself (a profile of it may be)" if kind == "instances" else ""
+                raise ApiError(f"{args.rest[1]} is not attached to the network {name}{where}")
+            if len(on_it) > 1:
+                raise ApiError(f"More than one device matches, specify the device name: {', '.join(on_it)}")
+            device = on_it[0]
+        elif device not in on_it:
+            raise ApiError(f"The device {device!r} of {args.rest[1]} is not on the network {name}")
+        del document["devices"][device]
+        client.wait(client.put(owner, document, etag))
+
+    return run
 
 
 def _leases(context: Context, args: Args) -> None:
@@ -74,13 +140,30 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 COMMANDS = {
     "network": {
+        "attach": Command(
+            _attach("instances"), f"{NETWORK.place} <instance> [<device name>] [<interface name>]",
+            "Attach a network to an instance", (), 2, 4,
+        ),
+        "attach-profile": Command(
+            _attach("profiles"), f"{NETWORK.place} <profile> [<device name>] [<interface name>]",
+            "Attach a network to a profile", (), 2, 4,
+        ),
         "create": Command(
             _create, "[<remote>:]<network> [key=value...]", "Create a network",
             (Option("-t --type", "TYPE", "Network type", "bridge"), Option("--description", "TEXT", "Description")),
             1, None,
         ),
         "delete": NETWORK.delete(),
+        "detach": Command(
+            _detach("instances"), f"{NETWORK.place} <instance> [<device name>]", "Detach a network from an instance",
+            (), 2, 3,
+        ),
+        "detach-profile": Command(
+            _detach("profiles"), f"{NETWORK.place} <profile> [<device name>]", "Detach a network from a profile",
+            (), 2, 3,
+        ),
         "edit": NETWORK.edit(),
+        "forward": FORWARD,
         "get": NETWORK.get(),
         "info": Command(_info, NETWORK.place, "Get runtime information on a network", (), 1, 1),
         "list": NETWORK.list(

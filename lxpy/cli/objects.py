@@ -26,6 +26,21 @@ def quote(text: str) -> str:
     return wire.quote(text)
 
 
+def piped(what: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """`keys` of the YAML that waits on standard input; nothing on a terminal or an idle pipe."""
+    if sys.stdin.isatty():
+        return {}
+    import select
+
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    text = sys.stdin.read() if poll.poll(0) else ""
+    given = render.parse_yaml(text, f"The {what} on standard input") if text.strip() else {}
+    if not isinstance(given, dict):
+        raise ApiError(f"The {what} on standard input is not a YAML mapping")
+    return {key: given[key] for key in keys if given.get(key)}
+
+
 class Kind:
     """One kind of object.
 

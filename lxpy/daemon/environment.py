@@ -14,7 +14,7 @@ EXTENSIONS = (
     "instance_bulk_state_change", "container_exec_user_group_cwd", "container_exec_recording",
     "container_exec_signal_handling", "console", "container_backup", "instance_nic_network",
     "image_create_aliases", "image_force_refresh", "image_copy_profile",
-    "network", "network_leases", "network_state",
+    "network", "network_leases", "network_state", "network_forward",
     "storage", "resources", "resources_v2", "projects", "project_usage",
     "certificate_update", "warnings",
     "lxpy_catalogue", "lxpy_recipes", "lxpy_state_fields",

@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 
 IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_RUNNING = 0x1, 0x2, 0x8, 0x10, 0x40
 IFA_F_NODAD, IFA_F_TENTATIVE = 0x02, 0x40
 RT_TABLE_LOCAL, RT_TABLE_MAIN = 255, 254
+RTPROT_LXPY = 0x6C  # marks the routes that are ours to take away; nobody in iproute2's rt_protos has it
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE, _NLM_F_REPLACE = 0x1, 0x4, 0x200, 0x400, 0x100
 _NLM_F_DUMP, _NLM_F_DUMP_INTR = 0x300, 0x10
@@ -95,7 +96,7 @@ class Address(NamedTuple):
 
 
 class Route(NamedTuple):
-    """One route; `prefix` 0 is a default route, `type` is RTN_* (1 unicast)."""
+    """One route; `prefix` 0 is a default route, `type` is RTN_* (1 unicast), `protocol` RTPROT_* (who made it)."""
 
     family: int
     destination: str
@@ -103,6 +104,7 @@ class Route(NamedTuple):
     table: int
     interface: int
     type: int
+    protocol: int
 
 
 class Overrun(OSError):
@@ -189,13 +191,13 @@ def parse_address(data: bytes) -> Address:
 
 def parse_route(data: bytes) -> Route:
     """The `Route` of the body of an RTM_NEWROUTE."""
-    family, prefix, _src, _tos, table, _protocol, _scope, kind, _flags = _RTMSG.unpack_from(data)
+    family, prefix, _src, _tos, table, protocol, _scope, kind, _flags = _RTMSG.unpack_from(data)
     found = attributes(data, _RTMSG.size)
     if _RTA_TABLE in found:
         table = _U32.unpack(found[_RTA_TABLE])[0]
     oif = _U32.unpack(found[_RTA_OIF])[0] if _RTA_OIF in found else 0
     raw = found.get(_RTA_DST) or (b"\0" * (4 if family == socket.AF_INET else 16))
-    return Route(family, _ip(family, raw), prefix, table, oif, kind)
+    return Route(family, _ip(family, raw), prefix, table, oif, kind, protocol)
 
 
 _LITTLE = struct.pack("=H", 1) == b"\1\0"
@@ -466,6 +468,31 @@ def _address(kind: int, message_flags: int, index: int, address: str, prefix: in
     return _message(
         kind, message_flags,
         _IFADDR.pack(family, prefix, flags, scope, index) + _attr(_IFA_LOCAL, raw) + _attr(_IFA_ADDRESS, raw),
+    )  # fmt: skip
+
+
+def set_master(index: int, master: int) -> bytes:
+    """Makes an interface the port of a bridge and brings it up; `master` 0 takes it out and leaves it as it is."""
+    up = IFF_UP if master else 0
+    return _message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, up, up) + _attr(_IFLA_MASTER, master))
+
+
+def new_route(index: int, destination: str, prefix: int) -> bytes:
+    """Adds a route to what is directly behind an interface, or keeps it."""
+    return _route(RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, index, destination, prefix)
+
+
+def delete_route(index: int, destination: str, prefix: int) -> bytes:
+    return _route(RTM_DELROUTE, 0, index, destination, prefix)
+
+
+def _route(kind: int, message_flags: int, index: int, destination: str, prefix: int) -> bytes:
+    family = socket.AF_INET6 if ":" in destination else socket.AF_INET
+    scope = 0 if family == socket.AF_INET6 else 253
+    return _message(
+        kind, message_flags,
+        _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_LXPY, scope, 1, 0)
+        + _attr(_RTA_DST, socket.inet_pton(family, destination)) + _attr(_RTA_OIF, index),
     )  # fmt: skip
 
 

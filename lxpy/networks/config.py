@@ -81,6 +81,48 @@ def _ranges(key: str, value: str) -> None:
     dhcp_ranges(key, value)
 
 
+def _ranges6(key: str, value: str) -> None:
+    dhcp6_ranges(key, value)
+
+
+def _subnets(version: int) -> Callable[[str, str], None]:
+    def check(key: str, value: str) -> None:
+        routed(key, value, version)
+
+    return check
+
+
+def _address(version: int) -> Callable[[str, str], None]:
+    def check(key: str, value: str) -> None:
+        ip_address(key, value, version)
+
+    return check
+
+
+def _servers(key: str, value: str) -> None:
+    for part in value.split(","):
+        ip_address(key, part.strip())
+
+
+def _one_of(*words: str, why: str = "") -> Callable[[str, str], None]:
+    def check(key: str, value: str) -> None:
+        if value not in words:
+            reason = f": {why}" if why else ""
+            raise BadRequest(f"Invalid value for {key}: {value!r} is not one of {', '.join(words)}{reason}")
+
+    return check
+
+
+def _interfaces(key: str, value: str) -> None:
+    for part in value.split(","):
+        interface_name(f"interface in {key}", part.strip())
+
+
+def _acls(key: str, value: str) -> None:
+    for part in value.split(","):
+        values.object_name("network ACL", part.strip())
+
+
 def _mtu(key: str, value: str) -> None:
     if not value.isdigit() or not 1280 <= int(value) <= 65535:
         raise BadRequest(f"Invalid value for {key}: {value!r} is not an MTU of 1280 to 65535 bytes")
@@ -100,36 +142,61 @@ def _search(key: str, value: str) -> None:
         _domain(key, domain.strip())
 
 
-def _mode(key: str, value: str) -> None:
-    if value not in ("managed", "dynamic", "none"):
-        raise BadRequest(f"Invalid value for {key}: {value!r} is not one of managed, dynamic, none")
-
-
 def _anything(_key: str, _value: str) -> None:
     return
 
 
+_ACTION = _one_of("allow", "reject", "drop")
+
 KEYS: dict[str, Callable[[str, str], None]] = {
+    "bridge.driver": _one_of("native", why="lxpy makes bridges of the kernel only"),
+    "bridge.external_interfaces": _interfaces,
     "bridge.hwaddr": _mac,
+    "bridge.mode": _one_of("standard", why="the fan needs kernel patches that only Ubuntu had"),
     "bridge.mtu": _mtu,
     "dns.domain": _domain,
-    "dns.mode": _mode,
+    "dns.mode": _one_of("managed", "dynamic", "none"),
+    "dns.nameservers": _servers,
     "dns.search": _search,
     "ipv4.address": _cidr(4),
     "ipv4.dhcp": _boolean,
     "ipv4.dhcp.expiry": _expiry,
+    "ipv4.dhcp.gateway": _address(4),
     "ipv4.dhcp.ranges": _ranges,
     "ipv4.firewall": _boolean,
     "ipv4.nat": _boolean,
+    "ipv4.nat.address": _address(4),
+    "ipv4.nat.order": _one_of("before", "after"),
+    "ipv4.routes": _subnets(4),
     "ipv4.routing": _boolean,
     "ipv6.address": _cidr(6),
     "ipv6.dhcp": _boolean,
     "ipv6.dhcp.expiry": _expiry,
+    "ipv6.dhcp.ranges": _ranges6,
     "ipv6.dhcp.stateful": _boolean,
     "ipv6.firewall": _boolean,
     "ipv6.nat": _boolean,
+    "ipv6.nat.address": _address(6),
+    "ipv6.nat.order": _one_of("before", "after"),
+    "ipv6.routes": _subnets(6),
     "ipv6.routing": _boolean,
     "raw.dnsmasq": _anything,
+    "security.acls": _acls,
+    "security.acls.default.egress.action": _ACTION,
+    "security.acls.default.egress.logged": _boolean,
+    "security.acls.default.ingress.action": _ACTION,
+    "security.acls.default.ingress.logged": _boolean,
+}
+
+# What LXD has and this does not: refused with the reason, never accepted and ignored.
+_REFUSED = {
+    "bgp.": "lxpy announces no routes: use a routing daemon of the host",
+    "dns.zone.": "lxpy serves no zone transfers",
+    "fan.": "the fan needs kernel patches that only Ubuntu had",
+    "ipv4.ovn.": "lxpy makes no OVN networks",
+    "ipv6.ovn.": "lxpy makes no OVN networks",
+    "maas.": "lxpy does not talk to MAAS",
+    "tunnel.": "lxpy makes no tunnels: make one on the host and name it in bridge.external_interfaces",
 }
 
 
@@ -142,13 +209,72 @@ def validate(config: Config) -> None:
         if check is None:
             if key.startswith("user."):
                 continue
+            for prefix, reason in _REFUSED.items():
+                if key.startswith(prefix):
+                    raise BadRequest(f"The network configuration key {key!r} is not supported: {reason}")
             raise BadRequest(f"Invalid network configuration key {key!r}: a bridge has {', '.join(KEYS)} and user.*")
         if value != "":
             check(key, value)
-    subnet = subnet4(config)
-    for first, last in dhcp_ranges("ipv4.dhcp.ranges", config.get("ipv4.dhcp.ranges", "")):
-        if subnet is not None and (first not in subnet or last not in subnet):
-            raise BadRequest(f"Invalid value for ipv4.dhcp.ranges: {first}-{last} is not inside {subnet}")
+    for version, subnet, found in (
+        (4, subnet4(config), dhcp_ranges("ipv4.dhcp.ranges", config.get("ipv4.dhcp.ranges", ""))),
+        (6, subnet6(config), dhcp6_ranges("ipv6.dhcp.ranges", config.get("ipv6.dhcp.ranges", ""))),
+    ):
+        for first, last in found:
+            if subnet is not None and (first not in subnet or last not in subnet):
+                raise BadRequest(f"Invalid value for ipv{version}.dhcp.ranges: {first}-{last} is not inside {subnet}")
+    gateway, four = config.get("ipv4.dhcp.gateway"), subnet4(config)
+    if gateway and four and ipaddress.IPv4Address(gateway) not in four:
+        raise BadRequest(f"Invalid value for ipv4.dhcp.gateway: {gateway} is not inside {four}")
+
+
+def ip_address(key: str, value: str, version: int = 0) -> "ipaddress.IPv4Address | ipaddress.IPv6Address":
+    """An address without a prefix, of any version with 0; else `BadRequest`."""
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        address = None
+    if address is None or (version and address.version != version):
+        family = f"IPv{version} address" if version else "address"
+        raise BadRequest(f"Invalid value for {key}: {value!r} is not an {family} (without a prefix)")
+    return address
+
+
+def routed(key: str, value: str, version: int) -> list[Subnet]:
+    """The subnets of ``ipv4.routes`` or ``ipv6.routes``."""
+    found: list[Subnet] = []
+    for part in filter(None, (one.strip() for one in value.split(","))):
+        try:
+            subnet = ipaddress.ip_network(part)
+        except ValueError:
+            raise BadRequest(
+                f"Invalid value for {key}: {part!r} is not a subnet (example: "
+                f"{'192.0.2.0/24' if version == 4 else '2001:db8:1::/64'})"
+            ) from None
+        if subnet.version != version or not subnet.prefixlen:
+            raise BadRequest(f"Invalid value for {key}: {part!r} is not an IPv{version} subnet that could be routed")
+        found.append(subnet)
+    return found
+
+
+def words(config: Config, key: str) -> list[str]:
+    """The parts of a value separated by commas."""
+    return [part for part in (one.strip() for one in config.get(key, "").split(",")) if part]
+
+
+def dhcp6_ranges(key: str, value: str) -> list[tuple[ipaddress.IPv6Address, ipaddress.IPv6Address]]:
+    """As `dhcp_ranges`, of IPv6."""
+    found = []
+    for part in filter(None, value.split(",")):
+        try:
+            first, last = (ipaddress.IPv6Address(one.strip()) for one in part.split("-"))
+        except ValueError:
+            raise BadRequest(
+                f"Invalid value for {key}: {part.strip()!r} is not a range (example: fd42::10-fd42::99)"
+            ) from None
+        if last < first:
+            raise BadRequest(f"Invalid value for {key}: {part.strip()!r} runs backwards")
+        found.append((first, last))
+    return found
 
 
 def dhcp_ranges(key: str, value: str) -> list[tuple[ipaddress.IPv4Address, ipaddress.IPv4Address]]:

@@ -47,6 +47,7 @@ class Dnsmasq:
         self._reload: asyncio.TimerHandle | None = None
         self._revival: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
+        self._named = True
         self.leases = LeaseFile(f"{directory}/dnsmasq.leases")
 
     # -- the process --------------------------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ class Dnsmasq:
             raw = f"{self._dir}/dnsmasq.raw"
             old_raw = _read(raw)
             wanted = arguments(self.name, self._dir, config)
+            self._names(config.get("dns.mode", "") in ("", "managed"))
             same = wanted == self._arguments and old_raw == config.get("raw.dnsmasq", "")
             _write(raw, config.get("raw.dnsmasq", ""))
             if self._pidfd >= 0 and same and not fresh:
@@ -229,8 +231,8 @@ class Dnsmasq:
         path = self._path(instance, device)
         # Of several nics on one network the first has the name: dnsmasq gives a name to one client only.
         others = [other for other in self._files(instance) if other != path]
-        name = "" if any(one and one.name for one in map(_reservation, others)) else instance
-        line = ",".join(filter(None, (hwaddr, ipv4, f"[{ipv6}]" if ipv6 else "", name))) + "\n"
+        name = "" if not self._named or any(one and one.name for one in map(_reservation, others)) else instance
+        line = _line(hwaddr, ipv4, ipv6, name)
         old = _read(path)
         if old == line:
             return
@@ -260,6 +262,22 @@ class Dnsmasq:
                 if one := _reservation(f"{self._hosts}/{entry}"):
                     found.setdefault(entry.partition(".")[0], []).append(one)
         return found
+
+    def _names(self, named: bool) -> None:
+        """Whether reservations give names (dns.mode managed); rewrites those that say otherwise."""
+        self._named = named
+        by_instance: dict[str, dict[str, Reservation]] = {}
+        for entry in sorted(os.listdir(self._hosts)):
+            if one := _reservation(f"{self._hosts}/{entry}"):
+                by_instance.setdefault(entry.partition(".")[0], {})[entry] = one
+        for instance, found in by_instance.items():
+            named_already = any(one.name for one in found.values())
+            if named_already != named:
+                for entry, one in found.items():
+                    _write(f"{self._hosts}/{entry}", _line(one.hwaddr, one.ipv4, one.ipv6, instance if named else ""))
+                    if named:
+                        break
+                self._reload_soon()
 
     def _path(self, instance: str, device: str) -> str:
         return f"{self._hosts}/{instance}.{device}" if device else f"{self._hosts}/{instance}"
@@ -297,13 +315,11 @@ def arguments(name: str, directory: str, config: Config) -> list[str]:
         f"--interface={name}", "--except-interface=lo", "--bind-interfaces", "--strict-order", "--no-hosts",
         "--no-ping", "--quiet-dhcp", "--quiet-dhcp6", "--quiet-ra",
     ]  # fmt: skip
-    if mode == "none":
-        result.append("--port=0")
-    else:
+    if mode != "none":
         result += [f"--domain={domain}", f"--local=/{domain}/", f"--interface-name=_gateway.{domain},{name}"]
-        if mode == "managed":
-            # A guest may not take a name it was not given: names come from our reservations only.
-            result.append("--dhcp-ignore-names")
+    if mode != "dynamic":
+        # A guest may not take a name it was not given: names come from our reservations only.
+        result.append("--dhcp-ignore-names")
     serving = False
     if four:
         result.append(f"--listen-address={four.ip}")
@@ -316,7 +332,9 @@ def arguments(name: str, directory: str, config: Config) -> list[str]:
                 result.append(f"--dhcp-range={first},{last},{four.network.netmask},{expiry}")
             if mtu := config.get("bridge.mtu"):
                 result.append(f"--dhcp-option-force=26,{mtu}")
-            if not keys.enabled(config, "ipv4.routing", True):
+            if gateway := config.get("ipv4.dhcp.gateway"):
+                result.append(f"--dhcp-option-force=3,{gateway}")
+            elif not keys.enabled(config, "ipv4.routing", True):
                 result.append("--dhcp-option=3")
     if six:
         serving = True
@@ -326,7 +344,9 @@ def arguments(name: str, directory: str, config: Config) -> list[str]:
             result.append(f"--dhcp-range=::,constructor:{name},ra-only")
         elif keys.enabled(config, "ipv6.dhcp.stateful", False):
             highest = six.network[min(six.network.num_addresses, 1 << 64) - 1]
-            result.append(f"--dhcp-range={six.network[2]},{highest},{six.network.prefixlen},{expiry}")
+            ranges6 = keys.dhcp6_ranges("ipv6.dhcp.ranges", config.get("ipv6.dhcp.ranges", ""))
+            for low, high in ranges6 or [(six.network[2], highest)]:
+                result.append(f"--dhcp-range={low},{high},{six.network.prefixlen},{expiry}")
         else:
             result.append(f"--dhcp-range=::,constructor:{name},ra-stateless,ra-names")
     if serving:
@@ -334,8 +354,17 @@ def arguments(name: str, directory: str, config: Config) -> list[str]:
             "--dhcp-authoritative", "--dhcp-rapid-commit", "--dhcp-lease-max=65536",
             f"--dhcp-leasefile={directory}/dnsmasq.leases", f"--dhcp-hostsdir={directory}/dnsmasq.hosts",
         ]  # fmt: skip
-        if search := config.get("dns.search"):
-            result.append(f"--dhcp-option-force=119,{','.join(one.strip() for one in search.split(','))}")
+        if search := keys.words(config, "dns.search"):
+            result.append(f"--dhcp-option-force=119,{','.join(search)}")
+            if six:
+                result.append(f"--dhcp-option=option6:domain-search,{','.join(search)}")
+        if servers := keys.words(config, "dns.nameservers"):
+            four_servers = [one for one in servers if ":" not in one]
+            six_servers = [f"[{one}]" for one in servers if ":" in one]
+            if four_servers:
+                result.append(f"--dhcp-option-force=6,{','.join(four_servers)}")
+            if six and six_servers:
+                result.append(f"--dhcp-option=option6:dns-server,{','.join(six_servers)}")
     return result
 
 
@@ -357,6 +386,10 @@ def _user(directory: str) -> str:
 
 def _reservation(path: str) -> Reservation | None:
     return parse_reservation(_read(path))
+
+
+def _line(hwaddr: str, ipv4: str, ipv6: str, name: str) -> str:
+    return ",".join(filter(None, (hwaddr, ipv4, f"[{ipv6}]" if ipv6 else "", name))) + "\n"
 
 
 def _command_line(pid: int) -> list[str]:

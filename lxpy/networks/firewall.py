@@ -3,82 +3,94 @@
 import asyncio
 import json
 import re
+from typing import Any
 
 from lxpy.api.errors import InternalError
 from lxpy.api.objects import Config
 from lxpy.networks import config as keys
+from lxpy.networks import forwards as forward_rules
+
+Document = dict[str, Any]
+Documents = dict[str, Document]
 
 _COMMENT = "lxpy"
+_ICMP = "destination-unreachable, time-exceeded, parameter-problem"
 _ICMPV6 = (
     "destination-unreachable, packet-too-big, time-exceeded, parameter-problem, "
     "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report"
 )
 
 
-def ruleset(table: str, networks: dict[str, Config]) -> str:
+def ruleset(table: str, networks: Documents) -> str:
     """The whole table as ``nft -f`` reads it: it replaces what was there, atomically.
 
     Args:
         table: of family ``inet``.
-        networks: configuration of each bridge.
+        networks: the document of each bridge; its ``config`` and ``forwards`` count.
     """
     lines = [f"add table inet {table}", f"delete table inet {table}"]
     if not networks:
         return "\n".join(lines) + "\n"
     lines.append(f"table inet {table} {{")
-    for name, config in sorted(networks.items()):
-        lines += _chains(name, config)
+    for name, document in sorted(networks.items()):
+        for prefix, hook, rules in _chains(name, document):
+            if rules:
+                lines.append(f"  chain {prefix}.{name} {{")
+                lines += [f"    {line}" for line in ([hook] if hook else []) + rules]
+                lines.append("  }")
     return "\n".join([*lines, "}", ""])
 
 
-def _chains(name: str, config: Config) -> list[str]:
+def _chains(name: str, document: Document) -> list[tuple[str, str, list[str]]]:
+    """Prefix, hook and rules of each chain of a bridge."""
+    config: Config = document["config"]
+    forwards = document.get("forwards", {})
     bridge = f'"{name}"'
     inputs: list[str] = []
-    forwards: list[str] = []
-    nats: list[str] = []
-    four, six = keys.interface4(config), keys.interface6(config)
-    if four and keys.enabled(config, "ipv4.firewall", True):
-        inputs += [
-            f"iifname {bridge} meta nfproto ipv4 tcp dport 53 accept",
-            f"iifname {bridge} meta nfproto ipv4 udp dport {{ 53, 67 }} accept",
-            f"iifname {bridge} icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} accept",
-        ]
-        verdict = "accept" if keys.enabled(config, "ipv4.routing", True) else "drop"
-        forwards += [
-            f"iifname {bridge} oifname {bridge} meta nfproto ipv4 accept",
-            f"iifname {bridge} meta nfproto ipv4 {verdict}",
-            f"oifname {bridge} meta nfproto ipv4 {verdict}",
-        ]
-    if six and keys.enabled(config, "ipv6.firewall", True):
-        inputs += [
-            f"iifname {bridge} meta nfproto ipv6 tcp dport 53 accept",
-            f"iifname {bridge} meta nfproto ipv6 udp dport {{ 53, 547 }} accept",
-            f"iifname {bridge} icmpv6 type {{ {_ICMPV6} }} accept",
-        ]
-        verdict = "accept" if keys.enabled(config, "ipv6.routing", True) else "drop"
-        forwards += [
-            f"iifname {bridge} oifname {bridge} meta nfproto ipv6 accept",
-            f"iifname {bridge} meta nfproto ipv6 {verdict}",
-            f"oifname {bridge} meta nfproto ipv6 {verdict}",
-        ]
-    if four and keys.enabled(config, "ipv4.nat", False):
-        nats.append(f"ip saddr {four.network} ip daddr != {four.network} masquerade")
-    if six and keys.enabled(config, "ipv6.nat", False):
-        nats.append(f"ip6 saddr {six.network} ip6 daddr != {six.network} masquerade")
-    result = []
-    for prefix, hook, rules in (
+    passing: list[str] = []
+    nats: dict[str, list[str]] = {"before": [], "after": []}
+    hairpins: list[str] = []
+    for version, interface in ((4, keys.interface4(config)), (6, keys.interface6(config))):
+        if interface is None:
+            continue
+        family, subnet = ("ip", "ip6")[version == 6], interface.network
+        if keys.enabled(config, f"ipv{version}.firewall", True):
+            this = f"meta nfproto ipv{version}"
+            inputs += [
+                f"iifname {bridge} {this} tcp dport 53 accept",
+                f"iifname {bridge} {this} udp dport {{ 53, {67 if version == 4 else 547} }} accept",
+                f"iifname {bridge} icmp type {{ {_ICMP} }} accept"
+                if version == 4
+                else f"iifname {bridge} icmpv6 type {{ {_ICMPV6} }} accept",
+            ]
+            verdict = "accept" if keys.enabled(config, f"ipv{version}.routing", True) else "drop"
+            passing += [
+                f"iifname {bridge} oifname {bridge} {this} accept",
+                f"iifname {bridge} {this} {verdict}",
+                f"oifname {bridge} {this} {verdict}",
+            ]
+        if any((":" in listen) == (version == 6) for listen in forwards):
+            # An instance that asks for the forward's address is answered by the host, else the answer would come
+            # straight from the target, from another address than was asked.
+            hairpins.append(f"ct status dnat {family} saddr {subnet} {family} daddr {subnet} masquerade")
+        if keys.enabled(config, f"ipv{version}.nat", False):
+            outside = config.get(f"ipv{version}.nat.address")
+            order = config.get(f"ipv{version}.nat.order") or "before"
+            how = f"snat {family} to {outside}" if outside else "masquerade"
+            nats[order].append(f"{family} saddr {subnet} {family} daddr != {subnet} {how}")
+    targets = forward_rules.rules(forwards)
+    return [
         ("in", "type filter hook input priority 0; policy accept;", inputs),
-        ("fwd", "type filter hook forward priority 0; policy accept;", forwards),
-        ("pstrt", "type nat hook postrouting priority 100; policy accept;", nats),
-    ):
-        if rules:
-            result.append(f"  chain {prefix}.{name} {{")
-            result += [f"    {line}" for line in (hook, *rules)]
-            result.append("  }")
-    return result
+        ("fwd", "type filter hook forward priority 0; policy accept;", passing),
+        ("fwdprert", "type nat hook prerouting priority -100; policy accept;", targets),
+        ("fwdout", "type nat hook output priority -100; policy accept;", targets),
+        # Docker and others stand at 100; who comes first decides.
+        ("pstrt", "type nat hook postrouting priority 99; policy accept;", hairpins + nats["before"]),
+        ("pstrtlate", "type nat hook postrouting priority 101; policy accept;", nats["after"]),
+    ]
 
 
-async def apply(table: str, networks: dict[str, Config]) -> None:
+async def apply(table: str, networks: Documents) -> None:
     """Loads the rules of all networks, and lets their traffic through Docker's FORWARD policy where Docker runs.
 
     Raises:
@@ -88,7 +100,7 @@ async def apply(table: str, networks: dict[str, Config]) -> None:
     await _docker(table, networks)
 
 
-async def _docker(table: str, networks: dict[str, Config]) -> None:
+async def _docker(table: str, networks: Documents) -> None:
     # Docker sets FORWARD to drop; an accept in our own table cannot overrule a drop in another, so the exception has
     # to stand in the chain Docker keeps for its neighbours. Docker started after us: seen at the next change or start.
     for family in ("ip", "ip6"):
@@ -102,7 +114,8 @@ async def _docker(table: str, networks: dict[str, Config]) -> None:
             for rule in (one.get("rule", {}) for one in json.loads(listing)["nftables"])
             if re.sub(r"[^:]*$", "", rule.get("comment", "")) == ours
         ]
-        for name, config in sorted(networks.items()):
+        for name, document in sorted(networks.items()):
+            config = document["config"]
             version = "ipv4" if family == "ip" else "ipv6"
             if keys.enabled(config, f"{version}.firewall", True) and keys.enabled(config, f"{version}.routing", True):
                 script += [

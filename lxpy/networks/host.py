@@ -8,7 +8,7 @@ import random
 import socket
 from collections.abc import Callable
 
-from lxpy.api.errors import Conflict, InternalError, NotFound
+from lxpy.api.errors import ApiError, Conflict, InternalError, NotFound
 from lxpy.api.objects import Config
 from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
@@ -46,13 +46,71 @@ def ensure_bridge(name: str, config: Config, hwaddr: str) -> bool:
         messages += [rtnetlink.delete_address(link.ifindex, *one) for one in present - set(wanted)]
         if not made:
             messages.insert(0, rtnetlink.set_link(link.ifindex, up=True, hwaddr=hwaddr, mtu=mtu or 1500))
+        routes = {
+            (str(one.network_address), one.prefixlen)
+            for version in (4, 6)
+            for one in keys.routed(f"ipv{version}.routes", config.get(f"ipv{version}.routes", ""), version)
+        }
+        present_routes = {
+            (one.destination, one.prefix)
+            for one in netlink.routes()
+            if one.interface == link.ifindex and one.protocol == rtnetlink.RTPROT_LXPY
+        }
+        messages += [rtnetlink.delete_route(link.ifindex, *one) for one in present_routes - routes]
+        messages += [rtnetlink.new_route(link.ifindex, *one) for one in routes - present_routes]
         try:
             netlink.call(f"bridge {name}", *messages)
-        except OSError:
+            _ports(netlink, name, link.ifindex, keys.words(config, "bridge.external_interfaces"))
+        except (OSError, ApiError):
             if made:
                 netlink.call(f"bridge {name}", rtnetlink.delete_link(name))
             raise
     return made
+
+
+def _ports(netlink: rtnetlink.Rtnetlink, name: str, index: int, wanted: list[str]) -> None:
+    """Makes interfaces of the host ports of a bridge: those that carry nothing of the host's own."""
+    if not wanted:
+        return
+    links = {link.name: link for link in netlink.links(counters=False)}
+    addressed = {one.ifindex for one in netlink.addresses() if one.scope < 253}
+    for port in wanted:
+        link = links.get(port)
+        if link is None:
+            raise NotFound(f"bridge.external_interfaces: there is no interface {port!r} on this host")
+        if link.master == index:
+            continue
+        if link.master:
+            owner = next((other.name for other in links.values() if other.ifindex == link.master), "another interface")
+            raise Conflict(f"bridge.external_interfaces: {port!r} belongs to {owner!r} already")
+        if link.ifindex in addressed:
+            raise Conflict(
+                f"bridge.external_interfaces: {port!r} has addresses of the host: take them away first, "
+                f"a port of a bridge has none"
+            )
+        netlink.call(f"interface {port}", rtnetlink.set_master(link.ifindex, index))
+
+
+def release_ports(name: str, ports: list[str]) -> None:
+    """Takes interfaces of the host out of a bridge; idempotent."""
+    with rtnetlink.Rtnetlink() as netlink:
+        bridge = netlink.link(name)
+        for port in ports:
+            link = netlink.link(port)
+            if bridge is not None and link is not None and link.master == bridge.ifindex:
+                netlink.call(f"interface {port}", rtnetlink.set_master(link.ifindex, 0))
+
+
+def adopt_ports(name: str, ports: list[int]) -> None:
+    """Makes interfaces ports of a bridge again after it was lost; those that have gone meanwhile do not matter."""
+    with rtnetlink.Rtnetlink() as netlink:
+        bridge = netlink.link(name)
+        present = {link.ifindex: link for link in netlink.links(counters=False)}
+        for port in ports:
+            link = present.get(port)
+            if bridge is not None and link is not None and not link.master:
+                with contextlib.suppress(OSError):
+                    netlink.call(f"interface {link.name}", rtnetlink.set_master(port, bridge.ifindex))
 
 
 def _addresses(config: Config, hwaddr: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from lxpy.api.layout import Layout
 from lxpy.api.objects import Config, Lease, Network
 from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
-from lxpy.networks import firewall, host, leases
+from lxpy.networks import firewall, forwards, host, leases
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.nics import Nics
 from lxpy.networks.watch import api_addresses, link_type
@@ -22,6 +22,8 @@ from lxpy.state.store import Store
 Emit = Callable[[str, str, str, dict[str, Any] | None], None]
 Warn = Callable[[str], None]
 Subnets = list[keys.Subnet]
+Documents = dict[str, dict[str, Any]]
+FullForwards = list[dict[str, Any]]
 Leases = list[Lease]  # in the class, `list` is the method
 _T = TypeVar("_T")
 
@@ -71,7 +73,7 @@ class NetworkManager:
             if documents:
                 self._forward()
                 try:
-                    await firewall.apply(self._layout.nft_table, self._configs())
+                    await self._load_firewall(documents)
                 except ApiError as error:
                     self._warn(error.message)
 
@@ -136,7 +138,7 @@ class NetworkManager:
             undo.push_async_callback(self._reload_firewall)
             undo.push_async_callback(self._in_kernel, lambda: host.delete_link(name))
             undo.push_async_callback(self._server(name).stop)
-            await self._apply(name, document, {**self._configs(), name: full})
+            await self._apply(name, document, {**self._store.networks.all(), name: document})
             self._store.networks.put(name, document)
             undo.pop_all()
         self._emit("network-created", f"/1.0/networks/{name}", "default", None)
@@ -155,10 +157,11 @@ class NetworkManager:
             self._check_subnets(name, full)
             volatile = {"hwaddr": full.get("bridge.hwaddr") or old["volatile"]["hwaddr"]}
             document = {**old, "description": description, "config": full, "volatile": volatile}
+            forwards.check_targets(old.get("forwards", {}), full)
             if full != old["config"]:
-                configs = self._configs()
-                undo.push_async_callback(self._restore, name, old, configs)
-                await self._apply(name, document, {**configs, name: full})
+                documents = self._store.networks.all()
+                undo.push_async_callback(self._restore, name, old, documents)
+                await self._apply(name, document, {**documents, name: document}, old["config"])
             self._store.networks.put(name, document)
             undo.pop_all()
         self._emit("network-updated", f"/1.0/networks/{name}", "default", None)
@@ -171,18 +174,92 @@ class NetworkManager:
                 more = f" and {len(users) - 1} more" if len(users) > 1 else ""
                 raise Conflict(f"The network {name!r} is in use by {users[0]}{more}: remove it from there first")
             # The bridge first and the row last: cut short anywhere, the delete can be repeated.
-            await self._server(name).stop()
-            try:
-                await self._in_kernel(lambda: host.delete_link(name))
-            except OSError as error:
-                raise host.explained(f"Deleting the bridge {name!r}", error) from None
-            configs = self._configs()
-            configs.pop(name)
-            await firewall.apply(self._layout.nft_table, configs)
-            shutil.rmtree(self._directory(name), ignore_errors=True)
-            self._dnsmasq.pop(name, None)
+            await self._take_away(name)
+            documents = self._store.networks.all()
+            del documents[name]
+            await self._load_firewall(documents)
             self._store.networks.delete(name)
         self._emit("network-deleted", f"/1.0/networks/{name}", "default", None)
+
+    async def rename(self, name: str, new: str) -> None:
+        """A new name for a network that nothing uses. Raises `NotFound`, `BadRequest`, `Conflict`."""
+        keys.interface_name("network name", new)
+        async with self._lock:
+            document = self._managed(name)
+            if users := self.used_by(name):
+                raise Conflict(f"The network {name!r} is in use by {users[0]}: only an unused one can be renamed")
+            with rtnetlink.Rtnetlink() as netlink:
+                if self._store.networks.get(new) is not None or netlink.link(new) is not None:
+                    raise Conflict(f"A network or interface {new!r} exists already: choose another name")
+            # Nothing uses it, so it may go and come again. Cut short before the row has the new name, the next start
+            # makes the old bridge again; after it, the new one, and sweeps the old directory.
+            documents = self._store.networks.all()
+            async with contextlib.AsyncExitStack() as undo:
+                undo.push_async_callback(self._restore, name, document, documents)
+                await self._take_away(name)
+                self._store.networks.rename(name, new)
+                undo.callback(self._store.networks.rename, new, name)
+                documents = self._store.networks.all()
+                undo.push_async_callback(self._take_away, new)
+                await self._apply(new, document, documents)
+                undo.pop_all()
+        self._emit("network-renamed", f"/1.0/networks/{new}", "default", {"old_name": name})
+
+    async def _take_away(self, name: str) -> None:
+        """Bridge, server and directory of a network; its row and rules are the caller's."""
+        await self._server(name).stop()
+        try:
+            await self._in_kernel(lambda: host.delete_link(name))
+        except OSError as error:
+            raise host.explained(f"Deleting the bridge {name!r}", error) from None
+        shutil.rmtree(self._directory(name), ignore_errors=True)
+        self._dnsmasq.pop(name, None)
+
+    # -- forwards ------------------------------------------------------------------------------------------------------
+
+    def list_forwards(self, name: str) -> FullForwards:
+        """The forwards of a network in LXD's shape, by address. Raises `NotFound`."""
+        found = self._managed(name).get("forwards", {})
+        return [forwards.api(listen, found[listen]) for listen in sorted(found)]
+
+    def get_forward(self, name: str, listen: str) -> dict[str, Any]:
+        """Raises `NotFound`."""
+        return forwards.api(*forwards.find(name, self._managed(name), listen))
+
+    async def create_forward(self, name: str, body: dict[str, Any]) -> str:
+        """Gives the listen address. Raises `NotFound`, `BadRequest`, `Conflict`; nothing has changed then."""
+        listen = forwards.listen_address(str(body.get("listen_address") or ""))
+        async with self._lock:
+            document = self._managed(name)
+            forwards.check_free(listen, name, self._store.networks.all())
+            checked = forwards.checked(listen, body, document["config"])
+            await self._set_forwards(name, document, {**document.get("forwards", {}), listen: checked})
+        self._emit("network-forward-created", f"/1.0/networks/{name}/forwards/{listen}", "default", None)
+        return listen
+
+    async def update_forward(self, name: str, listen: str, body: dict[str, Any]) -> None:
+        """Replaces description, configuration and ports. Raises `NotFound`, `BadRequest`."""
+        async with self._lock:
+            document = self._managed(name)
+            listen, _ = forwards.find(name, document, listen)
+            checked = forwards.checked(listen, body, document["config"])
+            await self._set_forwards(name, document, {**document["forwards"], listen: checked})
+        self._emit("network-forward-updated", f"/1.0/networks/{name}/forwards/{listen}", "default", None)
+
+    async def delete_forward(self, name: str, listen: str) -> None:
+        """Raises `NotFound`."""
+        async with self._lock:
+            document = self._managed(name)
+            listen, _ = forwards.find(name, document, listen)
+            rest = {key: value for key, value in document["forwards"].items() if key != listen}
+            await self._set_forwards(name, document, rest)
+        self._emit("network-forward-deleted", f"/1.0/networks/{name}/forwards/{listen}", "default", None)
+
+    async def _set_forwards(self, name: str, document: dict[str, Any], found: dict[str, forwards.Forward]) -> None:
+        new = {**document, "forwards": found}
+        # The rules change in one transaction; a start after a crash brings them to what the row says.
+        await self._load_firewall({**self._store.networks.all(), name: new})
+        self._store.networks.put(name, new)
 
     def state(self, name: str) -> dict[str, Any]:
         """LXD's network state of a managed network or a host interface. Raises `NotFound`."""
@@ -201,6 +278,7 @@ class NetworkManager:
             ports = sorted(one.name for one in links if one.master == link.ifindex)
             bridge = {**rtnetlink.bridge_details(link), "upper_devices": ports}
         return {
+            **({"leases": self._counted(name)} if self._store.networks.get(name) else {}),
             "addresses": api_addresses(one for one in addresses if one.ifindex == link.ifindex),
             "counters": dict(zip(_STATE_COUNTERS, values, strict=True)),
             "hwaddr": link.hwaddr,
@@ -212,6 +290,10 @@ class NetworkManager:
             "vlan": None,
             "ovn": None,
         }
+
+    def _counted(self, name: str) -> dict[str, int]:
+        kinds = [lease["type"] for lease in self.leases(name)]
+        return {kind: kinds.count(kind) for kind in ("dynamic", "static")}
 
     def leases(self, name: str) -> Leases:
         """Gateway, static and dynamic addresses, as LXD lists them. Raises `NotFound`."""
@@ -293,17 +375,23 @@ class NetworkManager:
             if subnet in present:
                 raise Conflict(f"{key}: the subnet {subnet} is in use on this host already: choose another one")
 
-    async def _apply(self, name: str, document: dict[str, Any], configs: dict[str, Config]) -> None:
+    async def _apply(
+        self, name: str, document: dict[str, Any], documents: Documents, old: Config | None = None
+    ) -> None:
         config, hwaddr = document["config"], document["volatile"]["hwaddr"]
         directory = self._directory(name)
         os.makedirs(self._layout.networks, mode=0o711, exist_ok=True)
         os.makedirs(directory, mode=0o711, exist_ok=True)
+        ports = set(keys.words(config, "bridge.external_interfaces"))
+        given_back = sorted(set(keys.words(old or {}, "bridge.external_interfaces")) - ports)
         try:
             made = await self._in_kernel(lambda: host.ensure_bridge(name, config, hwaddr))
+            if given_back:
+                await self._in_kernel(lambda: host.release_ports(name, given_back))
         except OSError as error:
             raise host.explained(f"Setting up the bridge {name!r}", error) from None
-        self._forward(configs)
-        await firewall.apply(self._layout.nft_table, configs)
+        self._forward(documents)
+        await self._load_firewall(documents)
         try:
             await self._server(name).ensure(config, fresh=made)
         except InternalError as error:
@@ -311,19 +399,23 @@ class NetworkManager:
                 raise BadRequest(f"{error.message} (see raw.dnsmasq)") from None
             raise
 
-    async def _restore(self, name: str, document: dict[str, Any], configs: dict[str, Config]) -> None:
+    async def _restore(self, name: str, document: dict[str, Any], documents: Documents) -> None:
         try:
-            await self._apply(name, document, configs)
+            await self._apply(name, document, documents)
         except (ApiError, OSError) as error:
             self._warn(f"Network {name!r} could not be brought back to its old configuration: {_line(error)}")
 
+    async def _load_firewall(self, documents: Documents) -> None:
+        await firewall.apply(self._layout.nft_table, documents)
+
     async def _reload_firewall(self) -> None:
         with contextlib.suppress(ApiError):
-            await firewall.apply(self._layout.nft_table, self._configs())
+            await self._load_firewall(self._store.networks.all())
 
-    def _forward(self, configs: dict[str, Config] | None = None) -> None:
-        chosen = self._configs() if configs is None else configs
-        host.enable_forwarding([*chosen.values()], f"{self._layout.networks}/sysctls.json", self._warn)
+    def _forward(self, documents: Documents | None = None) -> None:
+        chosen = self._store.networks.all() if documents is None else documents
+        configs = [one["config"] for one in chosen.values()]
+        host.enable_forwarding(configs, f"{self._layout.networks}/sysctls.json", self._warn)
 
 
 def _unmanaged(link: rtnetlink.Link) -> Network:

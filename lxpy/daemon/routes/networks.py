@@ -54,8 +54,14 @@ async def put(call: Call) -> web.StreamResponse:
 
 
 async def rename(call: Call) -> web.StreamResponse:
-    call.daemon.networks.get(call.part("name"))
-    raise BadRequest("Renaming a network is not supported by this version of lxpy: create another and delete this one")
+    name = call.part("name")
+    network = with_users(call, "network", call.daemon.networks.get(name))
+    if network["used_by"]:
+        user = network["used_by"][0].removeprefix("/1.0/")
+        raise BadRequest(f"Network {name!r} is in use by {user}: only an unused one can be renamed")
+    new = str((await call.body()).get("name") or "")
+    await call.daemon.networks.rename(name, new)
+    return envelope.sync({}, location=url("networks", new))
 
 
 async def delete(call: Call) -> web.StreamResponse:
@@ -75,7 +81,53 @@ async def leases(call: Call) -> web.StreamResponse:
     return envelope.sync(call.daemon.networks.leases(call.part("name")))
 
 
+# -- forwards ------------------------------------------------------------------------------------------------------
+
+_FORWARD = ("config", "description", "ports")
+
+
+async def list_forwards(call: Call) -> web.StreamResponse:
+    name = call.part("name")
+    found = call.daemon.networks.list_forwards(name)
+    base = url("networks", name)
+    return envelope.sync(found if call.recursion else [f"{base}/forwards/{one['listen_address']}" for one in found])
+
+
+async def create_forward(call: Call) -> web.StreamResponse:
+    name = call.part("name")
+    listen = await call.daemon.networks.create_forward(name, await call.body())
+    return envelope.sync({}, location=f"{url('networks', name)}/forwards/{listen}")
+
+
+async def get_forward(call: Call) -> web.StreamResponse:
+    forward = call.daemon.networks.get_forward(call.part("name"), call.part("listen"))
+    return envelope.sync(forward, etag=etag(forward, _FORWARD))
+
+
+async def put_forward(call: Call) -> web.StreamResponse:
+    name, listen = call.part("name"), call.part("listen")
+    forward = call.daemon.networks.get_forward(name, listen)
+    check(call.if_match, forward, _FORWARD)
+    body = await call.body()
+    if call.request.method == "PATCH":
+        config = {**forward["config"], **(body.get("config") or {})}
+        body = {**{key: forward[key] for key in _FORWARD}, **body, "config": config}
+    await call.daemon.networks.update_forward(name, listen, body)
+    return envelope.sync({})
+
+
+async def delete_forward(call: Call) -> web.StreamResponse:
+    await call.daemon.networks.delete_forward(call.part("name"), call.part("listen"))
+    return envelope.sync({})
+
+
 ROUTES: list[Route] = [
+    ("GET", "/1.0/networks/{name}/forwards", list_forwards),
+    ("POST", "/1.0/networks/{name}/forwards", create_forward),
+    ("GET", "/1.0/networks/{name}/forwards/{listen}", get_forward),
+    ("PUT", "/1.0/networks/{name}/forwards/{listen}", put_forward),
+    ("PATCH", "/1.0/networks/{name}/forwards/{listen}", put_forward),
+    ("DELETE", "/1.0/networks/{name}/forwards/{listen}", delete_forward),
     ("GET", "/1.0/networks", list_networks),
     ("POST", "/1.0/networks", create),
     ("GET", "/1.0/networks/{name}", get),

@@ -10,10 +10,13 @@ from lxpy.client import remotes as remotes_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import Any
 
     from lxpy.client.client import Client
     from lxpy.client.remotes import Remote
+else:
+    import _signal  # signal itself costs an enum
 
 
 class Context:
@@ -77,6 +80,27 @@ class Context:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
+    def begin(self, client: Client, path: str, body: Any) -> Any:
+        """POST what may take long. Ctrl-C meanwhile waits for the answer, to know what to cancel; a second does not."""
+        pressed: list[int] = []
+
+        def press(number: int, _frame: Any) -> None:
+            if pressed:
+                raise KeyboardInterrupt
+            pressed.append(number)
+
+        before = _signal.getsignal(_signal.SIGINT)
+        if before is _signal.default_int_handler:
+            _signal.signal(_signal.SIGINT, press)
+        try:
+            operation = client.post(path, body)
+        finally:
+            _signal.signal(_signal.SIGINT, before)
+        if pressed:
+            print(_interrupted(client, operation), file=sys.stderr)
+            raise KeyboardInterrupt
+        return operation
+
     def wait(self, client: Client, operation: Any, label: str = "") -> dict[str, Any]:
         """The ended operation; its progress is shown as it comes. Ctrl-C cancels it where that can be done."""
         watch = None
@@ -92,11 +116,7 @@ class Context:
             return client.wait(operation, watch)
         except KeyboardInterrupt:
             self.clear()
-            if client.cancel(operation):
-                print("The operation is being cancelled.", file=sys.stderr)
-            else:
-                what = str(operation.get("description", "the operation")).lower()
-                print(f"It cannot be cancelled: {what} goes on (see lxpy operation list).", file=sys.stderr)
+            print(_interrupted(client, operation), file=sys.stderr)
             raise
         finally:
             self.clear()
@@ -109,6 +129,11 @@ class Context:
                 if isinstance(result, ApiError):
                     raise result
                 self.wait(client, result)
+            except KeyboardInterrupt:
+                for other in results[names.index(name) + 1 :]:
+                    if not isinstance(other, ApiError):
+                        client.cancel(other, 0)
+                raise
             except ApiError as error:
                 failed += 1
                 where = f"{name}: " if len(names) > 1 else ""
@@ -116,6 +141,22 @@ class Context:
         if failed and len(names) > 1:
             print(f"Error: Some instances failed to {verb}", file=sys.stderr)
         return 1 if failed else 0
+
+
+def _interrupted(client: Client, operation: dict[str, Any]) -> str:
+    """Ctrl-C was pressed while `operation` ran: cancel it, and say what came of that."""
+    what = str(operation.get("description") or "The operation")
+    print("Cancelling (Ctrl-C again leaves at once)", file=sys.stderr)
+    ended = client.cancel(operation)
+    if ended is None:
+        return f"{what} cannot be cancelled and goes on (see lxpy operation list)"
+    if ended["status_code"] == 401:
+        return f"{what}: cancelled, what had been done of it is undone"
+    if ended["status_code"] == 200:
+        return f"{what}: it was done already"
+    if ended["status_code"] == 400:
+        return f"{what}: it had failed already: {ended.get('err')}"
+    return f"{what} is still being undone (see lxpy operation list)"
 
 
 def write(text: str) -> None:

@@ -200,7 +200,7 @@ def _create(start: bool) -> Any:
             context.say(f"Creating {name}")
         else:
             context.say("Creating the instance")
-        operation = client.post("/1.0/instances", body)
+        operation = context.begin(client, "/1.0/instances", body)
         if not name:
             name = _name_of(operation)
             if name:

@@ -269,7 +269,7 @@ def _serve(context: Context, args: Args) -> int:
         context.say("")
         return 0
     finally:
-        client.cancel(operation)
+        client.cancel(operation, 1)
     return 0
 
 

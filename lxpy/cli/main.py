@@ -9,6 +9,12 @@ from lxpy.api.errors import ApiError
 from lxpy.cli.args import Command, UsageError, help_text, nearest, parse
 from lxpy.cli.context import Context
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal  # signal itself costs an enum
+
 # name -> (module under lxpy.cli, summary). A module's COMMANDS holds the Command, or a dict of them for a group.
 COMMANDS: dict[str, tuple[str, str]] = {
     "admin": ("setup", "Set up the server"),
@@ -48,6 +54,8 @@ def main() -> int:
     """The console script. Never raises: errors are a line on stderr and status 1."""
     _open_standard()
     try:
+        if _signal.getsignal(_signal.SIGINT) is _signal.SIG_DFL:  # the launcher's, for the time of the imports
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
         code = run(sys.argv[1:])
         sys.stdout.flush()
         return code

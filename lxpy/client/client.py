@@ -178,14 +178,26 @@ class Client:
         finally:
             socket.close()
 
-    def cancel(self, operation: dict[str, Any]) -> bool:
-        """Ask for the end of an operation on a connection of its own; whether the server agreed."""
+    def cancel(self, operation: dict[str, Any], patience: int = 10) -> dict[str, Any] | None:
+        """End an operation, on a connection of its own.
+
+        Args:
+            patience: seconds the operation gets to undo what it had begun.
+
+        Returns:
+            The operation as it was at the end of that time; None when the server did not agree.
+        """
         stream = Stream(self._dial, self._host)
         try:
-            target = self.target(f"/1.0/operations/{operation['id']}")
-            return stream.request("DELETE", target, {}).status < 300
-        except (ApiError, OSError):
-            return False
+            path = f"/1.0/operations/{operation['id']}"
+            if stream.request("DELETE", self.target(path), {}).status >= 300:
+                # It may have ended by itself a moment ago: then that is what is to be told.
+                ended = _check(stream.request("GET", self.target(path), {})).json()["metadata"]
+                return ended if ended["status_code"] in _FINAL else None
+            answer = stream.request("GET", self.target(f"{path}/wait", {"timeout": str(patience)}), {})
+            return dict(_check(answer).json()["metadata"])
+        except (ApiError, OSError, EOFError):
+            return None
         finally:
             stream.close()
 

@@ -257,7 +257,12 @@ class InstanceManager:
         self._emit("instance-created", f"/1.0/instances/{row.name}", project, None)
         if body.get("start"):
             progress("create_instance_from_image_unpack_progress", "")
-            await self.set_state(project, row.name, "start", -1, False)
+            try:
+                await self.set_state(project, row.name, "start", -1, False)
+            except asyncio.CancelledError:
+                # Whoever takes a launch back wants no stopped instance in its place.
+                await self.delete(project, row.name, force=True)
+                raise
         return row.name
 
     # -- update, rename, delete --------------------------------------------------------------------------------

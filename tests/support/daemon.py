@@ -242,7 +242,9 @@ def write_launchers() -> None:
     for name, module in (("lxpy", "lxpy.cli.main"), ("lxpyd", "lxpy.daemon.main")):
         new = BIN / f".{name}.{os.getpid()}"
         new.write_text(
-            f"#!{sys.executable} -IS\nimport sys\nsys.path += {folders}\nfrom {module} import main\nsys.exit(main())\n"
+            f"#!{sys.executable} -IS\nimport _signal, sys\nif _signal.getsignal(2) is _signal.default_int_handler:\n"
+            f"    _signal.signal(2, _signal.SIG_DFL)\nsys.path += {folders}\n"
+            f"from {module} import main\nsys.exit(main())\n"
         )
         new.chmod(0o755)
         new.rename(BIN / name)

@@ -1,9 +1,12 @@
 """A simplestreams server for tests: a generated tree, and faults on demand. Real HTTP on the loopback."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import pathlib
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,3 +153,19 @@ def age_documents(cache: pathlib.Path, seconds: float) -> None:
         kept = json.loads(path.read_text())
         kept["checked"] -= seconds
         path.write_text(json.dumps(kept))
+
+
+@contextlib.contextmanager
+def serving(server: StreamServer) -> Iterator[StreamServer]:
+    """`server` answering from a thread of its own, for tests that run commands."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

@@ -99,7 +99,7 @@ def test_killed_anywhere_in_launch_and_delete(own_lxpyd: Lxpyd) -> None:
         assert daemon.sh(name, "echo fine").stdout == "fine\n"
         daemon.cli("delete", "-f", name)
     assert daemon.json("list", "-f", "json") == []
-    volumes = list((daemon.dir / "storage-pools").glob("*/containers/*"))
+    volumes = list((daemon.dir / "storage-pools").glob("*/instances/*"))
     assert volumes == []
     until(lambda: not cgroups(daemon.layout.cgroup_prefix), 2, "cgroups are left")
 

@@ -90,19 +90,24 @@ def _chains(name: str, document: Document) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-async def apply(table: str, networks: Documents) -> None:
+async def apply(table: str, networks: Documents) -> int:
     """Loads the rules of all networks, and lets their traffic through Docker's FORWARD policy where Docker runs.
+
+    Returns:
+        How many transactions that took.
 
     Raises:
         InternalError: nft is missing or refused.
     """
     await _nft(ruleset(table, networks), "-f", "-")
-    await _docker(table, networks)
+    return 1 + await docker(table, networks)
 
 
-async def _docker(table: str, networks: Documents) -> None:
+async def docker(table: str, networks: Documents) -> int:
+    """The part of `apply` that concerns Docker."""
     # Docker sets FORWARD to drop; an accept in our own table cannot overrule a drop in another, so the exception has
-    # to stand in the chain Docker keeps for its neighbours. Docker started after us: seen at the next change or start.
+    # to stand in the chain Docker keeps for its neighbours. Docker started after us: the guard hears of the chain.
+    transactions = 0
     for family in ("ip", "ip6"):
         try:
             listing = await _nft("", "-j", "-a", "list", "chain", family, "filter", "DOCKER-USER")
@@ -124,6 +129,8 @@ async def _docker(table: str, networks: Documents) -> None:
                 ]
         if script:
             await _nft("\n".join(script) + "\n", "-f", "-")
+            transactions += 1
+    return transactions
 
 
 async def _nft(script: str, *arguments: str) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from lxpy.api.errors import ApiError, Conflict, InternalError, NotFound
 from lxpy.api.objects import Config
@@ -68,6 +68,16 @@ def ensure_bridge(name: str, config: Config, hwaddr: str) -> bool:
     return made
 
 
+def intact(name: str, config: Config, hwaddr: str) -> bool:
+    """Whether the bridge is there with all its addresses."""
+    with rtnetlink.Rtnetlink() as netlink:
+        link = netlink.link(name)
+        if link is None:
+            return False
+        present = {(one.address, one.prefix) for one in netlink.addresses() if one.ifindex == link.ifindex}
+        return present.issuperset(_addresses(config, hwaddr))
+
+
 def _ports(netlink: rtnetlink.Rtnetlink, name: str, index: int, wanted: list[str]) -> None:
     """Makes interfaces of the host ports of a bridge: those that carry nothing of the host's own."""
     if not wanted:
@@ -101,16 +111,18 @@ def release_ports(name: str, ports: list[str]) -> None:
                 netlink.call(f"interface {port}", rtnetlink.set_master(link.ifindex, 0))
 
 
-def adopt_ports(name: str, ports: list[int]) -> None:
-    """Makes interfaces ports of a bridge again after it was lost; those that have gone meanwhile do not matter."""
+def adopt_ports(name: str, ports: Collection[int | str]) -> None:
+    """Makes interfaces (index or name) that have no master ports of a bridge again after it was lost."""
     with rtnetlink.Rtnetlink() as netlink:
         bridge = netlink.link(name)
-        present = {link.ifindex: link for link in netlink.links(counters=False)}
-        for port in ports:
-            link = present.get(port)
+        names = {port for port in ports if isinstance(port, str)}
+        links = [netlink.link(port) for port in names]
+        if len(names) < len(ports):
+            links += [link for link in netlink.links(counters=False) if link.ifindex in ports]
+        for link in links:
             if bridge is not None and link is not None and not link.master:
                 with contextlib.suppress(OSError):
-                    netlink.call(f"interface {link.name}", rtnetlink.set_master(port, bridge.ifindex))
+                    netlink.call(f"interface {link.name}", rtnetlink.set_master(link.ifindex, bridge.ifindex))
 
 
 def _addresses(config: Config, hwaddr: str) -> list[tuple[str, int]]:

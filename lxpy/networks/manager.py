@@ -15,6 +15,7 @@ from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
 from lxpy.networks import firewall, forwards, host, leases
 from lxpy.networks.dnsmasq import Dnsmasq
+from lxpy.networks.mender import Mender
 from lxpy.networks.nics import Nics
 from lxpy.networks.watch import api_addresses, link_type
 from lxpy.state.store import Store
@@ -24,6 +25,7 @@ Warn = Callable[[str], None]
 Subnets = list[keys.Subnet]
 Documents = dict[str, dict[str, Any]]
 FullForwards = list[dict[str, Any]]
+Indexes = list[int]
 Leases = list[Lease]  # in the class, `list` is the method
 _T = TypeVar("_T")
 
@@ -47,6 +49,7 @@ class NetworkManager:
         self._lock = asyncio.Lock()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
+        self._mender = Mender(store, layout, self._lock, self._mend, self._load_firewall, warn)
         self.nics = Nics(store, self.get, self._server, self._in_kernel, warn)
 
     # -- the daemon comes and goes -------------------------------------------------------------------------------------
@@ -76,9 +79,11 @@ class NetworkManager:
                     await self._load_firewall(documents)
                 except ApiError as error:
                     self._warn(error.message)
+            self._mender.start()
 
     async def close(self) -> None:
         """Lets go of everything and leaves it running."""
+        self._mender.close()
         await self.nics.close()
         for server in self._dnsmasq.values():
             server.forget()
@@ -406,7 +411,21 @@ class NetworkManager:
             self._warn(f"Network {name!r} could not be brought back to its old configuration: {_line(error)}")
 
     async def _load_firewall(self, documents: Documents) -> None:
-        await firewall.apply(self._layout.nft_table, documents)
+        with self._mender.own_change() as count:
+            count.append(await firewall.apply(self._layout.nft_table, documents))
+
+    async def _mend(self, name: str, document: dict[str, Any], ports: Indexes) -> str:
+        """Brings back what somebody took of a network; says what it was, or nothing."""
+        config, hwaddr = document["config"], document["volatile"]["hwaddr"]
+        if await self._in_kernel(lambda: host.intact(name, config, hwaddr)):
+            return ""
+        made = await self._in_kernel(lambda: host.ensure_bridge(name, config, hwaddr))
+        if not made:
+            await self._server(name).ensure(config, fresh=True)  # its sockets may have lost their address
+            return "addresses of the bridge were removed by somebody and are back"
+        await self._in_kernel(lambda: host.adopt_ports(name, ports))
+        await self._server(name).ensure(config, fresh=True)
+        return f"the bridge was removed by somebody and is back, with {len(ports)} of its ports"
 
     async def _reload_firewall(self) -> None:
         with contextlib.suppress(ApiError):

@@ -81,6 +81,12 @@ class Nics:
             raise host.explained(f"Connecting the nic {device} of {instance!r} to {parent}", error) from None
         return host_name
 
+    async def rejoin(self, nic: dict[str, str], host_name: str) -> None:
+        """Puts the host's end of a running instance's nic back into a bridge that was made anew meanwhile."""
+        bridge = nic.get("network") or (nic.get("parent", "") if nic.get("nictype") == "bridged" else "")
+        if bridge:
+            await self._in_kernel(lambda: host.adopt_ports(bridge, {host_name}))
+
     async def detach(self, host_name: str) -> None:
         """Takes a veth pair away; idempotent, and done in the background: the kernel needs 30 ms for it."""
         if host_name in self._leaving:

@@ -28,12 +28,12 @@ _TABLES = {
     "x86_64": {
         "mount": 165, "umount2": 166, "pivot_root": 155, "unshare": 272, "setns": 308, "prctl": 157, "capget": 125,
         "capset": 126, "seccomp": 317, "bpf": 321, "keyctl": 250, "sethostname": 170, "setfsuid": 122,
-        "setfsgid": 123, "prlimit64": 302,
+        "setfsgid": 123, "prlimit64": 302, "renameat2": 316,
     },
     "aarch64": {
         "mount": 40, "umount2": 39, "pivot_root": 41, "unshare": 97, "setns": 268, "prctl": 167, "capget": 90,
         "capset": 91, "seccomp": 277, "bpf": 280, "keyctl": 219, "sethostname": 161, "setfsuid": 151,
-        "setfsgid": 152, "prlimit64": 261,
+        "setfsgid": 152, "prlimit64": 261, "renameat2": 276,
     },
 }  # fmt: skip
 NUMBERS = _TABLES.get(MACHINE, _TABLES["aarch64"])  # asm-generic: riscv64 and loongarch64 share it
@@ -56,6 +56,7 @@ MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 0x1000, 0x4000, 0x40000, 0x80000
 MNT_DETACH = 2
 OPEN_TREE_CLONE = 1
 AT_FDCWD = -100
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 AT_RECURSIVE = 0x8000
 AT_EMPTY_PATH = 0x1000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
@@ -108,6 +109,13 @@ def umount2(target: str, flags: int = 0) -> None:
 
 def pivot_root(new_root: str, put_old: str) -> None:
     syscall(NUMBERS["pivot_root"], os.fsencode(new_root), os.fsencode(put_old), what=new_root)
+
+
+def renameat2(source: str, target: str, flags: int) -> None:
+    """``rename`` that refuses a target that is there, or exchanges the two."""
+    syscall(
+        NUMBERS["renameat2"], AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags, what=target
+    )  # fmt: skip
 
 
 def open_tree(path: str, flags: int = OPEN_TREE_CLONE, dir_fd: int = AT_FDCWD) -> int:

@@ -5,7 +5,8 @@ from contextlib import AbstractContextManager
 
 from lxpy.runtime.spec import Root
 from lxpy.storage import files
-from lxpy.storage.pool import DirectoryPool, open_directory, plain_root
+from lxpy.storage.customvolumes import open_directory
+from lxpy.storage.pool import DirectoryPool, plain_root
 
 
 class DirPool(DirectoryPool):

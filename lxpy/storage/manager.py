@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from lxpy.api.errors import BadRequest, Conflict, NotFound
@@ -101,7 +101,7 @@ class StorageManager:
         """
         async with self._lock:
             pool = self._pool(name)
-            users = self._users(name) or [f"volume {volume}" for volume in pool.volumes()]
+            users = self._users(name) or [f"volume {v}" for v in [*pool.volumes(), *pool.custom_volumes()]]
             if users:
                 more = f" and {len(users) - 3} more" if len(users) > 3 else ""
                 raise Conflict(f"Storage pool {name!r} is in use by {', '.join(users[:3])}{more}")
@@ -130,6 +130,10 @@ class StorageManager:
     def pool(self, name: str) -> Pool:
         """Raises `NotFound`."""
         return self._pool(name)
+
+    def images(self, name: str) -> Collection[str]:
+        """Fingerprints of the images that lie on a pool. Raises `NotFound`."""
+        return self._pool(name).images.list()
 
     def pools(self) -> dict[str, Document]:
         """The documents (driver, config, description) by name."""

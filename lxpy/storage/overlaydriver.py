@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager
 from lxpy.api.errors import Conflict, InternalError
 from lxpy.linux import libc, mounts
 from lxpy.runtime.spec import Root
-from lxpy.storage.pool import DirectoryPool, open_directory, plain_root
+from lxpy.storage.customvolumes import open_directory
+from lxpy.storage.pool import DirectoryPool, plain_root
 
 _IMAGES = "../../images/"
 _ATTRIBUTES = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NOEXEC

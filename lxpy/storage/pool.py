@@ -4,6 +4,7 @@ On the disk, below the pool's source (0711; what is inside is the host administr
 
     images/     one read-only tree per image, see imagecache.py
     instances/  VOLUME/{upper,work,lower -> ../../images/FINGERPRINT | rootfs, backup.yaml}
+    custom/     VOLUME/{data, snapshots/NAME, backup.yaml}, see customvolumes.py
     tmp/        what is being made or deleted; whatever a crash leaves here, the next start deletes
 
 A volume is made in tmp/ and renamed into its place, and renamed back into tmp/ to be deleted, so its name is there
@@ -14,16 +15,18 @@ import asyncio
 import contextlib
 import errno
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from lxpy.api.errors import BadRequest, Conflict, NotFound, Unavailable
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.runtime.spec import Root
 from lxpy.storage import files
+from lxpy.storage.customvolumes import CustomVolumes, VolumeSource, finish
 from lxpy.storage.imagecache import ImageCache
+
+_PARTS = ("images", "instances", "custom", "tmp")
 
 
 class Pool(Protocol):
@@ -69,9 +72,47 @@ class Pool(Protocol):
 
     def volumes(self) -> list[str]: ...
 
+    # Custom volumes: the documentation is CustomVolumes'.
 
-class DirectoryPool:
-    """The common part of the drivers `overlay` and `dir`.
+    def custom_volumes(self) -> list[str]: ...
+
+    def volume_snapshots(self, volume: str) -> list[str]: ...
+
+    def volume_dir(self, volume: str) -> str: ...
+
+    def volume_path(self, volume: str) -> str: ...
+
+    def volume_snapshot_path(self, volume: str, snapshot: str) -> str: ...
+
+    def open_volume(self, volume: str) -> AbstractContextManager[int]: ...
+
+    async def volume_usage(self, volume: str) -> int | None: ...
+
+    async def create_volume(self, volume: str, size: int | None = None) -> None: ...
+
+    async def copy_volume(self, source: str, target: str, *, snapshots: bool = True) -> None: ...
+
+    async def receive_volume(
+        self, volume: str, source: VolumeSource, source_volume: str, *, snapshots: bool = True
+    ) -> None: ...
+
+    async def delete_volume(self, volume: str) -> None: ...
+
+    async def rename_volume(self, old: str, new: str) -> None: ...
+
+    async def set_volume_size(self, volume: str, size: int | None) -> None: ...
+
+    async def snapshot_volume(self, volume: str, snapshot: str) -> None: ...
+
+    async def delete_volume_snapshot(self, volume: str, snapshot: str) -> None: ...
+
+    async def rename_volume_snapshot(self, volume: str, old: str, new: str) -> None: ...
+
+    async def restore_volume(self, volume: str, snapshot: str) -> None: ...
+
+
+class DirectoryPool(CustomVolumes):
+    """The common part of all drivers: a directory with what lies where the top of this file says.
 
     Args:
         source: absolute path of the pool's directory, made by `prepare`.
@@ -112,7 +153,7 @@ class DirectoryPool:
         """Make the pool's directories; those that are there stay. Blocks."""
         os.makedirs(self.source, mode=0o711, exist_ok=True)
         os.chmod(self.source, 0o711)
-        for part in ("images", "instances", "tmp"):
+        for part in _PARTS:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self.source}/{part}", 0o700)
 
@@ -126,6 +167,8 @@ class DirectoryPool:
             self._warn(self._away)
             return
         self._away = ""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{self.source}/custom", 0o700)  # pools of the first version have none
         leftovers = os.listdir(f"{self.source}/tmp")
         await asyncio.to_thread(self._load)
         for name in leftovers:
@@ -155,7 +198,7 @@ class DirectoryPool:
 
         def remove() -> None:
             self.images.unmount()
-            for part in ("images", "instances", "tmp"):
+            for part in _PARTS:
                 files.remove_tree(f"{self.source}/{part}", self.source)
             if not keep_source:
                 with contextlib.suppress(FileNotFoundError):
@@ -186,7 +229,7 @@ class DirectoryPool:
         self._image_of[volume] = fingerprint
         try:
             # Shielded: a cancelled caller must not leave a thread behind that makes the volume after all.
-            await _finish(asyncio.to_thread(self._create, volume, target, fingerprint))
+            await finish(asyncio.to_thread(self._create, volume, target, fingerprint))
         except asyncio.CancelledError:
             await self.delete_instance(volume)
             raise
@@ -197,13 +240,13 @@ class DirectoryPool:
             await self._unuse(volume)
 
     def _create(self, volume: str, target: str, fingerprint: str | None) -> None:
-        temporary = f"{self.source}/tmp/new-{secrets.token_hex(8)}"
+        temporary = self._temporary()
         with (
             files.disk_errors(f"Create volume {volume}", self.name, self.source),
             contextlib.ExitStack() as undo,
         ):
             os.mkdir(temporary, 0o700)
-            undo.callback(files.remove_tree, temporary, f"{self.source}/tmp")
+            undo.callback(self._tree_remove, temporary)
             self._build(temporary, fingerprint)
             try:
                 os.rename(temporary, target)
@@ -215,7 +258,7 @@ class DirectoryPool:
 
     async def delete_instance(self, volume: str) -> None:
         path = self._path(volume)
-        gone = f"{self.source}/tmp/gone-{secrets.token_hex(8)}"
+        gone = self._gone()
         with files.disk_errors(f"Delete volume {volume}", self.name, self.source):
             try:
                 os.rename(path, gone)
@@ -282,7 +325,7 @@ class DirectoryPool:
 
     def _discard_later(self, path: str) -> None:
         """From any thread: the path is free at once, its files go in the background."""
-        gone = f"{self.source}/tmp/gone-{secrets.token_hex(8)}"
+        gone = self._gone()
         os.rename(path, gone)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._delete_later, gone)
@@ -294,7 +337,7 @@ class DirectoryPool:
 
     def _delete(self, path: str) -> None:
         try:
-            files.remove_tree(path, f"{self.source}/tmp")
+            self._tree_remove(path)
         except OSError as error:
             self._warn_later(f"Pool {self.name}: {path} cannot be deleted: {error.strerror}")
 
@@ -305,23 +348,3 @@ class DirectoryPool:
 
 def plain_root(path: str) -> Root:
     return {"kind": "dir", "lower": "", "upper": "", "work": "", "path": path}
-
-
-@contextlib.contextmanager
-def open_directory(path: str) -> Any:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-async def _finish(work: Any) -> None:
-    """Awaits `work` to its end, even when cancelled meanwhile; the cancellation follows."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            await task
-        raise

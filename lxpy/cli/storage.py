@@ -1,4 +1,4 @@
-"""storage: pools."""
+"""storage: pools; their volumes are in `volume`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.context import Context, pairs
 from lxpy.cli.objects import Kind
+from lxpy.cli.volume import VOLUME
 
 POOL = Kind("storage pool", "/1.0/storage-pools")
 POOL.place = "[<remote>:]<pool>"
@@ -71,5 +72,6 @@ COMMANDS = {
         "set": POOL.set(),
         "show": POOL.show(),
         "unset": POOL.unset(),
+        "volume": VOLUME,
     }
 }  # fmt: skip

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lxpy.networks.manager import NetworkManager
     from lxpy.runtime.spawner_client import Spawner
     from lxpy.storage.manager import StorageManager
+    from lxpy.storage.volumes import VolumeManager
 
 log = logging.getLogger("lxpyd")
 _MAX_BODY = 16 << 20  # bytes of a JSON body; uploads are streamed and have no limit
@@ -38,6 +39,7 @@ class Daemon:
     projects: ProjectManager
     spawner: "Spawner"
     storage: "StorageManager"
+    volumes: "VolumeManager"
     images: "ImageManager"
     networks: "NetworkManager"
     instances: "InstanceManager"
@@ -56,11 +58,13 @@ class Daemon:
     async def start(self) -> None:
         """Open the store, start the managers, adopt what runs."""
         # Imported late: the sockets listen already, and a client that activated us waits.
+        from lxpy.daemon.routes import storage_volumes
         from lxpy.images.manager import ImageManager
         from lxpy.instances.manager import InstanceManager
         from lxpy.networks.manager import NetworkManager
         from lxpy.runtime.spawner_client import Spawner
         from lxpy.storage.manager import StorageManager
+        from lxpy.storage.volumes import VolumeManager
 
         emit = self.events.lifecycle
         self.store = Store(self.layout.database)
@@ -79,11 +83,16 @@ class Daemon:
         self._closers.push_async_callback(_close, self.networks)
         # They are strangers to each other: bridges come up while pools are mounted.
         await asyncio.gather(self.storage.start(), self.images.start(), self.networks.start())
+        self.volumes = VolumeManager(self.store, self.storage, emit, self.warn)
+        self._closers.push_async_callback(_close, self.volumes)
+        await self.volumes.start()
         self.instances = InstanceManager(
             self.store, self.layout, self.spawner,
-            self.images, self.networks, self.storage, self.profiles,
+            self.images, self.networks, self.storage, self.volumes, self.profiles,
             emit, self.warn,
         )  # fmt: skip
+        self.volumes.users = lambda row: storage_volumes.users(self, row)
+        self.volumes.running = lambda row: [one.name for one in self.instances.using_volume(row, running=True)]
         self.profiles.validate = self.instances.validate_config
         if hook := getattr(self.instances, "profile_changed", None):
             self.profiles.on_change.append(hook)
@@ -253,10 +262,22 @@ def build(daemon: Daemon) -> web.Application:
         profiles,
         server,
         storage,
+        storage_volumes,
     )
 
     app = web.Application(middlewares=[envelope.errors], client_max_size=_MAX_BODY)
-    modules = (server, instances, processes, images, networks, storage, profiles, operations, certificates)
+    modules = (
+        server,
+        instances,
+        processes,
+        images,
+        networks,
+        storage,
+        storage_volumes,
+        profiles,
+        operations,
+        certificates,
+    )
     for module in modules:
         for method, path, handler in module.ROUTES:
             public = (method, path) in _PUBLIC

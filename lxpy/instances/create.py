@@ -24,7 +24,8 @@ class Creation:
     """Makes instances.
 
     Args:
-        check_references: raises `NotFound` for a pool or network that expanded devices name and that is not there.
+        check_references: takes expanded devices and the project; raises `NotFound` for a pool, network or volume
+            that they name and that is not there.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Creation:
         storage: StorageManager,
         profiles: ProfileManager,
         templates: Templates,
-        check_references: Callable[[Devices], None],
+        check_references: Callable[[Devices, str], None],
     ) -> None:
         self._records, self._images, self._storage, self._profiles = records, images, storage, profiles
         self._templates, self._check_references = templates, check_references
@@ -64,7 +65,7 @@ class Creation:
         config, devices = self._wanted(project, body)
         keys.validate_config(config)
         device_rules.validate(devices, expanded=True)
-        self._check_references(devices)
+        self._check_references(devices, project)
 
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
         profiles = body.get("profiles")

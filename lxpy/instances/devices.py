@@ -22,7 +22,20 @@ _NIC_KEYS = frozenset(
         "ipv6.address",
     }
 )
-_DISK_KEYS = frozenset({"type", "path", "source", "pool", "readonly", "recursive", "required", "shift"})
+_DISK_KEYS = frozenset({"type", "path", "source", "pool", "readonly", "recursive", "required", "shift", "propagation"})
+# LXD has these; why they are refused here.
+_DISK_NOT_YET = {
+    "size": "only a custom volume has a size: set it on the volume (storage volume set POOL VOLUME size=...)",
+    "limits.read": "disk limits are not supported by this version of lxpy",
+    "limits.write": "disk limits are not supported by this version of lxpy",
+    "limits.max": "disk limits are not supported by this version of lxpy",
+    "raw.mount.options": "mounts are clones of what the host has mounted and take none; use readonly=true",
+    "boot.priority": "it is for virtual machines",
+    "io.cache": "it is for virtual machines",
+    "io.bus": "it is for virtual machines",
+    "ceph.cluster_name": "there is no Ceph driver",
+    "ceph.user_name": "there is no Ceph driver",
+}
 _KNOWN_DEVICES = "nic, disk, none"
 _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
@@ -47,6 +60,13 @@ def validate(devices: Devices, *, expanded: bool = False) -> None:
             )
         if len(roots) > 1:
             raise BadRequest(f"More than one root disk: {', '.join(roots)}")
+        places: dict[str, str] = {}
+        for name, device in devices.items():
+            if device.get("type") == "disk":
+                place = "/" + "/".join(part for part in device["path"].split("/") if part not in ("", "."))
+                if place in places:
+                    raise BadRequest(f"The devices {places[place]!r} and {name!r} would both be mounted at {place}")
+                places[place] = name
 
 
 def is_root(device: dict[str, str]) -> bool:
@@ -101,23 +121,39 @@ def _validate_nic(where: str, nic: dict[str, str]) -> None:
 
 
 def _validate_disk(where: str, disk: dict[str, str]) -> None:
-    if "size" in disk:
-        raise BadRequest(f"size on {where} is not supported: the overlay and dir drivers have no quota here")
-    _only(where, disk, _DISK_KEYS)
     path = disk.get("path", "")
-    if not path.startswith("/") or ".." in path.split("/"):
+    if "size" in disk and is_root(disk):
+        raise BadRequest(f"size on {where} is not supported: the overlay and dir drivers have no quota here")
+    for key, why in _DISK_NOT_YET.items():
+        if key in disk:
+            raise BadRequest(f"{key} on {where} is not supported: {why}")
+    _only(where, disk, _DISK_KEYS)
+    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise BadRequest(f"Invalid path {path!r} on {where}: an absolute path inside the instance, without ..")
     if is_root(disk):
         if not disk.get("pool"):
             raise BadRequest(f"Missing pool on {where}: the root disk needs a storage pool")
         return
-    if "pool" in disk:
-        raise BadRequest(f"Pool volumes are not supported yet on {where}: give source=/host/path")
     source = disk.get("source", "")
-    if path == "/":
+    if not path.strip("/"):
         raise BadRequest(f"{where} would cover the root: its path cannot be /")
-    if not source.startswith("/"):
-        raise BadRequest(f"Invalid source {source!r} on {where}: an absolute path on the host")
+    if source.startswith(("tmpfs:", "cloud-init:", "ceph:", "cephfs:")):
+        raise BadRequest(f"source={source} on {where} is not supported: give pool=POOL source=VOLUME or a host path")
+    if disk.get("pool"):
+        if not source or "/" in source:
+            raise BadRequest(f"Invalid source {source!r} on {where}: the name of a custom volume on {disk['pool']!r}")
+        for key in ("recursive", "shift"):
+            if key in disk:
+                raise BadRequest(f"{key} on {where} is for host paths only: a volume always goes through the id map")
+    elif not source.startswith("/"):
+        raise BadRequest(
+            f"Invalid source {source!r} on {where}: an absolute path on the host (or pool=POOL source=VOLUME)"
+        )
+    if disk.get("propagation", "private") not in ("private", "rprivate"):
+        raise BadRequest(
+            f"propagation={disk['propagation']} on {where} is not supported: mounts the host makes later do not appear "
+            "in instances; use recursive=true for those there are"
+        )
     for key in ("readonly", "recursive", "required", "shift"):
         if key in disk:
             values.boolean(f"{key} on {where}", disk[key])

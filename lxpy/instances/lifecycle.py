@@ -15,7 +15,8 @@ from lxpy.api.layout import Layout, qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
 from lxpy.instances import devices as device_rules
-from lxpy.instances import disks, limits, nics
+from lxpy.instances import limits, nics
+from lxpy.instances.disks import Disks
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, now, underscored
 from lxpy.networks import host
@@ -54,11 +55,12 @@ class Lifecycle:
         images: ImageManager,
         networks: NetworkManager,
         storage: StorageManager,
+        disks: Disks,
         emit: Emit,
         warn: Callable[[str], None],
     ) -> None:
         self._records, self._layout, self._spawner = records, layout, spawner
-        self._images, self._networks, self._storage = images, networks, storage
+        self._images, self._networks, self._storage, self._disks = images, networks, storage, disks
         self._emit, self._warn = emit, warn
         self._live: dict[int, Live] = {}
         self._locks: dict[int, asyncio.Lock] = {}
@@ -103,7 +105,7 @@ class Lifecycle:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
-            row, wanted = nics.prepare(self._records, self._networks, row, devices)
+            row, wanted = nics.prepare(self._records, self._networks, self._disks.forget(row), devices)
             spec, cpuset = self._spec(row, config, devices)
             attached: dict[str, str] = {}
 
@@ -159,7 +161,7 @@ class Lifecycle:
             "console_log": f"{self._layout.instance_log(row.project, row.name)}/console.log",
             "idmap": None if privileged or row.idmap_base is None else {"base": row.idmap_base, "size": 65536},
             "root": pool.root(volume),
-            "mounts": disks.mounts(devices),
+            "mounts": self._disks.mounts(row.project, devices),
             "init": ["/sbin/init"],
             "environment": environment,
             "limits": limit,
@@ -349,6 +351,7 @@ class Lifecycle:
             live.memory = limit.get("memory", 0)
             if config.get("limits.cpu", "").isdigit():
                 live.cpuset = limit.get("cpuset", "")
+            row = await self._disks.adopt(row, live)
             self._take_in(row, live)
             return "running"
         self.cgroup(row).remove(0)

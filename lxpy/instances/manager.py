@@ -18,6 +18,7 @@ from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import devices as device_rules
 from lxpy.instances import hotplug, idmaps, keys, render
 from lxpy.instances.create import Creation
+from lxpy.instances.disks import Disks
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.records import Records, write_backup
 from lxpy.instances.templating import Templates
@@ -26,7 +27,9 @@ from lxpy.profiles.manager import ProfileManager
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import ExecFiles, ExecRequest, Spawner
 from lxpy.state.store import InstanceRow, Store
+from lxpy.state.volumes import VolumeRow
 from lxpy.storage.manager import StorageManager
+from lxpy.storage.volumes import VolumeManager
 
 log = logging.getLogger("lxpy.instances")
 
@@ -50,6 +53,7 @@ class InstanceManager:
         images: ImageManager,
         networks: NetworkManager,
         storage: StorageManager,
+        volumes: VolumeManager,
         profiles: ProfileManager,
         emit: Emit,
         warn: Callable[[str], None],
@@ -58,11 +62,12 @@ class InstanceManager:
         self._images, self._networks, self._storage, self._profiles = images, networks, storage, profiles
         self._emit, self._warn = emit, warn
         self._records = Records(store, profiles.expand)
-        self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, emit, warn)
+        self._disks = Disks(self._records, volumes, spawner, warn)
+        self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, self._disks, emit, warn)
         self._life.delete_ephemeral = self._delete_later
         self._templates = Templates(self._records, images, storage, warn)
         self._creation = Creation(self._records, images, storage, profiles, self._templates, self._check_references)
-        self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks)}
+        self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
@@ -192,6 +197,10 @@ class InstanceManager:
                 found.append(f"/1.0/instances/{row.name}{suffix}")
         return found
 
+    def using_volume(self, volume: VolumeRow, *, running: bool = False) -> builtins.list[InstanceRow]:
+        """The instances that a custom volume is attached to; with `running` only those that run."""
+        return [row for row in self._disks.users(volume) if not running or self._life.live(row)]
+
     async def profile_changed(self, home: str, name: str) -> None:
         """A profile has changed: refuse what an instance of it could not live with, then give them their new limits.
 
@@ -207,6 +216,7 @@ class InstanceManager:
                 raise BadRequest(f"Instance {row.name!r} uses this profile: {error}") from None
             if device_rules.root_pool(devices) != row.pool:
                 raise BadRequest(f"Instance {row.name!r} uses this profile and lies on the pool {row.pool!r}")
+            self._check_references(devices, row.project)
             if idmaps.privileged(config) != (row.idmap_base is None):
                 raise BadRequest(
                     f"Instance {row.name!r} uses this profile: set security.privileged on the instance itself"
@@ -231,9 +241,12 @@ class InstanceManager:
         device_rules.validate(devices)
         self._check_references(devices)
 
-    def _check_references(self, devices: Devices) -> None:
+    def _check_references(self, devices: Devices, project: str = "") -> None:
+        """Raises `NotFound` for a pool, network or (with the project that asks) custom volume that is not there."""
+        if project:
+            self._disks.check(project, devices)
         for device in devices.values():
-            if device_rules.is_root(device):
+            if device.get("type") == "disk" and device.get("pool"):
                 self._storage.pool(device["pool"])
             elif device.get("type") == "nic" and (network := device.get("network")):
                 self._networks.get(network)
@@ -292,6 +305,7 @@ class InstanceManager:
             raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
         self._check_references(devices)
         async with self._life.lock(row):
+            self._check_references(devices, project)
             row = self._records.get(project, name)
             before = row
             if idmaps.privileged(config) != (row.idmap_base is None):

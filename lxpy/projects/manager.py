@@ -103,6 +103,10 @@ class ProjectManager:
         found = [f"/1.0/instances/{row.name}?project={name}" for row in self._store.instances.all(name)]
         found += [f"/1.0/images/{fingerprint}?project={name}" for fingerprint in self._store.images.all(name)]
         found += [f"/1.0/profiles/{p}?project={name}" for p in self._store.profiles.all(name) if p != "default"]
+        found += [
+            f"/1.0/storage-pools/{row.pool}/volumes/custom/{row.name}?project={name}"
+            for row in self._store.volumes.all(project=name)
+        ]
         return found
 
     def _render(self, name: str, doc: dict[str, Any]) -> dict[str, Any]:

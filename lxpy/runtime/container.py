@@ -12,7 +12,6 @@ it from inside its user namespace, the kernel locks the flags of everything ther
 or read-only away again (fs/namespace.c, lock_mnt_tree).
 """
 
-import errno
 import os
 import signal
 import socket
@@ -42,7 +41,6 @@ _SAFE = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
 # What overlayfs or the kernel says when it cannot do id-mapped layers: EPERM, EINVAL, EROFS, EOPNOTSUPP.
 _UNABLE = (1, 22, 30, 95)
 _MAX_NOFILE = 1048576
-_MAX_LATE = 14  # descriptors that go with one message, beside the root's
 
 _doing = ""  # for the error message: what this process is about to do
 
@@ -150,27 +148,38 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
         _step("mounting its root file system from inside its user namespace")
         tree = _layers_only(spec, userns)
     point = os.open(f"{spec['run_dir']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    libc.move_mount(tree, point)
+    stage, targets = tree, list[str]()
+    if spec["mounts"]:
+        stage = mounts.new("tmpfs", {"mode": "755", "size": "64k"}, _SAFE)
+        os.mkdir("root", 0o755, dir_fd=stage)
+        libc.move_mount(stage, point)
+        libc.move_mount(tree, stage, "root")
+    else:
+        libc.move_mount(tree, point)
     if nested:
         _attach_layers(spec, userns, tree)
-    late: list[str] = []
-    late_fds: list[int] = []
-    for mount in spec["mounts"]:
+    for mount in sorted(spec["mounts"], key=lambda mount: mount["target"].count("/")):
         _step(f"mounting {mount['source']} at {mount['target']}")
-        fd = _disk(mount, userns)
-        if fd < 0:
-            continue
-        top = mount["target"].strip("/").split("/")[0]
-        if nested or top in ("dev", "proc", "sys"):
-            late.append(mount["target"])
-            late_fds.append(fd)
-        else:
-            attach_in(tree, mount["target"], fd)
-            os.close(fd)
+        fd = disk(mount, userns)
+        if fd >= 0:
+            put_on_stage(stage, str(len(targets)), fd)
+            targets.append(mount["target"])
     _step("handing over its root file system")
-    if len(late) > _MAX_LATE:
-        raise OSError(errno.E2BIG, f"more than {_MAX_LATE} disks below /dev, /proc and /sys")
-    wire.send(ours, {"nested": nested, "late": late}, [tree, *late_fds])
+    wire.send(ours, {"nested": nested, "staged": stage != tree, "disks": targets}, [stage])
+
+
+def put_on_stage(stage: int, name: str, fd: int) -> None:
+    """Attaches a mount below the attached tmpfs `stage` of this namespace and closes `fd`.
+
+    A namespace then copied by a process in the guest's user namespace has its flags locked: no read-only disk becomes
+    writable by a remount inside. The copy itself is locked in its place, a clone of it is not and can be moved.
+    """
+    if stat.S_ISDIR(os.stat(fd).st_mode):
+        os.mkdir(name, 0o755, dir_fd=stage)
+    else:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=stage))
+    libc.move_mount(fd, stage, name)
+    os.close(fd)
 
 
 def _clone_if_there(path: str) -> int:
@@ -218,7 +227,7 @@ def _attach_layers(spec: "InstanceSpec", userns: int, tree: int) -> None:
         libc.move_mount(fd, tree, name)
 
 
-def _disk(mount: "Mount", userns: int) -> int:
+def disk(mount: "Mount", userns: int) -> int:
     """A detached clone of the mount's source; -1 when that is missing and need not be there."""
     try:
         status = os.stat(mount["source"])
@@ -296,13 +305,16 @@ def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, node
     message, fds = wire.receive(inner)
     if message is None:
         os._exit(1)  # the helper failed and said so
-    root, *late = fds
+    root, disks = fds[0], list[int]()
     os.setsid()
     libc.join_new_session_keyring()
     # The descriptor points into the helper's mount namespace; the working directory follows into the new one.
     _step("entering its root file system")
     os.fchdir(root)
     libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWCGROUP)
+    if message["staged"]:
+        disks = [mounts.clone(str(number), recursive=True) for number in range(len(message["disks"]))]
+        os.chdir("root")
     if message["nested"]:
         lower = os.open("lower", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         pool = os.open("pool", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -320,7 +332,7 @@ def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, node
         _show_full_kernel_files()
     else:
         _mask(privileged)
-    for target, fd in zip(message["late"], late, strict=True):
+    for target, fd in zip(message["disks"], disks, strict=True):
         _step(f"mounting at {target}")
         attach_in(tree, target, fd)
     _step("changing its root")

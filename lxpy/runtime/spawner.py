@@ -4,7 +4,8 @@ Exec'd as ``python -I -S -c``; requests come over the SEQPACKET socket it is giv
 the answer:
 
 - ``{"op": "launch", "spec"}`` with the socket and the unified cgroup of the supervisor, which talks there itself.
-- ``{"op": "exec", "request", ...}`` and two: the answer's socket and the pidfd of the guest's init.
+- ``{"op": "disk", ...}`` and two: the answer's socket and the pidfd of the guest's init. See hotdisk.py.
+- ``{"op": "exec", "request", ...}`` and the same two.
 
 Children parse the requests: each page that the spawner writes to is one less that all supervisors share.
 It ends when the daemon's end closes, once the last command has ended and its status is written.
@@ -19,7 +20,7 @@ import signal
 import socket
 
 from lxpy.linux import cgroups, libc
-from lxpy.runtime import execute, supervisor, wire
+from lxpy.runtime import execute, hotdisk, supervisor, wire
 
 
 class _Command:
@@ -49,7 +50,7 @@ class _Spawner:
         self._daemon = daemon
         self._poll = select.poll()
         self._poll.register(daemon, select.POLLIN)
-        self._children: dict[int, _Command | None] = {}  # by pidfd; None: a supervisor
+        self._children: dict[int, _Command | None] = {}  # by pidfd; None: a supervisor, or a disk's helper
 
     def run(self) -> None:
         """Until the daemon's end closes and no command is left."""
@@ -67,6 +68,8 @@ class _Spawner:
                 try:
                     if data.startswith(b'{"op": "launch"'):
                         self._launch(data, *fds)
+                    elif data.startswith(b'{"op": "disk"'):
+                        self._disk(data, *fds)
                     else:
                         self._exec(data, *fds)
                 except OSError as error:
@@ -92,6 +95,13 @@ class _Spawner:
         if pid == 0:
             _only(client)
             supervisor.run(json.loads(data)["spec"], socket.socket(fileno=3), placed)
+        self._watch(pid, None)
+
+    def _disk(self, data: bytes, reply: int, pidfd: int) -> None:
+        pid = libc.clone(0)
+        if pid == 0:
+            _only(reply, pidfd)
+            hotdisk.run(json.loads(data), 4, socket.socket(fileno=3))
         self._watch(pid, None)
 
     def _exec(self, data: bytes, reply: int, pidfd: int) -> None:

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from lxpy.api.errors import ApiError, InternalError
+from lxpy.api.errors import ApiError, Conflict, InternalError
 from lxpy.linux import libc
 from lxpy.runtime import wire
 from lxpy.runtime.cgroup import InstanceCgroup
-from lxpy.runtime.spec import ExecRequest, InstanceSpec
+from lxpy.runtime.spec import ExecRequest, InstanceSpec, Mount
 from lxpy.runtime.supervisor_client import Channel, Exit, Supervisor, adopt
 
 __all__ = ["ExecFiles", "ExecRequest", "Exit", "Spawner", "Supervisor", "adopt"]
@@ -169,6 +169,54 @@ class Spawner:
         if len(fds) == 3:
             return ExecFiles(fds[0], -1, -1, -1, fds[1], fds[2])
         return ExecFiles(-1, *fds)
+
+    async def plug_disk(self, target: Supervisor, mount: Mount) -> None:
+        """Mounts a disk in a running guest.
+
+        Raises:
+            InternalError: one line with what the kernel had against it; then nothing is mounted.
+        """
+        await self._disk("plug", target, mount)
+
+    async def unplug_disk(self, target: Supervisor, mount: Mount) -> str:
+        """Takes exactly that disk away; one that the guest has unmounted itself is no error.
+
+        Returns:
+            "busy" when processes inside still have files of it open, "" otherwise.
+
+        Raises:
+            Conflict: the guest has mounted something else over it.
+        """
+        answer = await self._disk("unplug", target, mount)
+        if answer.get("covered"):
+            raise Conflict(
+                f"The disk at {mount['target']} cannot be taken away: something else is mounted over it in "
+                f"{target.name}; unmount that inside first"
+            )
+        return "busy" if answer.get("busy") else ""
+
+    async def _disk(self, action: str, target: Supervisor, mount: Mount) -> wire.Message:
+        if target.init_pidfd < 0 or target.exited.done():
+            raise InternalError(f"Instance {target.name} has just stopped")
+        ours, theirs = wire.pair()
+        channel = Channel(ours)
+        message = {
+            "op": "disk", "action": action, "mount": mount, "pid": target.init_pid, "base": target.idmap_base,
+            "run_dir": target.run_dir,
+        }  # fmt: skip
+        try:
+            try:
+                await self._send(message, [theirs.fileno(), target.init_pidfd])
+            finally:
+                theirs.close()
+            answer, _ = await channel.receive()
+        finally:
+            channel.close()
+        if answer is None:
+            raise InternalError(f"Failed to change the disks of {target.name}: the helper was killed")
+        if "error" in answer:
+            raise InternalError(f"Failed to {action} the disk at {mount['target']} of {target.name}: {answer['error']}")
+        return answer
 
     async def close(self) -> None:
         """Lets the spawner end, which it does after its last command. Instances run on."""

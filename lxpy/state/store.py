@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lxpy.api.errors import Conflict, InternalError
+from lxpy.state.volumes import VolumeTable
 
 Document = dict[str, Any]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Store:
         self.images = ProjectTable(self, "images", "fingerprint")
         self.aliases = AliasTable(self)
         self.warnings = NamedTable(self, "warnings", "uuid")
+        self.volumes = VolumeTable(self)
 
     def close(self) -> None:
         self._db.close()

@@ -124,6 +124,9 @@ profiles:
             if network["managed"]:
                 self.api("DELETE", f"/1.0/networks/{network['name']}")
         for pool in self.json("query", "/1.0/storage-pools"):
+            for volume in self.json("query", f"{pool}/volumes/custom?all-projects=true"):
+                if "/snapshots/" not in volume:
+                    self.api("DELETE", volume)
             self.api("DELETE", pool)
         self.kill(signal.SIGTERM)
 

@@ -39,4 +39,7 @@ def with_users(call: Call, kind: str, document: Any) -> dict[str, Any]:
                 if uses:
                     users.append(url("profiles", profile, project))
                     break
+    if kind == "storage-pool":
+        users += [url(f"storage-pools/{name}/volumes/custom", row.name, row.project)
+                  for row in daemon.store.volumes.all(name)]  # fmt: skip
     return {**document, "used_by": users}

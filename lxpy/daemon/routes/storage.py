@@ -1,4 +1,4 @@
-"""``/1.0/storage-pools`` and the volumes in them (read only)."""
+"""``/1.0/storage-pools``; the volumes in them are in ``storage_volumes.py``."""
 
 from typing import Any
 
@@ -85,47 +85,6 @@ async def resources(call: Call) -> web.StreamResponse:
     return envelope.sync(await call.daemon.storage.resources(_pool(call)["name"]))
 
 
-def _volumes(call: Call) -> list[dict[str, Any]]:
-    pool = _pool(call)["name"]
-    return [
-        {
-            "name": one["name"],
-            "type": "container",
-            "content_type": "filesystem",
-            "project": one["project"],
-            "pool": pool,
-            "description": "",
-            "location": "none",
-            "created_at": one["created_at"],
-            "config": {},
-            "used_by": [url("instances", one["name"], one["project"])],
-        }
-        for one in call.daemon.instances.list(call.project, call.all_projects)
-        if any(d.get("type") == "disk" and d.get("pool") == pool for d in one["expanded_devices"].values())
-    ]
-
-
-async def volumes(call: Call) -> web.StreamResponse:
-    found = _volumes(call)
-    if wanted := call.request.match_info.get("type"):
-        found = [one for one in found if one["type"] == wanted]
-    if call.recursion:
-        return envelope.sync(found)
-    pool = call.part("pool")
-    return envelope.sync([url(f"storage-pools/{pool}/volumes/{v['type']}", v["name"], v["project"]) for v in found])
-
-
-async def volume(call: Call) -> web.StreamResponse:
-    for one in _volumes(call):
-        if (one["type"], one["name"]) == (call.part("type"), call.part("name")):
-            return envelope.sync(one)
-    raise NotFound("Storage volume not found")
-
-
-async def no_volumes_yet(call: Call) -> web.StreamResponse:
-    raise BadRequest("Custom storage volumes are not supported by this version of lxpy")
-
-
 _POOL = "/1.0/storage-pools/{pool}"
 ROUTES: list[Route] = [
     ("GET", "/1.0/storage-pools", list_pools),
@@ -135,9 +94,4 @@ ROUTES: list[Route] = [
     ("PATCH", _POOL, put),
     ("DELETE", _POOL, delete),
     ("GET", _POOL + "/resources", resources),
-    ("GET", _POOL + "/volumes", volumes),
-    ("POST", _POOL + "/volumes", no_volumes_yet),
-    ("GET", _POOL + "/volumes/{type}", volumes),
-    ("POST", _POOL + "/volumes/{type}", no_volumes_yet),
-    ("GET", _POOL + "/volumes/{type}/{name}", volume),
 ]

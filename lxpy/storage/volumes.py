@@ -1,0 +1,620 @@
+"""The volume manager: custom volumes on the pools, and their snapshots.
+
+A row is written before anything happens on the disk and says what is under way: ``creating``, ``deleting``,
+``renaming`` (to what). A daemon that was killed in between finds the mark at its next start and undoes or finishes.
+"""
+
+import asyncio
+import builtins
+import contextlib
+import datetime
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from lxpy.api import values
+from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
+from lxpy.api.layout import qualified
+from lxpy.state.store import Document, Store
+from lxpy.state.volumes import VolumeRow
+from lxpy.storage import files, retention
+from lxpy.storage.manager import StorageManager
+from lxpy.storage.pool import Pool
+
+Emit = Callable[[str, str, str, Document | None], None]
+_NOT_HERE = {
+    "snapshots.schedule": "make snapshots with `lxpy storage volume snapshot`",
+    "security.unmapped": "owners always go through the id map; share a host directory with shift=false instead",
+    "security.shared": "only block volumes know it",
+    "block.filesystem": "volumes are directories on the pool's own file system",
+    "block.mount_options": "volumes are directories on the pool's own file system",
+}
+_TRANSIENT = ("creating", "deleting", "renaming")
+_PRUNE_RETRY = 300.0  # seconds until a snapshot that could not be deleted is tried again
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def url(row: VolumeRow, snapshot: str = "") -> str:
+    """The volume's (or a snapshot's) path in the API."""
+    path = f"/1.0/storage-pools/{quote(row.pool)}/volumes/custom/{quote(row.name)}"
+    path += f"/snapshots/{quote(snapshot)}" if snapshot else ""
+    return path if row.project == "default" else f"{path}?project={quote(row.project)}"
+
+
+class VolumeManager:
+    """Custom volumes by pool, project and name. `project` is always the volumes' home, see `home`.
+
+    Attributes:
+        users: the instances and profiles that a volume is attached to, as URLs; set by the daemon.
+        running: names of the running instances among them.
+    """
+
+    def __init__(self, store: Store, storage: StorageManager, emit: Emit, warn: Callable[[str], None]) -> None:
+        self._store, self._storage, self._emit, self._warn = store, storage, emit, warn
+        self.users: Callable[[VolumeRow], list[str]] = lambda row: []
+        self.running: Callable[[VolumeRow], list[str]] = lambda row: []
+        self._locks: dict[int, asyncio.Lock] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._pruning: asyncio.Task[None] | None = None
+
+    # -- the daemon comes and goes -----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Finish or undo what a crash left half done; name the volumes nobody has a record of."""
+        for row in self._store.volumes.all():
+            try:
+                await self._settle(row)
+            except (ApiError, OSError) as error:
+                self._warn(f"Storage volume {row.name!r} on pool {row.pool!r} could not be put in order: {error}")
+        owned: dict[str, set[str]] = {}
+        for row in self._store.volumes.all():
+            owned.setdefault(row.pool, set()).add(qualified(row.project, row.name))
+        for name in self._storage.pools():
+            if orphans := set(self._storage.pool(name).custom_volumes()) - owned.get(name, set()):
+                self._warn(f"Pool {name}: custom volumes without a record: {', '.join(sorted(orphans))}")
+        self._plan()
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pruning is not None:
+            self._pruning.cancel()
+
+    async def _settle(self, row: VolumeRow) -> None:
+        pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
+        if row.doc.get("creating") or row.doc.get("deleting"):
+            word = "created" if row.doc.get("creating") else "deleted"
+            await pool.delete_volume(volume)
+            self._store.volumes.delete(row)
+            self._warn(
+                f"Storage volume {row.name!r} on pool {row.pool!r} was being {word} when the daemon ended; "
+                "what was left of it is removed"
+            )
+            return
+        if place := row.doc.get("renaming"):
+            there = qualified(place["project"], place["name"]) in pool.custom_volumes()
+            row = replace(replace(row, **place) if there else row, doc=_without(row.doc, "renaming"))
+            await self._save(self._store.volumes.update(row))
+            volume = qualified(row.project, row.name)
+        snapshots = self._store.volumes.snapshots(row)
+        for name, doc in snapshots.items():
+            if doc.get("creating") or doc.get("deleting"):
+                await pool.delete_volume_snapshot(volume, name)
+                self._store.volumes.delete_snapshot(row, name)
+            elif new := doc.get("renaming"):
+                done: str = new if new in pool.volume_snapshots(volume) else name
+                self._store.volumes.rename_snapshot(row, name, done, _without(doc, "renaming"))
+        if any(mark in doc for doc in snapshots.values() for mark in _TRANSIENT):
+            await self._save(row)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def home(self, project: str) -> str:
+        """The project whose volumes `project` uses: ``default`` where ``features.storage.volumes`` is off."""
+        if project == "default":
+            return project
+        config = (self._store.projects.get(project) or {}).get("config", {})
+        key = "features.storage.volumes"
+        return project if values.boolean(key, config.get(key, "false")) else "default"
+
+    def list(self, pool: str, project: str | None) -> "builtins.list[dict[str, Any]]":
+        """The volumes of a pool and, as LXD lists them, their snapshots: objects named ``VOLUME/SNAPSHOT``."""
+        self._storage.pool(pool)
+        found = []
+        for row in self._store.volumes.all(pool, project):
+            if row.doc.get("creating"):
+                continue
+            found.append(self._render(row))
+            for name, doc in self._snapshots(row).items():
+                shown = _render_snapshot(row, name, doc)
+                found.append({**found[-1], "used_by": [], **shown, "name": f"{row.name}/{name}"})
+        return found
+
+    def row(self, pool: str, project: str, name: str) -> VolumeRow:
+        """Raises `NotFound`."""
+        self._storage.pool(pool)
+        row = self._store.volumes.get(pool, project, name)
+        if row is None or row.doc.get("creating"):
+            raise NotFound(f"Storage volume {name!r} not found on pool {pool!r}")
+        return row
+
+    def get(self, pool: str, project: str, name: str) -> dict[str, Any]:
+        """The volume as the API has it. Raises `NotFound`."""
+        return self._render(self.row(pool, project, name))
+
+    def path(self, pool: str, project: str, name: str) -> str:
+        """The directory to mount into instances. Raises `NotFound`, and `Conflict` while it is on its way out."""
+        row = self.row(pool, project, name)
+        if row.doc.get("deleting") or row.doc.get("renaming"):
+            raise Conflict(f"Storage volume {name!r} on pool {pool!r} is being deleted or moved")
+        return self._storage.pool(pool).volume_path(qualified(project, name))
+
+    async def state(self, pool: str, project: str, name: str) -> dict[str, Any]:
+        """``{"usage": {"used", "total"}}`` in bytes; a total of 0 is the whole pool."""
+        row = self.row(pool, project, name)
+        store, volume = self._storage.pool(pool), qualified(project, name)
+        used = await store.volume_usage(volume)
+        if used is None:
+            with files.disk_errors(f"Measure volume {name}", pool, store.source):
+                used = await asyncio.to_thread(files.disk_usage, store.volume_path(volume))
+        return {"usage": {"used": used, "total": _size(row.doc["config"]) or 0}}
+
+    def _render(self, row: VolumeRow) -> dict[str, Any]:
+        return {
+            "name": row.name,
+            "type": "custom",
+            "content_type": row.doc["content_type"],
+            "project": row.project,
+            "pool": row.pool,
+            "description": row.doc["description"],
+            "location": "none",
+            "created_at": row.doc["created_at"],
+            "config": row.doc["config"],
+            "used_by": self.users(row),
+        }
+
+    # -- create, change, delete --------------------------------------------------------------------------------
+
+    async def create(
+        self, pool: str, project: str, name: str, config: dict[str, str], description: str, content_type: str
+    ) -> None:
+        """Make an empty volume.
+
+        Raises:
+            BadRequest: a bad name, key or content type. Conflict: the name is taken.
+        """
+        config = _checked(config)
+        if content_type not in ("", "filesystem"):
+            raise BadRequest(f"Content type {content_type!r} is not supported: containers use filesystem volumes")
+        async with self._making(pool, project, name, config, description) as (row, store):
+            await store.create_volume(qualified(project, name), _size(config))
+        self._emit("storage-volume-created", url(row), project, None)
+
+    @contextlib.asynccontextmanager
+    async def _making(
+        self, pool: str, project: str, name: str, config: dict[str, str], description: str,
+        instead_of: VolumeRow | None = None,
+    ) -> Any:  # fmt: skip
+        """A new row, marked until the body has made the volume; all undone when the body fails.
+
+        Args:
+            instead_of: a volume that is to be deleted from the same moment on.
+        """
+        values.object_name("storage volume", name)
+        store = self._storage.pool(pool)
+        self._free(pool, project, name)
+        doc: Document = {
+            "creating": True,
+            "description": description,
+            "content_type": "filesystem",
+            "created_at": now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "config": config,
+        }
+        row = self._store.volumes.insert(pool, project, name, doc)
+        try:
+            yield row, store
+        except BaseException:
+            await store.delete_volume(qualified(project, name))
+            self._store.volumes.delete(row)
+            raise
+        with self._store.transaction():
+            row = self._store.volumes.update(replace(row, doc=_without(doc, "creating")))
+            if instead_of is not None:
+                self._store.volumes.update(replace(instead_of, doc={**instead_of.doc, "deleting": True}))
+        await self._save(row)
+
+    def _free(self, pool: str, project: str, name: str) -> None:
+        """Raises `Conflict` when the name, or the directory that follows from it, is another volume's."""
+        for row in self._store.volumes.all(pool):
+            if qualified(row.project, row.name) == qualified(project, name):
+                where = "" if row.project == project else f" (as {row.name!r} of project {row.project!r})"
+                raise Conflict(f"Storage volume {name!r} already exists on pool {pool!r}{where}")
+
+    async def update(
+        self, pool: str, project: str, name: str, config: dict[str, str], description: str
+    ) -> None:  # fmt: skip
+        """Replace configuration and description; a new size acts at once."""
+        row = self.row(pool, project, name)
+        config = _checked(config)
+        async with self._lock(row):
+            row = self.row(pool, project, name)
+            if _size(config) != _size(row.doc["config"]):
+                await self._storage.pool(pool).set_volume_size(qualified(project, name), _size(config))
+            row = self._store.volumes.update(
+                replace(row, doc={**row.doc, "config": config, "description": description})
+            )
+            await self._save(row)
+        self._emit("storage-volume-updated", url(row), project, None)
+
+    async def rename(self, pool: str, project: str, name: str, new: str, to_project: str = "") -> None:
+        """Another name, or another project.
+
+        Raises:
+            Conflict: it is attached to something, or the new name is taken.
+        """
+        row = self.row(pool, project, name)
+        values.object_name("storage volume", new)
+        to_project = to_project or project
+        async with self._lock(row):
+            row = self.row(pool, project, name)
+            self._refuse_if_used(row, "renamed" if to_project == project else "moved")
+            self._free(pool, to_project, new)
+            place = {"project": to_project, "name": new}
+            marked = self._store.volumes.update(replace(row, doc={**row.doc, "renaming": place}))
+            try:
+                await self._storage.pool(pool).rename_volume(qualified(project, name), qualified(to_project, new))
+            except BaseException:
+                self._store.volumes.update(row)
+                raise
+            moved = self._store.volumes.update(
+                replace(marked, project=to_project, name=new, doc=_without(marked.doc, "renaming"))
+            )
+            await self._save(moved)
+        self._emit("storage-volume-renamed", url(moved), to_project, {"old_name": name})
+
+    async def delete(self, pool: str, project: str, name: str) -> None:
+        """Delete a volume with its snapshots. Raises `Conflict` while it is attached to something."""
+        row = self.row(pool, project, name)
+        async with self._lock(row):
+            row = self.row(pool, project, name)
+            self._refuse_if_used(row, "deleted")
+            await self._remove(row)
+        self._emit("storage-volume-deleted", url(row), project, None)
+
+    async def _remove(self, row: VolumeRow) -> None:
+        self._store.volumes.update(replace(row, doc={**row.doc, "deleting": True}))
+        await self._storage.pool(row.pool).delete_volume(qualified(row.project, row.name))
+        self._store.volumes.delete(row)
+        self._locks.pop(row.id, None)
+
+    # -- copy, move --------------------------------------------------------------------------------------------
+
+    async def copy(
+        self, source: VolumeRow, snapshot: str, pool: str, project: str, name: str, *,
+        snapshots: bool, changes: dict[str, str] | None = None, description: str = "",
+    ) -> VolumeRow:  # fmt: skip
+        """A second volume with the content of `source`, or of a snapshot of it, on any pool and in any project.
+
+        Args:
+            snapshots: take the snapshots along, too.
+            changes: configuration over that of the source.
+        """
+        config = _checked({**source.doc["config"], **(changes or {})})
+        async with self._lock(source):
+            source = self.row(source.pool, source.project, source.name)
+            row = await self._copy(source, snapshot, pool, project, name, snapshots, config, description)
+        self._emit("storage-volume-created", url(row), project, None)
+        return row
+
+    async def _copy(
+        self, source: VolumeRow, snapshot: str, pool: str, project: str, name: str,
+        snapshots: bool, config: dict[str, str], description: str, instead_of: VolumeRow | None = None,
+    ) -> VolumeRow:  # fmt: skip
+        old, old_name = self._storage.pool(source.pool), qualified(source.project, source.name)
+        kept = {n: d for n, d in self._snapshots(source).items() if snapshots and not snapshot}
+        description = description or source.doc["description"]
+        async with self._making(pool, project, name, config, description, instead_of) as (row, store):
+            volume = qualified(project, name)
+            if snapshot:
+                if snapshot not in self._snapshots(source):
+                    raise NotFound(f"Snapshot {snapshot!r} of storage volume {source.name!r} not found")
+                await store.receive_volume(volume, _OneTree(old, snapshot), old_name, snapshots=False)
+            elif source.pool == pool:
+                await store.copy_volume(old_name, volume, snapshots=bool(kept))
+            else:
+                await store.receive_volume(volume, old, old_name, snapshots=bool(kept))
+            if size := _size(config):
+                await store.set_volume_size(volume, size)
+            for n, d in kept.items():
+                self._store.volumes.put_snapshot(row, n, d)
+        self._plan()
+        return self.row(pool, project, name)
+
+    async def move(self, source: VolumeRow, pool: str, project: str, name: str) -> None:
+        """To another pool, project or name. Raises `Conflict` while it is attached to something."""
+        if pool == source.pool:
+            await self.rename(pool, source.project, source.name, name, project)
+            return
+        async with self._lock(source):
+            source = self.row(source.pool, source.project, source.name)
+            self._refuse_if_used(source, "moved")
+            config = _checked(source.doc["config"])
+            description = source.doc["description"]
+            row = await self._copy(source, "", pool, project, name, True, config, description, source)
+            await self._remove(source)
+        self._emit("storage-volume-renamed", url(row), project, {"old_name": source.name, "old_pool": source.pool})
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    def _snapshots(self, row: VolumeRow) -> "dict[str, Document]":
+        return {n: d for n, d in self._store.volumes.snapshots(row).items() if not d.get("creating")}
+
+    def snapshots(self, pool: str, project: str, name: str) -> "builtins.list[dict[str, Any]]":
+        """Oldest first, named ``VOLUME/SNAPSHOT`` as LXD lists them."""
+        row = self.row(pool, project, name)
+        return [
+            {**_render_snapshot(row, n, d), "name": f"{row.name}/{n}"} for n, d in self._snapshots(row).items()
+        ]  # fmt: skip
+
+    def snapshot(self, pool: str, project: str, name: str, snapshot: str) -> dict[str, Any]:
+        """Raises `NotFound`."""
+        row = self.row(pool, project, name)
+        return _render_snapshot(row, snapshot, self._snapshot(row, snapshot))
+
+    def _snapshot(self, row: VolumeRow, snapshot: str) -> Document:
+        doc = self._snapshots(row).get(snapshot)
+        if doc is None:
+            raise NotFound(f"Snapshot {snapshot!r} of storage volume {row.name!r} not found on pool {row.pool!r}")
+        return doc
+
+    async def create_snapshot(
+        self, pool: str, project: str, name: str, snapshot: str, expires_at: str | None
+    ) -> str:  # fmt: skip
+        """Keep what a volume holds now; the snapshot's name.
+
+        Args:
+            snapshot: "" for the next one by ``snapshots.pattern``.
+            expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `retention.NEVER` for ever.
+        """
+        row = self.row(pool, project, name)
+        async with self._lock(row):
+            row = self.row(pool, project, name)
+            config, at, taken = row.doc["config"], now(), self._store.volumes.snapshots(row)
+            snapshot = snapshot or retention.snapshot_name(config.get("snapshots.pattern", ""), taken, at)
+            values.object_name("snapshot", snapshot)
+            if snapshot in taken:
+                raise Conflict(f"Snapshot {snapshot!r} of storage volume {name!r} already exists")
+            if expires_at is None:
+                expires_at = retention.expires("snapshots.expiry", config.get("snapshots.expiry", ""), at)
+            doc: Document = {
+                "creating": True,
+                "description": "",
+                "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "expires_at": _moment(expires_at),
+                "config": config,
+            }
+            self._store.volumes.put_snapshot(row, snapshot, doc)
+            try:
+                await self._storage.pool(pool).snapshot_volume(qualified(project, name), snapshot)
+            except BaseException:
+                await self._storage.pool(pool).delete_volume_snapshot(qualified(project, name), snapshot)
+                self._store.volumes.delete_snapshot(row, snapshot)
+                raise
+            self._store.volumes.put_snapshot(row, snapshot, _without(doc, "creating"))
+            await self._save(row)
+        self._plan()
+        self._emit("storage-volume-snapshot-created", url(row, snapshot), project, None)
+        return snapshot
+
+    async def update_snapshot(
+        self, pool: str, project: str, name: str, snapshot: str, description: str | None, expires_at: str | None
+    ) -> None:
+        """Change description or expiry; None leaves it."""
+        row = self.row(pool, project, name)
+        doc = self._snapshot(row, snapshot)
+        if description is not None:
+            doc["description"] = description
+        if expires_at is not None:
+            doc["expires_at"] = _moment(expires_at)
+        self._store.volumes.put_snapshot(row, snapshot, doc)
+        await self._save(row)
+        self._plan()
+        self._emit("storage-volume-snapshot-updated", url(row, snapshot), project, None)
+
+    async def rename_snapshot(self, pool: str, project: str, name: str, old: str, new: str) -> None:
+        """Raises `Conflict` when the new name is taken."""
+        row = self.row(pool, project, name)
+        values.object_name("snapshot", new)
+        async with self._lock(row):
+            doc = self._snapshot(row, old)
+            if new in self._store.volumes.snapshots(row):
+                raise Conflict(f"Snapshot {new!r} of storage volume {name!r} already exists")
+            self._store.volumes.put_snapshot(row, old, {**doc, "renaming": new})
+            try:
+                await self._storage.pool(pool).rename_volume_snapshot(qualified(project, name), old, new)
+            except BaseException:
+                self._store.volumes.put_snapshot(row, old, doc)
+                raise
+            self._store.volumes.rename_snapshot(row, old, new, doc)
+            await self._save(row)
+        self._emit("storage-volume-snapshot-renamed", url(row, new), project, {"old_name": old})
+
+    async def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
+        row = self.row(pool, project, name)
+        async with self._lock(row):
+            doc = self._snapshot(row, snapshot)
+            self._store.volumes.put_snapshot(row, snapshot, {**doc, "deleting": True})
+            await self._storage.pool(pool).delete_volume_snapshot(qualified(project, name), snapshot)
+            self._store.volumes.delete_snapshot(row, snapshot)
+            await self._save(row)
+        self._emit("storage-volume-snapshot-deleted", url(row, snapshot), project, None)
+
+    async def restore(self, pool: str, project: str, name: str, snapshot: str) -> None:
+        """Make a volume what it was. Raises `Conflict` while a running instance uses it."""
+        row = self.row(pool, project, name)
+        async with self._lock(row):
+            self._snapshot(row, snapshot)
+            if running := self.running(row):
+                raise Conflict(
+                    f"Storage volume {name!r} is in use by the running {_some(running)}: stop "
+                    f"{'it' if len(running) == 1 else 'them'}, or detach the volume, before restoring"
+                )
+            # The pool exchanges the trees in one step: a crash leaves the one or the other.
+            await self._storage.pool(pool).restore_volume(qualified(project, name), snapshot)
+            if size := _size(row.doc["config"]):
+                await self._storage.pool(pool).set_volume_size(qualified(project, name), size)
+        self._emit("storage-volume-restored", url(row), project, {"snapshot": snapshot})
+
+    # -- expiry ------------------------------------------------------------------------------------------------
+
+    def _plan(self, at_least: float = 0.0) -> None:
+        """Set the alarm for the next snapshot that expires."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if found := self._store.volumes.expiring():
+            wait = (datetime.datetime.fromisoformat(found[0][0]) - now()).total_seconds()
+            # The clock may be set meanwhile: look again every hour.
+            self._timer = asyncio.get_running_loop().call_later(max(at_least, min(wait, 3600.0)), self._prune)
+
+    def _prune(self) -> None:
+        if self._pruning is None or self._pruning.done():
+            self._pruning = asyncio.get_running_loop().create_task(self._delete_expired())
+
+    async def _delete_expired(self) -> None:
+        rows = {row.id: row for row in self._store.volumes.all()}
+        failed = False
+        for at, volume, name in self._store.volumes.expiring():
+            row = rows.get(volume)
+            if row is None or datetime.datetime.fromisoformat(at) > now():
+                continue
+            try:
+                await self.delete_snapshot(row.pool, row.project, row.name, name)
+            except NotFound:
+                continue
+            except (ApiError, OSError) as error:
+                failed = True
+                self._warn(f"Expired snapshot {row.name}/{name} could not be deleted: {error}")
+        self._plan(_PRUNE_RETRY if failed else 0.0)
+
+    # -- helpers -----------------------------------------------------------------------------------------------
+
+    def _lock(self, row: VolumeRow) -> asyncio.Lock:
+        return self._locks.setdefault(row.id, asyncio.Lock())
+
+    def _refuse_if_used(self, row: VolumeRow, doing: str) -> None:
+        if users := self.users(row):
+            raise Conflict(f"Storage volume {row.name!r} cannot be {doing}: it is in use by {_some(users)}")
+
+    async def _save(self, row: VolumeRow) -> None:
+        """Write ``backup.yaml`` beside the data: what a re-scan of the pool needs to bring the volume back."""
+        content = {
+            "volume": {"name": row.name, "project": row.project, "type": "custom"}
+            | _without(row.doc, *_TRANSIENT),
+            "snapshots": [{"name": n} | _without(d, *_TRANSIENT) for n, d in self._snapshots(row).items()],
+            "pool": {"name": row.pool} | (self._store.pools.get(row.pool) or {}),
+        }  # fmt: skip
+        try:
+            directory = self._storage.pool(row.pool).volume_dir(qualified(row.project, row.name))
+            await asyncio.to_thread(_write, f"{directory}/backup.yaml", content)
+        except FileNotFoundError:
+            pass  # deleted or renamed meanwhile
+        except OSError as error:
+            self._warn(f"backup.yaml of storage volume {row.name!r} could not be written: {error.strerror}")
+
+
+class _OneTree:
+    """A snapshot as a volume of its own, to be copied."""
+
+    def __init__(self, pool: Pool, snapshot: str) -> None:
+        self._pool, self._snapshot = pool, snapshot
+
+    def volume_path(self, volume: str) -> str:
+        return self._pool.volume_snapshot_path(volume, self._snapshot)
+
+    def volume_snapshots(self, volume: str) -> list[str]:
+        return []
+
+    def volume_snapshot_path(self, volume: str, snapshot: str) -> str:
+        raise NotFound(f"Snapshot {snapshot!r} of volume {volume!r} not found")
+
+
+def _checked(config: Any) -> dict[str, str]:
+    """The configuration of a volume, empty values left out. Raises `BadRequest`."""
+    if not isinstance(config, dict):
+        raise BadRequest("config must be a set of keys and values")
+    kept: dict[str, str] = {}
+    for key, value in config.items():
+        if value in ("", None):
+            continue
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if key == "size":
+            if not values.size_bytes(key, text):
+                continue
+        elif key == "snapshots.expiry":
+            retention.check_expiry(key, text)
+        elif key == "snapshots.pattern":
+            retention.check_pattern(key, text)
+        elif key == "security.shifted":
+            if not values.boolean(key, text):
+                raise BadRequest("security.shifted cannot be false: volumes are always mounted through the id map")
+        elif key in _NOT_HERE:
+            raise BadRequest(f"{key} is not supported by this version of lxpy: {_NOT_HERE[key]}")
+        elif not key.startswith(("user.", "volatile.")):
+            known = "size, snapshots.expiry, snapshots.pattern, security.shifted, user.*"
+            raise BadRequest(f"Unknown key {key!r} of a custom volume; known: {known}")
+        kept[key] = text
+    return kept
+
+
+def _size(config: dict[str, str]) -> int | None:
+    return values.size_bytes("size", config["size"]) if config.get("size") else None
+
+
+def _moment(text: str) -> str:
+    """An RFC 3339 time in UTC, to the second."""
+    if not text or text.startswith("0001-"):
+        return retention.NEVER
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"Invalid expires_at {text!r}: write it as 2026-12-31T23:59:59Z") from None
+    found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _without(doc: Document, *keys: str) -> Document:
+    return {key: value for key, value in doc.items() if key not in keys}
+
+
+def _some(users: list[str]) -> str:
+    names = ", ".join(user.removeprefix("/1.0/").replace("instances/", "instance ") for user in users[:3])
+    names = names.replace("profiles/", "profile ")
+    return names + (f" and {len(users) - 3} more" if len(users) > 3 else "")
+
+
+def _render_snapshot(row: VolumeRow, name: str, doc: Document) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": doc["description"],
+        "content_type": row.doc["content_type"],
+        "created_at": doc["created_at"],
+        "expires_at": doc["expires_at"],
+        "config": doc["config"],
+    }
+
+
+def _write(path: str, content: Document) -> None:
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        yaml.dump(content, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+        file.flush()
+        os.fsync(fd)
+    os.rename(f"{path}.new", path)

@@ -34,6 +34,9 @@ class Layout:
         self.networks = f"{self.root}/networks"
         self.cache = f"{self.root}/cache"
         self.cgroup_prefix = f"lxpy-{self.tag}" if self.tag else "lxpy"
+        # A group of NFLOG (16 bits) for what network ACLs log; the tag of another directory gives another one.
+        self.nflog_group = 1024 + int(self.tag or "0", 16) % 60000
+        self.acl_log = f"{self.logs}/network-acls.log"
         self.nft_table = f"lxpy_{self.tag}" if self.tag else "lxpy"
 
     def instance_run(self, instance_id: int) -> str:

@@ -6,6 +6,7 @@ import sys
 
 from lxpy.api.errors import ApiError
 from lxpy.cli import render
+from lxpy.cli.acl import ACL
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.context import Context, pairs
 from lxpy.cli.forward import FORWARD
@@ -140,6 +141,7 @@ def _row(one: dict[str, Any]) -> list[str]:
 
 COMMANDS = {
     "network": {
+        "acl": ACL,
         "attach": Command(
             _attach("instances"), f"{NETWORK.place} <instance> [<device name>] [<interface name>]",
             "Attach a network to an instance", (), 2, 4,

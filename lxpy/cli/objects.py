@@ -52,6 +52,7 @@ class Kind:
 
     def __init__(self, word: str, path: str, writable: tuple[str, ...] = ("config", "description")) -> None:
         self.word, self.path, self.writable = word, path, writable
+        self.title = word[:1].upper() + word[1:]
         self.place = f"[<remote>:]<{word}>"
 
     def url(self, name: str) -> str:
@@ -127,7 +128,7 @@ class Kind:
             for ref in args.rest:
                 client, url = self.resolve(context, ref)
                 context.wait(client, client.delete(url))
-                context.say(f"{self.word.capitalize()} {ref} deleted")
+                context.say(f"{self.title} {ref} deleted")
 
         return Command(run, f"{self.place}...", f"Delete a {self.word}", (), 1, None)
 
@@ -136,7 +137,7 @@ class Kind:
             client, url = self.resolve(context, args.rest[0])
             new = args.rest[1].rpartition(":")[2]
             context.wait(client, client.post(url, {"name": new}))
-            context.say(f"{self.word.capitalize()} {args.rest[0]} renamed to {new}")
+            context.say(f"{self.title} {args.rest[0]} renamed to {new}")
 
         return Command(run, f"{self.place} <new name>", f"Rename a {self.word}", (), 2, 2)
 

@@ -253,6 +253,7 @@ _PUBLIC = {("GET", "/"), ("GET", "/1.0"), ("POST", "/1.0/certificates")}
 def build(daemon: Daemon) -> web.Application:
     """The application: every route table, behind errors and authentication."""
     from lxpy.daemon.routes import (
+        acls,
         certificates,
         images,
         instances,
@@ -272,6 +273,7 @@ def build(daemon: Daemon) -> web.Application:
         processes,
         images,
         networks,
+        acls,
         storage,
         storage_volumes,
         profiles,

@@ -15,6 +15,7 @@ EXTENSIONS = (
     "container_exec_signal_handling", "console", "container_backup", "instance_nic_network",
     "image_create_aliases", "image_force_refresh", "image_copy_profile",
     "network", "network_leases", "network_state", "network_forward",
+    "network_acl", "network_acl_log",
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",
     "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
     "resources", "resources_v2", "projects", "project_usage",

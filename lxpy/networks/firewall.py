@@ -7,6 +7,7 @@ from typing import Any
 
 from lxpy.api.errors import InternalError
 from lxpy.api.objects import Config
+from lxpy.networks import aclrules
 from lxpy.networks import config as keys
 from lxpy.networks import forwards as forward_rules
 
@@ -21,19 +22,21 @@ _ICMPV6 = (
 )
 
 
-def ruleset(table: str, networks: Documents) -> str:
+def ruleset(table: str, networks: Documents, acls: Documents, group: int) -> str:
     """The whole table as ``nft -f`` reads it: it replaces what was there, atomically.
 
     Args:
         table: of family ``inet``.
         networks: the document of each bridge; its ``config`` and ``forwards`` count.
+        acls: by name; those that a network's ``security.acls`` names count.
+        group: of NFLOG, for what is to be logged.
     """
     lines = [f"add table inet {table}", f"delete table inet {table}"]
     if not networks:
         return "\n".join(lines) + "\n"
     lines.append(f"table inet {table} {{")
     for name, document in sorted(networks.items()):
-        for prefix, hook, rules in _chains(name, document):
+        for prefix, hook, rules in [*_acl_chains(name, document["config"], acls, group), *_chains(name, document)]:
             if rules:
                 lines.append(f"  chain {prefix}.{name} {{")
                 lines += [f"    {line}" for line in ([hook] if hook else []) + rules]
@@ -90,7 +93,37 @@ def _chains(name: str, document: Document) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-async def apply(table: str, networks: Documents) -> int:
+def _acl_chains(name: str, config: Config, acls: Documents, group: int) -> list[tuple[str, str, list[str]]]:
+    """What `_chains` gives, of the network's ACLs. They stand at the bridge's border: what passes it is routed."""
+    names = keys.words(config, "security.acls")
+    if not names:
+        return []
+    bridge = f'"{name}"'
+    known = ["ct state established,related accept"]
+    core = [f"icmp type {{ {aclrules.ICMP4_CORE} }} accept", f"icmpv6 type {{ {aclrules.ICMP6_CORE} }} accept"]
+    # First the chains of rules, then those that lead there.
+    chains = [
+        (f"acl.{direction}", "",
+         aclrules.inet_lines(aclrules.statements(names, acls, config, direction, f"network {name}"), group))
+        for direction in aclrules.DIRECTIONS
+    ]  # fmt: skip
+    return [
+        *chains,
+        ("aclin", "type filter hook input priority -1; policy accept;", [
+            f"iifname != {bridge} accept", *known,
+            "udp dport { 53, 67, 547 } accept", "tcp dport 53 accept", *core, f"goto acl.egress.{name}",
+        ]),
+        ("aclout", "type filter hook output priority -1; policy accept;", [
+            f"oifname != {bridge} accept", *known, "udp sport { 67, 547 } accept", *core, f"goto acl.ingress.{name}",
+        ]),
+        ("aclfwd", "type filter hook forward priority -1; policy accept;", [
+            f"iifname {bridge} oifname {bridge} accept", *known,
+            f"iifname {bridge} goto acl.egress.{name}", f"oifname {bridge} goto acl.ingress.{name}",
+        ]),
+    ]  # fmt: skip
+
+
+async def apply(table: str, networks: Documents, acls: Documents, group: int) -> int:
     """Loads the rules of all networks, and lets their traffic through Docker's FORWARD policy where Docker runs.
 
     Returns:
@@ -99,7 +132,7 @@ async def apply(table: str, networks: Documents) -> int:
     Raises:
         InternalError: nft is missing or refused.
     """
-    await _nft(ruleset(table, networks), "-f", "-")
+    await _nft(ruleset(table, networks, acls, group), "-f", "-")
     return 1 + await docker(table, networks)
 
 

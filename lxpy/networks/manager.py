@@ -14,6 +14,8 @@ from lxpy.api.objects import Config, Lease, Network
 from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
 from lxpy.networks import firewall, forwards, host, leases
+from lxpy.networks.acllog import AclLog
+from lxpy.networks.acls import Acls
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.mender import Mender
 from lxpy.networks.nics import Nics
@@ -50,6 +52,8 @@ class NetworkManager:
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
         self._mender = Mender(store, layout, self._lock, self._mend, self._load_firewall, warn)
+        self._log: AclLog | None = None
+        self.acls = Acls(store, self._lock, self._load_acls, emit)
         self.nics = Nics(store, self.get, self._server, self._in_kernel, warn)
 
     # -- the daemon comes and goes -------------------------------------------------------------------------------------
@@ -80,10 +84,14 @@ class NetworkManager:
                 except ApiError as error:
                     self._warn(error.message)
             self._mender.start()
+            self._open_log()
 
     async def close(self) -> None:
         """Lets go of everything and leaves it running."""
         self._mender.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
         await self.nics.close()
         for server in self._dnsmasq.values():
             server.forget()
@@ -133,6 +141,7 @@ class NetworkManager:
             full = keys.filled(config, self._taken(), creating=True, ipv6=host.has_ipv6())
             keys.validate(full)
             self._check_subnets(name, full)
+            self.acls.check(full)
             document = {
                 "type": "bridge", "description": description, "config": full,
                 "volatile": {"hwaddr": full.get("bridge.hwaddr") or keys.random_mac()},
@@ -160,6 +169,7 @@ class NetworkManager:
             full = keys.filled(config, self._taken(apart_from=name), creating=False, ipv6=host.has_ipv6())
             keys.validate(full)
             self._check_subnets(name, full)
+            self.acls.check(full)
             volatile = {"hwaddr": full.get("bridge.hwaddr") or old["volatile"]["hwaddr"]}
             document = {**old, "description": description, "config": full, "volatile": volatile}
             forwards.check_targets(old.get("forwards", {}), full)
@@ -412,7 +422,23 @@ class NetworkManager:
 
     async def _load_firewall(self, documents: Documents) -> None:
         with self._mender.own_change() as count:
-            count.append(await firewall.apply(self._layout.nft_table, documents))
+            acls = self._store.network_acls.all()
+            self._open_log()
+            count.append(await firewall.apply(self._layout.nft_table, documents, acls, self._layout.nflog_group))
+
+    def _open_log(self) -> None:
+        if self._log is None and self._store.network_acls.all():
+            os.makedirs(self._layout.logs, mode=0o700, exist_ok=True)
+            try:
+                self._log = AclLog(self._layout.acl_log, self._layout.nflog_group, self._warn)
+            except OSError as error:
+                self._warn(f"Nothing that network ACLs log can be read: {error.strerror} ({error.filename})")
+
+    async def _load_acls(self, acls: Documents) -> None:
+        self._open_log()
+        with self._mender.own_change() as count:
+            documents = self._store.networks.all()
+            count.append(await firewall.apply(self._layout.nft_table, documents, acls, self._layout.nflog_group))
 
     async def _mend(self, name: str, document: dict[str, Any], ports: Indexes) -> str:
         """Brings back what somebody took of a network; says what it was, or nothing."""

@@ -19,7 +19,7 @@ from lxpy.api.errors import Conflict, InternalError
 from lxpy.state.volumes import VolumeTable
 
 Document = dict[str, Any]
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Store:
         self.profiles = ProjectTable(self, "profiles", "name")
         self.pools = NamedTable(self, "pools")
         self.networks = NamedTable(self, "networks")
+        self.network_acls = NamedTable(self, "network_acls")
         self.instances = InstanceTable(self)
         self.images = ProjectTable(self, "images", "fingerprint")
         self.aliases = AliasTable(self)

@@ -133,11 +133,11 @@ def test_dnsmasq_arguments() -> None:
 
 
 def test_ruleset() -> None:
-    text = firewall.ruleset("lxpy_x", {"br0": {"config": {"ipv4.address": "10.1.2.1/24", "ipv4.nat": "true"}}})
+    text = firewall.ruleset("lxpy_x", {"br0": {"config": {"ipv4.address": "10.1.2.1/24", "ipv4.nat": "true"}}}, {}, 5)
     assert text.startswith("add table inet lxpy_x\ndelete table inet lxpy_x\n")
     assert "ip saddr 10.1.2.0/24 ip daddr != 10.1.2.0/24 masquerade" in text
-    off = firewall.ruleset("t", {"br0": {"config": {"ipv4.address": "10.1.2.1/24", "ipv4.firewall": "false"}}})
+    off = firewall.ruleset("t", {"br0": {"config": {"ipv4.address": "10.1.2.1/24", "ipv4.firewall": "false"}}}, {}, 5)
     assert "br0" not in off
-    closed = firewall.ruleset("t", {"br0": {"config": {"ipv4.address": "10.1.2.1/24", "ipv4.routing": "false"}}})
+    closed = firewall.ruleset("t", {"br0": {"config": {"ipv4.address": "10.1.2.1/24", "ipv4.routing": "false"}}}, {}, 5)
     assert 'iifname "br0" meta nfproto ipv4 drop' in closed
-    assert firewall.ruleset("t", {}) == "add table inet t\ndelete table inet t\n"
+    assert firewall.ruleset("t", {}, {}, 5) == "add table inet t\ndelete table inet t\n"

@@ -61,6 +61,8 @@ class Context:
         """Replace the progress line (standard output, terminals only)."""
         if self.quiet or not sys.stdout.isatty():
             return
+        if not text:
+            return self.clear()
         pad = " " * max(0, self._line - len(text))
         sys.stdout.write(f"\r{text}{pad}")
         sys.stdout.flush()

@@ -27,6 +27,8 @@ _PLAIN = re.compile(
 )
 _FILTER_ARGUMENT = re.compile(r"""\|\s*(\w+)\s*:\s*("[^"]*"|'[^']*'|[\w.]+)""")
 _TAG = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+# Go's way of saying and, or, not; texts in quotes stay as they are.
+_OPERATORS = re.compile(r"""("[^"]*"|'[^']*')|(&&)|(\|\|)|(!)(?!=)""")
 # String methods that make megabytes of a few bytes.
 _HUNGRY = {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "translate", "encode"}
 
@@ -41,7 +43,7 @@ def render_templates(archive: str, trigger: str, context: dict[str, Any], root_f
     Args:
         archive: the image's stored metadata tarball (or unified image), or a copy of the JSON kept beside it.
         trigger: ``create``, ``copy``, ``rename`` or ``start``.
-        context: ``instance`` {name, architecture, privileged, ephemeral}, ``config``, ``devices`` (expanded).
+        context: ``instance`` {name, type, architecture, privileged, ephemeral}, ``config``, ``devices`` (expanded).
         root_fd: directory descriptor of the root, its owners 0-based.
 
     Returns:
@@ -91,7 +93,8 @@ def _names(path: str, trigger: str, entry: dict[str, Any], context: dict[str, An
         "config": config,
         "devices": context.get("devices") or {},
         "properties": entry["properties"],
-        "config_get": lambda key, default="": config.get(key) or default,
+        # Pongo2's takes line ends off a value; files must not gain empty lines by it.
+        "config_get": lambda key, default="": config[key].rstrip("\r\n") if config.get(key) else default,
     }
 
 
@@ -120,8 +123,9 @@ def _jinja(text: str, names: dict[str, Any]) -> str:
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             return attr not in _HUNGRY and super().is_safe_attribute(obj, attr, value)
 
-    text = _TAG.sub(lambda match: _FILTER_ARGUMENT.sub(r"|\1(\2)", match[0]), text)
-    environment = Sandbox(keep_trailing_newline=True, autoescape=False)
+    text = _TAG.sub(lambda match: _FILTER_ARGUMENT.sub(r"|\1(\2)", _OPERATORS.sub(_word, match[0])), text)
+    # What is not there is empty, and so is what would be in it: images ask for keys of devices that may be missing.
+    environment = Sandbox(keep_trailing_newline=True, autoescape=False, undefined=jinja2.ChainableUndefined)
     for name in ("namespace", "cycler", "joiner", "lipsum"):
         environment.globals.pop(name, None)
     for name in ("center", "format", "indent", "wordwrap", "pprint", "xmlattr"):
@@ -143,6 +147,10 @@ def _jinja(text: str, names: dict[str, Any]) -> str:
     except Exception as error:
         # Whatever an expression may do: divide by zero, add a text to a number.
         raise TemplateError(f"{type(error).__name__}: {error}") from None
+
+
+def _word(match: re.Match[str]) -> str:
+    return match[1] or (" and " if match[2] else " or " if match[3] else " not ")
 
 
 class _Deadline:

@@ -121,7 +121,8 @@ class Creation:
             undo.push_async_callback(pool.delete_instance, volume)
             await pool.create_instance(volume, fingerprint)
             if fingerprint is not None:
-                self._templates.apply(row, "create")
+                if self._templates.keep(row):
+                    row = self._records.set_volatile(row, apply_template="create")
                 self._images.touch(project, fingerprint)
             row = self._records.change(row, creating=False)
             undo.pop_all()

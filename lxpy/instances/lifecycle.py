@@ -65,6 +65,7 @@ class Lifecycle:
         self._live: dict[int, Live] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
         self.delete_ephemeral: Callable[[InstanceRow], asyncio.Future[None] | None] = lambda row: None
 
     def live(self, row: InstanceRow) -> Live | None:
@@ -100,6 +101,7 @@ class Lifecycle:
             raise BadRequest(f"The instance {row.name!r} is already running")
         config, devices = self._records.expanded(row)
         device_rules.validate(devices, expanded=True)
+        row = self.before_start(row)
         run_dir = self._layout.instance_run(row.id)
         async with contextlib.AsyncExitStack() as undo:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)

@@ -66,6 +66,7 @@ class InstanceManager:
         self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, self._disks, emit, warn)
         self._life.delete_ephemeral = self._delete_later
         self._templates = Templates(self._records, images, storage, warn)
+        self._life.before_start = self._templates.before_start
         self._creation = Creation(self._records, images, storage, profiles, self._templates, self._check_references)
         self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -355,8 +356,7 @@ class InstanceManager:
             self._release(row, devices)
             row = self._records.rename(row, new)
             # LXD's images list only create and copy; a renamed guest should know its name all the same.
-            for trigger in ("copy", "rename"):
-                self._templates.apply(row, trigger)
+            self._templates.apply(row, "copy", "rename")
         self._save_backup(row)
         self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
 
@@ -435,8 +435,7 @@ class InstanceManager:
             if action == "start" and (live := self._life.live(row)) and live.frozen:
                 action = "unfreeze"  # as LXD's start does
             if action == "start":
-                self._templates.at_start(row)
-                await self._life.start(self._records.get(project, name))
+                await self._life.start(row)
             elif action == "freeze":
                 await self._life.freeze(row)
             elif action == "unfreeze":

@@ -1,9 +1,11 @@
 """The image's templates, rendered into an instance's root at create, start, copy and rename."""
 
+import os
 from collections.abc import Callable
 
-from lxpy.api.errors import ApiError, NotFound
+from lxpy.api.errors import NotFound
 from lxpy.api.layout import qualified
+from lxpy.images import metadata
 from lxpy.images.manager import ImageManager
 from lxpy.images.templates import render_templates
 from lxpy.instances import idmaps
@@ -24,16 +26,30 @@ class Templates:
     ) -> None:
         self._records, self._images, self._storage, self._warn = records, images, storage, warn
 
-    def apply(self, row: InstanceRow, trigger: str) -> None:
-        """Render the image's templates of that trigger into the stopped instance's root."""
-        fingerprint = row.doc["config"].get("volatile.base_image", "")
+    def keep(self, row: InstanceRow) -> bool:
+        """Put a copy of the image's metadata beside the root, to outlive the image. Whether it has templates."""
         try:
-            archive = self._images.files(row.project, fingerprint).metadata
+            archive = self._images.files(row.project, row.doc["config"].get("volatile.base_image", "")).metadata
         except NotFound:
-            return  # the image is gone; its templates with it
+            return False
+        found = metadata.load(archive)
+        if found.metadata["templates"]:
+            metadata.save(self._kept(row).removesuffix(".json"), found)
+        return bool(found.metadata["templates"])
+
+    def apply(self, row: InstanceRow, *triggers: str) -> None:
+        """Render the templates of those triggers, in their order, into the stopped instance's root."""
+        archive = self._archive(row)
+        if not archive:
+            return
+        entries = metadata.load(archive).metadata["templates"].values()
+        triggers = tuple(trigger for trigger in triggers if any(trigger in entry["when"] for entry in entries))
+        if not triggers:
+            return
         config, devices = self._records.expanded(row)
         instance = {
             "name": row.name,
+            "type": "container",
             "architecture": row.doc["architecture"],
             "privileged": str(idmaps.privileged(config)).lower(),
             "ephemeral": str(row.doc["ephemeral"]).lower(),
@@ -41,15 +57,28 @@ class Templates:
         properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
         context = {"instance": instance, "config": config, "devices": devices, "properties": properties}
         with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root_fd:
-            for problem in render_templates(archive, trigger, context, root_fd):
-                self._warn(f"Instance {row.name!r}: {problem}")
+            for trigger in triggers:
+                for problem in render_templates(archive, trigger, context, root_fd):
+                    self._warn(f"Instance {row.name!r}: {problem}")
 
-    def at_start(self, row: InstanceRow) -> None:
-        """Render those with the trigger ``start``, where the image has any."""
+    def before_start(self, row: InstanceRow) -> InstanceRow:
+        """Render what waits for the first start (``volatile.apply_template``), then those with the trigger ``start``.
+
+        The first waits, as in LXD, so that what is set between ``create`` and ``start`` reaches the guest's seed.
+        """
+        pending = row.doc["config"].get("volatile.apply_template", "")
+        self.apply(row, *filter(None, (pending, "start")))
+        return self._records.set_volatile(row, apply_template=None) if pending else row
+
+    def _kept(self, row: InstanceRow) -> str:
+        return f"{self._storage.pool(row.pool).instance_dir(qualified(row.project, row.name))}/metadata.json"
+
+    def _archive(self, row: InstanceRow) -> str:
+        """Where the templates are; "" for none."""
+        kept = self._kept(row)
+        if os.path.exists(kept):
+            return kept
         try:
-            metadata = self._images.metadata(row.project, row.doc["config"].get("volatile.base_image", ""))
-        except ApiError:
-            return
-        templates = metadata.get("templates") or {}
-        if any("start" in (template.get("when") or ()) for template in templates.values()):
-            self.apply(row, "start")
+            return self._images.files(row.project, row.doc["config"].get("volatile.base_image", "")).metadata
+        except NotFound:
+            return ""

@@ -280,7 +280,7 @@ def test_hostile_templates_stay_in_the_root(lxpyd: Lxpyd, name: str, tmp_path: p
         archive.add(tree, "rootfs")
     result = lxpyd.cli("image", "import", str(path), "--alias", f"{name}-t", check=False)
     if result.returncode == 0:
-        lxpyd.cli("create", f"{name}-t", name, check=False)
+        lxpyd.cli("launch", f"{name}-t", name, check=False)
         lxpyd.cli("delete", "-f", name, check=False)
         lxpyd.cli("image", "delete", f"{name}-t")
     assert list(target.iterdir()) == []

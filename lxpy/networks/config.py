@@ -1,5 +1,6 @@
 """The configuration keys of a bridge: which there are, what they may say, what is filled in. No I/O."""
 
+import difflib
 import ipaddress
 import random
 import re
@@ -212,7 +213,9 @@ def validate(config: Config) -> None:
             for prefix, reason in _REFUSED.items():
                 if key.startswith(prefix):
                     raise BadRequest(f"The network configuration key {key!r} is not supported: {reason}")
-            raise BadRequest(f"Invalid network configuration key {key!r}: a bridge has {', '.join(KEYS)} and user.*")
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
+            hint = f"did you mean {near[0]!r}?" if near else "docs/networks.md has those of a bridge"
+            raise BadRequest(f"Invalid network configuration key {key!r}: {hint}")
         if value != "":
             check(key, value)
     for version, subnet, found in (

@@ -266,11 +266,14 @@ def attach_in(root_fd: int, target: str, mount_fd: int) -> None:
         try:
             new = libc.openat2(root_fd, path, os.O_PATH | kind)
         except FileNotFoundError:
-            if kind:
-                os.mkdir(parts[index], 0o755, dir_fd=fd)
-            else:
-                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(parts[index], flags, 0o644, dir_fd=fd))
+            try:
+                if kind:
+                    os.mkdir(parts[index], 0o755, dir_fd=fd)
+                else:
+                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    os.close(os.open(parts[index], flags, 0o644, dir_fd=fd))
+            except FileExistsError:
+                raise OSError(2, "a link that leads nowhere inside the guest", path) from None
             new = libc.openat2(root_fd, path, os.O_PATH | kind)
         os.close(fd)
         fd = new

@@ -117,3 +117,33 @@ def test_errors_are_one_line(lxc: Lxc, busybox: str) -> None:
         assert result.returncode != 0, args
         assert "Traceback" not in result.stdout + result.stderr
         assert "internal error" not in result.stderr, result.stderr
+
+
+def test_volumes(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
+    v = f"v-{busybox}"
+    volume = ("storage", "volume")
+    lxc(*volume, "create", "default", v)
+    lxc(*volume, "attach", "default", v, busybox, "data", "/data")
+    assert lxpyd.sh(busybox, "touch /data/f; ls /data").stdout == "f\n"
+    lxc(*volume, "set", "default", v, "user.a", "b")
+    assert lxc(*volume, "get", "default", v, "user.a").stdout == "b\n"
+    lxc(*volume, "snapshot", "default", v, "s0")
+    assert f"custom (snapshot),{v}/s0" in lxc(*volume, "list", "default", "-f", "csv").stdout
+    assert v in lxc(*volume, "list", "default", "--all-projects", "-f", "csv").stdout
+    info = lxc(*volume, "info", "default", v).stdout
+    assert "s0" in info and "Usage:" in info
+    assert "used_by" in lxc(*volume, "show", "default", v).stdout
+    assert "in use by" in lxc(*volume, "delete", "default", v, ok=False).stderr
+    lxc(*volume, "detach", "default", v, busybox)
+    lxc(*volume, "restore", "default", v, "s0")
+    lxc(*volume, "copy", f"default/{v}", f"plain/{v}-c")
+    lxc(*volume, "move", f"plain/{v}-c", f"default/{v}-m")
+    lxc(*volume, "rename", "default", f"{v}/s0", f"{v}/s1")
+    lxc(*volume, "rename", "default", v, f"{v}-n")
+    assert f"custom (snapshot),{v}-m/s0" in lxc(*volume, "list", "default", "-f", "csv").stdout
+    lxc(*volume, "show", "default", f"{v}-n/s1")
+    lxc(*volume, "edit", "default", f"{v}-n", input="description: told\nconfig: {}\n")
+    assert "description: told" in lxc(*volume, "show", "default", f"{v}-n").stdout
+    lxc(*volume, "delete", "default", f"{v}-n/s1")
+    for name in (f"{v}-n", f"{v}-m"):
+        lxc(*volume, "delete", "default", name)

@@ -49,3 +49,29 @@ def test_objects(client: Any, lxpyd: Lxpyd, name: str) -> None:
     assert "default" in [one.name for one in client.storage_pools.all()]
     assert client.storage_pools.get("default").resources.get().space["total"] > 0
     assert "default" in [one.name for one in client.projects.all()]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_volumes(client: Any, lxpyd: Lxpyd, busybox: str) -> None:
+    pool, name = client.storage_pools.get("default"), f"v-{busybox}"
+    volume = pool.volumes.create({"name": name, "type": "custom"}, wait=True)
+    assert name in [one.name for one in pool.volumes.all() if one.type == "custom"]
+    snapshot = volume.snapshots.create("s0", wait=True)
+    assert volume.snapshots.all() == ["s0"]
+    assert [one.name for one in volume.snapshots.all(use_recursion=True)] == ["s0"]
+    instance = client.instances.get(busybox)
+    instance.devices["d"] = {"type": "disk", "pool": "default", "source": name, "path": "/d"}
+    instance.save(wait=True)
+    assert instance.execute(["sh", "-c", "echo x > /d/f && cat /d/f"]).stdout == "x\n"
+    volume = pool.volumes.get("custom", name)
+    assert volume.used_by == [f"/1.0/instances/{busybox}"]
+    instance = client.instances.get(busybox)
+    del instance.devices["d"]
+    instance.save(wait=True)
+    volume.restore_from("s0", wait=True)
+    snapshot.delete(wait=True)
+    volume.config["user.a"] = "b"
+    volume.save(wait=True)
+    assert pool.volumes.get("custom", name).config["user.a"] == "b"
+    volume.delete()
+    assert name not in [one.name for one in pool.volumes.all()]

@@ -16,6 +16,7 @@ from lxpy.images.streams import FileRef, StreamImage, resolve
 
 KINDS = ("busybox", "mmdebstrap", "alpine")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*(?:/[a-z0-9][a-z0-9.+-]*)*\Z")
+_OF_VARIANTS = {"description", "packages", "services", "disable", "files", "templates"}
 # Part of every recipe's key: raise it when the builder itself makes something else of the same recipe.
 BUILDER_VERSION = 2
 
@@ -108,9 +109,32 @@ def load_all(root: str) -> dict[str, Recipe]:
                     data = yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
                 except (yaml.YAMLError, UnicodeDecodeError) as error:
                     raise BadRequest(f"Recipe {path} cannot be read: {' '.join(str(error).split())}") from None
-            recipe = parse(data, path)
-            found.setdefault(recipe.name, recipe)
+            for recipe in parse_all(data, path):
+                found.setdefault(recipe.name, recipe)
     return dict(sorted(found.items()))
+
+
+def parse_all(data: Any, source: str) -> list[Recipe]:
+    """The recipe of a file, and one for each of its ``variants``: the lists of a variant go on with the recipe's own.
+
+    Raises:
+        BadRequest: names file, key and fault.
+    """
+    variants = data.pop("variants", {}) if isinstance(data, dict) else {}
+    recipes = [parse(data, source)]
+    if not isinstance(variants, dict):
+        raise BadRequest(f"Recipe {source}: variants is no mapping")
+    for variant, more in variants.items():
+        if not isinstance(variant, str) or not _NAME.match(variant) or not isinstance(more, dict):
+            raise BadRequest(f"Recipe {source}: the variant {variant!r} needs a name and a mapping of its own keys")
+        if unknown := set(more) - _OF_VARIANTS:
+            raise BadRequest(f"Recipe {source}: variant {variant} has the unknown key {sorted(map(str, unknown))[0]!r}")
+        merged = dict(data, name=f"{data['name']}/{variant}", variant=variant)
+        merged["aliases"] = [f"{alias}/{variant}" for alias in data.get("aliases", ())]
+        for key, value in more.items():
+            merged[key] = [*data.get(key, ()), *_list(value, key, source)] if key != "description" else value
+        recipes.append(parse(merged, f"{source} (variant {variant})"))
+    return recipes
 
 
 def parse(data: Any, source: str) -> Recipe:

@@ -183,12 +183,27 @@ GOOD = {"name": "a/1", "kind": "busybox", "os": "A", "release": "1"}
         ({"templates": [{"path": "/x", "content": "", "when": ["never"]}]}, "when is a list"),
         ({"architectures": ["pdp11"]}, "unknown architecture"),
         ({"source": "x"}, "unknown key 'source'"),
+        ({"variants": ["cloud"]}, "variants is no mapping"),
+        ({"variants": {"a b": {}}}, "needs a name"),
+        ({"variants": {"cloud": {"kind": "alpine"}}}, "variant cloud has the unknown key 'kind'"),
+        ({"variants": {"cloud": {"packages": ["--force"]}}}, "no package name"),
     ],
 )
 def test_bad_recipes(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRequest, match=reason) as caught:
-        recipes.parse(GOOD | changes, "r.yaml")
+        recipes.parse_all(GOOD | changes, "r.yaml")
     assert str(caught.value).startswith("Recipe r.yaml")
+
+
+def test_variants_go_on_with_the_lists() -> None:
+    more = {"description": "other", "packages": ["b"], "files": [{"path": "/y"}]}
+    data = GOOD | {"aliases": ["x"], "packages": ["a"], "files": [{"path": "/x"}], "variants": {"cloud": more}}
+    plain, cloud = recipes.parse_all(data, "r.yaml")
+    assert (plain.variant, plain.packages, len(plain.files)) == ("default", ("a",), 1)
+    assert (cloud.name, cloud.variant, cloud.aliases) == (f"{plain.name}/cloud", "cloud", ("x/cloud",))
+    assert (cloud.packages, cloud.description) == (("a", "b"), "other")
+    assert [file.path for file in cloud.files] == ["/x", "/y"]
+    assert plain.key() != cloud.key() and cloud.properties()["variant"] == "cloud"
 
 
 def test_shipped_recipes() -> None:

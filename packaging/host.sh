@@ -30,6 +30,7 @@ mmdebstrap      mmdebstrap              builds the Debian images of builtin:
 xz              xz-utils                unpacks images
 zstd            zstd                    unpacks images
 losetup         mount                   mounts images
+xdelta3         xdelta3                 downloads only what has changed of an image
 ensurepip       python3-venv            gives lxpy a Python environment of its own
 LIST
     [ "${1:-}" != tests ] || cat <<'LIST'

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable
 from lxpy.api.layout import Layout
 from lxpy.api.values import human_bytes
-from lxpy.images import files, streams
+from lxpy.images import files, streams, tools
 from lxpy.images.http import Http
 from lxpy.images.streams import StreamImage
 from lxpy.images.work import Progress
@@ -57,6 +57,34 @@ class Servers:
         """The image an alias or fingerprint prefix means there."""
         return await asyncio.to_thread(streams.resolve, await self.images(server), wanted, server.rstrip("/"))
 
+    async def _patch(self, base: str, image: StreamImage, rootfs: str, progress: Progress) -> bool:
+        """Makes the root file system of an earlier version that is here and the difference, where the server has one.
+
+        False where it has to be downloaded whole: no base, no ``xdelta3`` on this host, or not what was promised.
+        """
+        if os.path.exists(rootfs) or image.rootfs is None or shutil.which("xdelta3") is None:
+            return False
+        for fingerprint, delta in image.deltas:
+            old = f"{self._layout.images}/{fingerprint}.rootfs"
+            if delta.size >= image.rootfs.size or not os.path.exists(old):
+                continue
+            part, new = f"{rootfs.removesuffix('.rootfs.part')}.vcdiff.part", f"{rootfs}.new"
+            try:
+                await self._http.download(base, delta, part, "delta", progress)
+                # A hostile difference must not fill the disk.
+                command = ["prlimit", f"--fsize={image.rootfs.size}", "xdelta3", "-d", "-f", "-s", old, part, new]
+                await tools.run("Applying a delta", [*tools.WALLS, *command], {}, lambda text: None)
+                made = await asyncio.to_thread(files.hash_image, new, None)
+                if made.fingerprint == image.rootfs.sha256:
+                    os.rename(new, rootfs)
+                    return True
+            except (ApiError, OSError):
+                pass  # the whole file is there, too
+            finally:
+                files.unlink(part)
+                files.unlink(new)
+        return False
+
     async def fetch(self, server: str, image: StreamImage, progress: Progress) -> Fetched:
         """Downloads an image; nothing of it is used before both hashes and the fingerprint are right.
 
@@ -76,7 +104,7 @@ class Servers:
                 f"{human_bytes(image.size)}, and {directory} has {human_bytes(free)} free: make room and try again"
             )
         await self._http.download(base, image.metadata, metadata, "metadata" if rootfs else "rootfs", progress)
-        if rootfs and image.rootfs:
+        if rootfs and image.rootfs and not await self._patch(base, image, rootfs, progress):
             await self._http.download(base, image.rootfs, rootfs, "rootfs", progress)
         try:
             hashes = await asyncio.to_thread(files.hash_image, metadata, rootfs)

@@ -37,6 +37,7 @@ class StreamImage(NamedTuple):
         serial: the version's name, ``20260131_07:42``.
         newest: of its product. Only the newest carries the aliases.
         preferred: the kind to take when the version comes in several.
+        deltas: fingerprint of an earlier version's image and the file (VCDIFF) that makes this squashfs of that one's.
     """
 
     fingerprint: str
@@ -57,6 +58,7 @@ class StreamImage(NamedTuple):
     requirements: dict[str, str]
     created: int
     expires: int
+    deltas: tuple[tuple[str, FileRef], ...] = ()
 
     @property
     def size(self) -> int:
@@ -112,6 +114,8 @@ def parse_products(data: Any) -> list[StreamImage]:
         first = True
         for serial in sorted(product["versions"], reverse=True):
             found = _version(str(key), product, architecture, serial, product["versions"][serial], first)
+            found = [one._replace(deltas=_deltas(product["versions"], serial)) if one.kind == "squashfs" else one
+                     for one in found]  # fmt: skip
             images += found
             first = first and not found
     return images
@@ -158,6 +162,21 @@ def _version(
         if whole is not None and not found:
             image(whole.get("sha256"), "unified", _file(whole), None)
     return found
+
+
+def _deltas(versions: dict[str, Any], serial: str) -> tuple[tuple[str, FileRef], ...]:
+    """``squashfs.vcdiff`` items: ``delta_base`` names the version they start from."""
+    found: list[tuple[str, FileRef]] = []
+    for item in versions[serial]["items"].values():
+        if isinstance(item, dict) and item.get("ftype") == "squashfs.vcdiff" and safe_path(str(item.get("path", ""))):
+            base, file = versions.get(str(item.get("delta_base", ""))), _file(item)
+            items = base.get("items") if isinstance(base, dict) else None
+            for meta in items.values() if isinstance(items, dict) else ():
+                if isinstance(meta, dict) and meta.get("ftype") in ("lxd.tar.xz", "incus.tar.xz"):
+                    fingerprint = meta.get("combined_squashfs_sha256")
+                    if file and isinstance(fingerprint, str) and _SHA256.match(fingerprint):
+                        found.append((fingerprint, file))
+    return tuple(found)
 
 
 def _file(item: dict[str, Any]) -> FileRef | None:

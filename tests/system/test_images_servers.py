@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import pathlib
 import subprocess
 import time
@@ -303,3 +304,37 @@ async def test_a_hostile_list(world: World, server: StreamServer) -> None:
         for alias in image["aliases"]
     }
     assert "alpine/3.9" not in names and "alpine/3.20" in names
+
+
+@pytest.mark.parametrize("fault", ["", "truncated", "of another base"])
+async def test_a_delta_saves_the_download(
+    world: World, server: StreamServer, tmp_path: pathlib.Path, fault: str
+) -> None:
+    """From the version that is here only the difference is fetched; a difference that is wrong costs nothing but time."""
+    before = squashfs(2_000_000)
+    after = before + b"\0" * 4096
+    server.add("Delta", "1", metadata_tar(), before, serial="20260101_00:00")
+    await world.manager.ensure(world.source(server, "delta/1"), "default", cached=False)
+    (tmp_path / "old").write_bytes(before if fault != "of another base" else os.urandom(2_000_000))
+    (tmp_path / "new").write_bytes(after)
+    files = [tmp_path / "old", tmp_path / "new", tmp_path / "delta"]
+    await asyncio.to_thread(subprocess.run, ["xdelta3", "-e", "-f", "-s", *files], check=True)
+    delta = files[2].read_bytes()[: -20 if fault == "truncated" else None]
+    fresh = server.add("Delta", "1", metadata_tar(creation_date=1800000000), after, serial="20260201_00:00")
+    path = "images/delta.vcdiff"
+    server.files[f"/{path}"] = delta
+    server.products["delta:1:amd64:default"]["versions"]["20260201_00:00"]["items"]["d"] = {
+        "ftype": "squashfs.vcdiff", "path": path, "size": len(delta), "delta_base": "20260101_00:00",
+        "sha256": hashlib.sha256(delta).hexdigest(),
+    }  # fmt: skip
+    age_documents(world.path / "cache", 7200)
+    server.requests.clear()
+    found = await world.manager.ensure(
+        world.source(server, "delta/1") | {"fingerprint": fresh}, "default", cached=False
+    )
+    assert found == fresh
+    fetched = [name for name, _ in server.requests if "20260201" in name or name.endswith(".vcdiff")]
+    whole = [name for name in fetched if name.endswith("rootfs.squashfs")]
+    assert f"/{path}" in fetched and bool(whole) == bool(fault)
+    assert pathlib.Path(world.manager.files("default", fresh).rootfs).read_bytes() == after
+    assert world.parts() == []

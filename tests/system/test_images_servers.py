@@ -307,10 +307,8 @@ async def test_a_hostile_list(world: World, server: StreamServer) -> None:
 
 
 @pytest.mark.parametrize("fault", ["", "truncated", "of another base"])
-async def test_a_delta_saves_the_download(
-    world: World, server: StreamServer, tmp_path: pathlib.Path, fault: str
-) -> None:
-    """From the version that is here only the difference is fetched; a difference that is wrong costs nothing but time."""
+async def test_deltas(world: World, server: StreamServer, tmp_path: pathlib.Path, fault: str) -> None:
+    """From the version that is here only the difference is fetched; a wrong difference costs nothing but time."""
     before = squashfs(2_000_000)
     after = before + b"\0" * 4096
     server.add("Delta", "1", metadata_tar(), before, serial="20260101_00:00")

@@ -116,6 +116,7 @@ class Creation:
         if fingerprint is not None:
             await pool.ensure_image(self._images.files(project, fingerprint))
         async with contextlib.AsyncExitStack() as undo:
+            self._check_references(devices, project)  # fetching the image may have taken long
             row = self._insert(project, name, pool.name, doc)
             undo.callback(self._records.delete, row)
             undo.push_async_callback(pool.delete_instance, volume)

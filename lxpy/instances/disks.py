@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, NotFound
+from lxpy.api.errors import ApiError, Conflict, NotFound
 from lxpy.api.objects import Devices
 from lxpy.instances import devices as device_rules
 from lxpy.instances.hotplug import Device, Running
@@ -85,6 +85,10 @@ class Disks:
         if not is_disk(device):
             return
         row = self._records.current(running.row) or running.row
+        place = device["path"].rstrip("/") + "/"
+        below = [n for n, one in running.live.devices.items() if is_disk(one) and one["path"].startswith(place)]
+        if below:
+            raise Conflict(f"The disk {name!r} cannot go: {below[0]!r} is mounted below it; remove that first")
         mount = self._mount(row.project, {**device, "required": "false"})
         if await self._spawner.unplug_disk(running.live.supervisor, mount) == "busy":
             self._warn(

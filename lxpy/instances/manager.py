@@ -312,6 +312,7 @@ class InstanceManager:
             if idmaps.privileged(config) != (row.idmap_base is None):
                 row = self._change_privilege(row, idmaps.privileged(config))
             async with self._plugged(row, devices):
+                self._check_references(devices, project)  # a volume may have gone while others were plugged in
                 row = self._records.get(project, name)
                 doc["config"] = hotplug.merged(doc["config"], before.doc["config"], row.doc["config"])
                 row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})

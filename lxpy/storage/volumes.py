@@ -61,6 +61,7 @@ class VolumeManager:
         self.users: Callable[[VolumeRow], list[str]] = lambda row: []
         self.running: Callable[[VolumeRow], list[str]] = lambda row: []
         self._locks: dict[int, asyncio.Lock] = {}
+        self._restoring: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._pruning: asyncio.Task[None] | None = None
 
@@ -152,8 +153,8 @@ class VolumeManager:
     def path(self, pool: str, project: str, name: str) -> str:
         """The directory to mount into instances. Raises `NotFound`, and `Conflict` while it is on its way out."""
         row = self.row(pool, project, name)
-        if row.doc.get("deleting") or row.doc.get("renaming"):
-            raise Conflict(f"Storage volume {name!r} on pool {pool!r} is being deleted or moved")
+        if row.doc.get("deleting") or row.doc.get("renaming") or row.id in self._restoring:
+            raise Conflict(f"Storage volume {name!r} on pool {pool!r} is being deleted, moved or restored")
         return self._storage.pool(pool).volume_path(qualified(project, name))
 
     async def state(self, pool: str, project: str, name: str) -> dict[str, Any]:
@@ -467,9 +468,13 @@ class VolumeManager:
                     f"{'it' if len(running) == 1 else 'them'}, or detach the volume, before restoring"
                 )
             # The pool exchanges the trees in one step: a crash leaves the one or the other.
-            await self._storage.pool(pool).restore_volume(qualified(project, name), snapshot)
-            if size := _size(row.doc["config"]):
-                await self._storage.pool(pool).set_volume_size(qualified(project, name), size)
+            self._restoring.add(row.id)
+            try:
+                await self._storage.pool(pool).restore_volume(qualified(project, name), snapshot)
+                if size := _size(row.doc["config"]):
+                    await self._storage.pool(pool).set_volume_size(qualified(project, name), size)
+            finally:
+                self._restoring.discard(row.id)
         self._emit("storage-volume-restored", url(row), project, {"snapshot": snapshot})
 
     # -- expiry ------------------------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ class Machine:
             self._delete("images", "fingerprint", where)
             for pool in self._all("storage-pools"):
                 for volume in self._all(f"storage-pools/{pool['name']}/volumes", project):
+                    if "/" in volume["name"]:  # a snapshot, which goes with its volume
+                        continue
                     if volume["type"] == "custom" and volume.get("project", project) == project:
                         api("DELETE", f"/1.0/storage-pools/{pool['name']}/volumes/custom/{volume['name']}{where}")
             if project == "default":

@@ -75,6 +75,13 @@ def test_plugged_disks_keep_their_rules(lxpyd: Lxpyd, busybox: str, tmp_path: pa
     failed = cli(*device, "add", c, "nowhere", "disk", f"source={source}", "path=/nowhere/x", check=False)
     assert failed.returncode == 1 and "a link that leads nowhere" in failed.stderr
     assert not list(outside.iterdir())
+    (source / "sub").mkdir()
+    cli(*device, "add", c, "base", "disk", f"source={source}", "path=/base")
+    cli(*device, "add", c, "nested", "disk", f"source={source}", "path=/base/sub")
+    failed = cli(*device, "remove", c, "base", check=False)
+    assert failed.returncode == 1 and "'nested' is mounted below it" in failed.stderr
+    cli(*device, "remove", c, "nested")
+    cli(*device, "remove", c, "base")
     for attempt in ("echo x > /ro/f", "mount -o remount,rw,bind /ro", "mount -o remount,dev,bind /mnt/a/b"):
         assert re.search("(?i)permission denied|read-only", sh(c, attempt, check=False).stderr), attempt
     assert sh(c, "cat /ro/f /etc/given /mnt/a/b/f").stdout == "host\n" * 3
@@ -225,6 +232,9 @@ def test_copies_moves_and_snapshots(lxpyd: Lxpyd, name: str) -> None:
 
     cli("project", "create", name)
     cli("project", "create", f"{name}-shared", "-c", "features.storage.volumes=false")
+    volume("copy", f"default/{v}", f"default/{v}", "--target-project", name)
+    assert data("default", f"{name}_{v}", "snapshots/day-0").read_text() == "one"
+    volume("delete", "default", v, "--project", name)
     volume("move", f"default/{v}", f"plain/{v}", "--target-project", name)
     assert data("plain", f"{name}_{v}", "snapshots/other").read_text() == "two"
     assert not data("default", v).parent.parent.exists()

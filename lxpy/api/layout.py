@@ -38,6 +38,7 @@ class Layout:
         self.nflog_group = 1024 + int(self.tag or "0", 16) % 60000
         self.acl_log = f"{self.logs}/network-acls.log"
         self.nft_table = f"lxpy_{self.tag}" if self.tag else "lxpy"
+        self.nft_nic_table = f"{self.nft_table}_nic"
 
     def instance_run(self, instance_id: int) -> str:
         """The run directory of one instance: supervisor socket, exit record, mount points. Short on purpose."""

@@ -7,6 +7,7 @@ import re
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, InternalError
 from lxpy.api.objects import Devices
+from lxpy.networks.config import check_key as check_network_key
 
 _NIC_KEYS = frozenset(
     {
@@ -20,6 +21,11 @@ _NIC_KEYS = frozenset(
         "mtu",
         "ipv4.address",
         "ipv6.address",
+        "security.acls",
+        "security.acls.default.egress.action",
+        "security.acls.default.egress.logged",
+        "security.acls.default.ingress.action",
+        "security.acls.default.ingress.logged",
     }
 )
 _DISK_KEYS = frozenset({"type", "path", "source", "pool", "readonly", "recursive", "required", "shift", "propagation"})
@@ -110,6 +116,9 @@ def _validate_nic(where: str, nic: dict[str, str]) -> None:
             raise BadRequest(f"Invalid {key} {nic[key]!r} on {where}: an interface name has 1 to 15 characters")
     if "hwaddr" in nic and (not _MAC.match(nic["hwaddr"]) or int(nic["hwaddr"][:2], 16) & 1):
         raise BadRequest(f"Invalid hwaddr {nic['hwaddr']!r} on {where}: a unicast MAC such as 00:16:3e:12:34:56")
+    for key, value in nic.items():
+        if key.startswith("security.acls"):
+            check_network_key(key, value)
     if "mtu" in nic and not (nic["mtu"].isdigit() and 68 <= int(nic["mtu"]) <= 65535):
         raise BadRequest(f"Invalid mtu {nic['mtu']!r} on {where}: 68 to 65535")
     for key, parse in (("ipv4.address", ipaddress.IPv4Address), ("ipv6.address", ipaddress.IPv6Address)):

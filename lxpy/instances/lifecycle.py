@@ -334,9 +334,9 @@ class Lifecycle:
                 for device, nic in wanted.items()
                 if host.link_exists(stored.get(f"volatile.{device}.host_name", ""))
             }
-            for nic in wanted.values():
+            for device, nic in wanted.items():
                 if nic["name"] in attached:
-                    await self._networks.nics.rejoin(nic, attached[nic["name"]])
+                    await self._networks.nics.rejoin(nic, device, row.name, attached[nic["name"]])
             # What a daemon that was killed amid a change had, or had not, plugged in.
             missing = {device for device, nic in wanted.items() if nic["name"] not in attached}
             row = await self._unplug_strays(row, devices)

@@ -165,7 +165,12 @@ def inet_lines(found: list[Statement], group: int) -> list[str]:
     lines = []
     for one in found:
         if one.log:
-            lines.append(f'{one.match} {_LOG_LIMIT} log prefix "{one.log}" group {group}'.strip())
+            lines.append(log_line(one, group))
         verdict = {"allow": "accept", "drop": "drop", "reject": "reject"}[one.action]
         lines.append(f"{one.match} {verdict}".strip())
     return lines
+
+
+def log_line(one: Statement, group: int) -> str:
+    """The rule that logs what the rule after it decides."""
+    return f'{one.match} {_LOG_LIMIT} log prefix "{one.log}" group {group}'.strip()

@@ -21,9 +21,6 @@ class Acls:
     Args:
         lock: the network manager's.
         load: makes the rules on the host those of the given ACLs.
-
-    Attributes:
-        nic_users: URLs of what has an ACL on a nic; the daemon sets it.
     """
 
     def __init__(
@@ -34,7 +31,6 @@ class Acls:
         emit: Callable[[str, str, str, dict[str, Any] | None], None],
     ) -> None:
         self._store, self._lock, self._load, self._emit = store, lock, load, emit
-        self.nic_users: Callable[[str], list[str]] = lambda _name: []
 
     def list(self) -> Full:
         return [self._api(name, document) for name, document in self._store.network_acls.all().items()]
@@ -56,7 +52,13 @@ class Acls:
         """URLs of the networks, instances and profiles that name an ACL."""
         networks = self._store.networks.all().items()
         found = [f"/1.0/networks/{one}" for one, doc in networks if name in keys.words(doc["config"], "security.acls")]
-        return found + self.nic_users(name)
+        owners = [(one.project, "instances", one.name, one.doc) for one in self._store.instances.all()]
+        for project in self._store.projects.all():
+            owners += [(project, "profiles", one, doc) for one, doc in self._store.profiles.all(project).items()]
+        for project, kind, owner, doc in owners:
+            if any(name in keys.words(device, "security.acls") for device in doc["devices"].values()):
+                found.append(f"/1.0/{kind}/{owner}" + ("" if project == "default" else f"?project={project}"))
+        return found
 
     def check(self, config: dict[str, str]) -> None:
         """Raises `BadRequest` when ``security.acls`` of a network or nic names an ACL that is not there."""

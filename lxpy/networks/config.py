@@ -230,6 +230,12 @@ def validate(config: Config) -> None:
         raise BadRequest(f"Invalid value for ipv4.dhcp.gateway: {gateway} is not inside {four}")
 
 
+def check_key(key: str, value: str) -> None:
+    """Raises `BadRequest` when a key of a bridge cannot have that value; nics share some of them."""
+    if value != "":
+        KEYS[key](key, value)
+
+
 def ip_address(key: str, value: str, version: int = 0) -> "ipaddress.IPv4Address | ipaddress.IPv6Address":
     """An address without a prefix, of any version with 0; else `BadRequest`."""
     try:

@@ -166,6 +166,16 @@ async def docker(table: str, networks: Documents) -> int:
     return transactions
 
 
+async def run(script: str) -> None:
+    """One transaction of a script. Raises `InternalError` with nft's reason; nothing has changed then."""
+    await _nft(script, "-f", "-")
+
+
+async def listing(*what: str) -> str:
+    """JSON of what ``nft list`` shows. Raises `InternalError` when there is no such thing."""
+    return await _nft("", "-j", "list", *what)
+
+
 async def _nft(script: str, *arguments: str) -> str:
     try:
         process = await asyncio.create_subprocess_exec(

@@ -103,7 +103,7 @@ class RulesGuard:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.bind((0, _GROUP_NFTABLES))
         self._socket.setblocking(False)
-        self._busy = 0
+        self._busy, self._expected, self._seen, self._hit = 0, 0, 0, (False, False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
 
@@ -112,17 +112,22 @@ class RulesGuard:
         self._socket.close()
 
     def begin(self) -> None:
-        """A change of our own begins: what is heard until `end` is it."""
+        """A change of our own begins: what is heard until `end` is it. Several may overlap."""
+        if not self._busy:
+            self._expected, self._seen, self._hit = 0, 0, (False, False)
         self._busy += 1
 
     def end(self, transactions: int) -> None:
         """Our own change has ended, after so many transactions; one more among them was somebody else's."""
         generations, ours, docker = self._drain()
+        self._expected += transactions
+        self._seen += generations
+        self._hit = (self._hit[0] or ours, self._hit[1] or docker)
         self._busy -= 1
-        if generations > transactions:
-            if ours:
+        if not self._busy and self._seen > self._expected:
+            if self._hit[0]:
                 self._changed(False)
-            elif docker:
+            elif self._hit[1]:
                 self._docker()
 
     def _read(self) -> None:

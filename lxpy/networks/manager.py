@@ -18,6 +18,7 @@ from lxpy.networks.acllog import AclLog
 from lxpy.networks.acls import Acls
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.mender import Mender
+from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.nics import Nics
 from lxpy.networks.watch import api_addresses, link_type
 from lxpy.state.store import Store
@@ -51,10 +52,13 @@ class NetworkManager:
         self._lock = asyncio.Lock()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
-        self._mender = Mender(store, layout, self._lock, self._mend, self._load_firewall, warn)
+        self._mender = Mender(store, layout, self._lock, self._mend, self._load_all, warn)
         self._log: AclLog | None = None
         self.acls = Acls(store, self._lock, self._load_acls, emit)
-        self.nics = Nics(store, self.get, self._server, self._in_kernel, warn)
+        self._filters = NicAcls(
+            layout.nft_nic_table, layout.nflog_group, store.network_acls.all, self._mender.own_change, warn
+        )
+        self.nics = Nics(store, self.get, self._server, self._in_kernel, self._filters, warn)
 
     # -- the daemon comes and goes -------------------------------------------------------------------------------------
 
@@ -83,6 +87,9 @@ class NetworkManager:
                     await self._load_firewall(documents)
                 except ApiError as error:
                     self._warn(error.message)
+            if self._store.network_acls.all():
+                with contextlib.suppress(ApiError):
+                    await self._filters.sweep({link.name for link in host.snapshot()[0]})
             self._mender.start()
             self._open_log()
 
@@ -434,11 +441,15 @@ class NetworkManager:
             except OSError as error:
                 self._warn(f"Nothing that network ACLs log can be read: {error.strerror} ({error.filename})")
 
+    async def _load_all(self, _documents: Documents) -> None:
+        await self._load_acls(self._store.network_acls.all())
+
     async def _load_acls(self, acls: Documents) -> None:
         self._open_log()
         with self._mender.own_change() as count:
             documents = self._store.networks.all()
             count.append(await firewall.apply(self._layout.nft_table, documents, acls, self._layout.nflog_group))
+            count.append(await self._filters.load(acls))
 
     async def _mend(self, name: str, document: dict[str, Any], ports: Indexes) -> str:
         """Brings back what somebody took of a network; says what it was, or nothing."""

@@ -42,14 +42,14 @@ class Mender:
         self._rules: RulesGuard | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ports: dict[str, set[int]] = {}
-        self._mended: list[float] = []
+        self._mended: dict[str, list[float]] = {}
 
     def start(self) -> None:
         if self._links is not None:
             return
         try:
             self._links = LinkGuard(self._lost, lambda name: self._lost(name, []))
-            self._rules = RulesGuard({self._layout.nft_table}, self._flushed, self._docker)
+            self._rules = RulesGuard({self._layout.nft_table, self._layout.nft_nic_table}, self._flushed, self._docker)
         except OSError as error:
             self._warn(f"Nobody will notice when bridges or firewall rules are removed by hand: {error.strerror}")
 
@@ -81,7 +81,7 @@ class Mender:
 
         async def run() -> None:
             try:
-                await asyncio.sleep(self._pause(loop.time()))
+                await asyncio.sleep(self._pause(key, loop.time()))
                 async with self._lock:
                     del self._tasks[key]  # what is heard from here on is something new
                     await work()
@@ -93,12 +93,12 @@ class Mender:
 
         task = self._tasks[key] = loop.create_task(run())
 
-    def _pause(self, now: float) -> float:
-        self._mended = [when for when in self._mended if when > now - _WITHIN]
-        return _REST if len(self._mended) >= _OFTEN else _SETTLE
+    def _pause(self, key: str, now: float) -> float:
+        recent = self._mended[key] = [when for when in self._mended.get(key, []) if when > now - _WITHIN]
+        return _REST if len(recent) >= _OFTEN else _SETTLE
 
-    def _done(self, what: str) -> None:
-        self._mended.append(asyncio.get_running_loop().time())
+    def _done(self, key: str, what: str) -> None:
+        self._mended.setdefault(key, []).append(asyncio.get_running_loop().time())
         self._warn(what)
 
     def _lost(self, name: str, ports: list[int]) -> None:
@@ -112,7 +112,7 @@ class Mender:
         document = self._store.networks.get(name)
         ports = sorted(self._ports.pop(name, set()))
         if document is not None and (what := await self._mend(name, document, ports)):
-            self._done(f"Network {name!r}: {what}")
+            self._done(f"network {name!r}", f"Network {name!r}: {what}")
 
     def _flushed(self, certain: bool) -> None:
         self._later("the firewall rules", lambda: self._reload(certain))
@@ -122,7 +122,8 @@ class Mender:
             await self._load(documents)
             if certain:
                 self._done(
-                    "The firewall rules of the networks were removed or changed by somebody and are loaded again"
+                    "the firewall rules",
+                    "The firewall rules of the networks were removed or changed by somebody and are loaded again",
                 )
 
     def _docker(self) -> None:

@@ -7,12 +7,14 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from lxpy.api.errors import BadRequest, Conflict
+from lxpy.api.errors import ApiError, BadRequest, Conflict
 from lxpy.api.objects import Network
 from lxpy.linux.netns import NetnsThread
 from lxpy.networks import config as keys
 from lxpy.networks import host, leases
 from lxpy.networks.dnsmasq import Dnsmasq
+from lxpy.networks.nicacls import Nic as NicFilter
+from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.watch import Changed, Watch, open_socket
 from lxpy.state.store import Store
 
@@ -24,6 +26,7 @@ class Nics:
         network: the network or host interface of a name; raises `NotFound`.
         server: the DHCP and DNS server of a managed network.
         in_kernel: runs what may wait for the kernel off the event loop.
+        filters: the network ACLs of nics.
         warn: told of what went wrong in the background.
     """
 
@@ -33,10 +36,11 @@ class Nics:
         network: Callable[[str], Network],
         server: Callable[[str], Dnsmasq],
         in_kernel: Callable[[Callable[[], None]], Awaitable[None]],
+        filters: NicAcls,
         warn: Callable[[str], None],
     ) -> None:
         self._store, self._network, self._server = store, network, server
-        self._in_kernel, self._warn = in_kernel, warn
+        self._in_kernel, self._filters, self._warn = in_kernel, filters, warn
         self._netns = NetnsThread()
         self._leaving: dict[str, asyncio.Future[None]] = {}
 
@@ -75,14 +79,38 @@ class Nics:
                 host.delete_link(host_name)
                 raise
 
+        await self._filter(nic, device, instance, host_name)
         try:
             await asyncio.wrap_future(self._netns.submit(work))
-        except OSError as error:
+        except BaseException as error:
+            await self._filters.detach(host_name)
+            if not isinstance(error, OSError):
+                raise
             raise host.explained(f"Connecting the nic {device} of {instance!r} to {parent}", error) from None
         return host_name
 
-    async def rejoin(self, nic: dict[str, str], host_name: str) -> None:
-        """Puts the host's end of a running instance's nic back into a bridge that was made anew meanwhile."""
+    async def _filter(self, nic: dict[str, str], device: str, instance: str, host_name: str) -> None:
+        """Sets the rules of a nic with ACLs before there is anything to pass. Raises `BadRequest`, `InternalError`."""
+        names = keys.words(nic, "security.acls")
+        if not names:
+            return
+        document = self._store.networks.get(nic.get("network", "")) or {"config": {}}
+        for name in names:
+            if self._store.network_acls.get(name) is None:
+                raise BadRequest(f"security.acls of the nic {device}: the network ACL {name!r} does not exist")
+        gateways = [
+            str(one.ip) for one in (keys.interface4(document["config"]), keys.interface6(document["config"])) if one
+        ]
+        config = {key: value for key, value in {**document["config"], **nic}.items() if key.startswith("security.acls")}
+        await self._filters.attach(host_name, NicFilter(names, config, gateways, f"{instance} {device}"))
+
+    async def rejoin(self, nic: dict[str, str], device: str, instance: str, host_name: str) -> None:
+        """Takes the nic of an instance that an earlier daemon started: its rules, and its place in a bridge that was
+        made anew meanwhile."""
+        try:
+            await self._filter(nic, device, instance, host_name)
+        except ApiError as error:
+            self._warn(f"The nic {device} of {instance!r} has no ACLs: {error}")
         bridge = nic.get("network") or (nic.get("parent", "") if nic.get("nictype") == "bridged" else "")
         if bridge:
             await self._in_kernel(lambda: host.adopt_ports(bridge, {host_name}))
@@ -91,7 +119,7 @@ class Nics:
         """Takes a veth pair away; idempotent, and done in the background: the kernel needs 30 ms for it."""
         if host_name in self._leaving:
             return
-        future = asyncio.ensure_future(self._in_kernel(lambda: host.delete_link(host_name)))
+        future = asyncio.ensure_future(self._remove(host_name))
         self._leaving[host_name] = future
 
         def done(future: "asyncio.Future[None]") -> None:
@@ -100,6 +128,10 @@ class Nics:
                 self._warn(f"The interface {host_name!r} could not be removed: {error}")
 
         future.add_done_callback(done)
+
+    async def _remove(self, host_name: str) -> None:
+        await self._in_kernel(lambda: host.delete_link(host_name))
+        await self._filters.detach(host_name)
 
     async def gone(self, host_name: str) -> None:
         """Waits for an interface that `detach` takes away."""

@@ -120,3 +120,68 @@ def test_acl_refused(lxpyd: Lxpyd, acl: str) -> None:
     lxpyd.cli("network", "acl", "rename", "other", acl)
     result = lxpyd.cli("network", "acl", "rule", "remove", acl, "ingress", "action=allow", check=False)
     assert result.returncode == 1 and "No matching" in result.stderr
+
+
+def test_rules_of_a_nic(lxpyd: Lxpyd, outside: Outside, acl: str, name: str) -> None:
+    """Neighbours on one bridge as well; and by a kernel that tracks no connections in frames."""
+    one, two = f"{name}-a", f"{name}-b"
+    lxpyd.cli("network", "acl", "rule", "add", acl, "ingress", "action=allow", "protocol=tcp", "destination_port=80")
+    lxpyd.cli("network", "acl", "rule", "add", acl, "egress", "action=allow", "protocol=tcp",
+              f"destination={outside.there},{outside.there6}", "destination_port=90")  # fmt: skip
+    lxpyd.cli("launch", "bb", two)
+    nic = {"type": "nic", "network": lxpyd.bridge, "name": "eth0", "security.acls": acl,
+           "security.acls.default.ingress.action": "drop", "security.acls.default.ingress.logged": "true"}  # fmt: skip
+    lxpyd.cli("launch", "bb", one, input=json.dumps({"devices": {"eth0": nic}}))
+    address, other = lxpyd.wait_address(one), lxpyd.wait_address(two)  # DHCP passes
+    for port in (80, 81):
+        lxpyd.sh(one, answering(f"port{port}", port))
+    lxpyd.sh(two, answering("neighbour", 80))
+    server = outside.spawn("sh", "-c", "exec busybox nc -ll -p 90 -e echo world")
+
+    def from_two(port: int) -> str:
+        return lxpyd.sh(two, f"echo | timeout 2 nc -w 1 {address} {port}", check=False).stdout
+
+    def from_one(target: str, port: int) -> str:
+        return lxpyd.sh(one, f"echo | timeout 2 nc -w 1 {target} {port}", check=False).stdout
+
+    def filtered() -> bool:
+        return (outside.run(*ask(address, 80)).stdout, from_two(80), from_two(81)) == ("port80\n", "port80\n", "")
+
+    try:
+        assert filtered()
+        assert from_one(outside.there, 90) == "world\n" and from_one(other, 80) == ""
+        assert lxpyd.sh(one, f"nslookup -type=a {two}.lxpy", check=False).returncode == 0
+        until(lambda: from_one(outside.there6, 90) == "world\n", 8, "no IPv6 through the ACL")
+        assert lxpyd.sh(two, f"ping -c 1 -W 1 {address}", check=False).returncode == 1
+        log = [json.loads(line) for line in lxpyd.out("network", "acl", "show-log", acl).splitlines()]
+        assert any(entry.get("dst_port") == "81" and entry["subject"] == f"{one} eth0" for entry in log), log
+        # a live change; a flush by somebody; a new daemon
+        lxpyd.cli("network", "acl", "rule", "add", acl, "egress", "action=allow", f"destination={other}")
+        assert from_one(other, 80) == "neighbour\n"
+        subprocess.run(["nft", "delete", "table", "bridge", lxpyd.layout.nft_nic_table], check=True)
+        until(filtered, 5, "the rules do not come back")
+        lxpyd.restart(kill=True)
+        assert filtered() and from_one(other, 80) == "neighbour\n"
+        lxpyd.cli("network", "acl", "rule", "remove", acl, "egress", f"destination={other}")
+        assert from_one(other, 80) == ""
+        # who ends while no daemon runs leaves no rules
+        pid = lxpyd.init_pid(one)
+        lxpyd.kill()
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        lxpyd.start()
+        lxpyd.wait_status(one, "STOPPED")
+        lxpyd.cli("start", one)
+        lxpyd.wait_address(one)
+        assert from_one(other, 80) == ""
+        lxpyd.cli("delete", "-f", one)
+        table = lxpyd.layout.nft_nic_table
+
+        def clean() -> bool:
+            listed = subprocess.run(["nft", "list", "table", "bridge", table], capture_output=True, text=True).stdout
+            return "jump" not in listed and "out." not in listed
+
+        until(clean, 3, "rules of the nic are left")
+    finally:
+        server.kill()
+        server.wait()
+        lxpyd.sweep(name)

@@ -114,7 +114,7 @@ class Disks:
         missing = {name for name, one in live.devices.items() if is_disk(one) and not _is_mounted(live, one["path"])}
         live.devices = {name: one for name, one in live.devices.items() if name not in missing}
         for name, path in _noted(row).items():
-            if live.devices.get(name, {}).get("path") == path or name in missing:
+            if live.devices.get(name, {}).get("path") == path:
                 continue
             stray: Mount = {
                 "source": "", "target": path, "readonly": False, "recursive": False, "required": False, "shift": True,

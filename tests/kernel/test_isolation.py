@@ -153,6 +153,7 @@ async def test_readonly_disks_are_locked_and_links_stay_inside(lab: Lab, work: p
     assert (await guest.run("touch", "/mnt/ro/x")).status["exit"] != 0
     assert (await guest.run("mount", "-o", "remount,bind,rw", "/mnt/ro")).status["exit"] != 0
     assert (await guest.run("touch", "/mnt/ro/x")).status["exit"] != 0
+    assert (await guest.run("mount", "-o", "remount,bind,rw", "/dev/file")).status["exit"] != 0
     await guest.sh("touch /mnt/new/rw/made")
     assert (source / "made").stat().st_uid == 0
     (lab.rootfs / "data/out").unlink()
@@ -196,8 +197,12 @@ async def test_dir_root_and_the_fallback_inside_the_user_namespace(lab: Lab, wor
 
     spec = lab.spec()
     spec["root"]["fallback"] = "userxattr"  # type: ignore[typeddict-unknown-key]
+    disk = {"source": str(tree), "target": "/mnt/ro", "shift": True, "recursive": False, "required": True}
+    spec["mounts"] = [{**disk, "readonly": True}]  # type: ignore[typeddict-item]
     guest = await lab.launch(spec)
     assert "userxattr" in await guest.sh("grep ' / overlay' /proc/mounts")
+    assert (await guest.run("mount", "-o", "remount,bind,rw", "/mnt/ro")).status["exit"] != 0
+    assert "x" in await guest.sh("cat /mnt/ro/written")
     await guest.sh("echo x > /written && chown 1000 /written")
     assert (pathlib.Path(spec["root"]["upper"]) / "written").stat().st_uid == 1000
 

@@ -28,14 +28,16 @@ _NIC_KEYS = frozenset(
         "security.acls.default.ingress.logged",
     }
 )
-_DISK_KEYS = frozenset({"type", "path", "source", "pool", "readonly", "recursive", "required", "shift", "propagation"})
+_DISK_KEYS = frozenset(
+    {"type", "path", "source", "pool", "readonly", "recursive", "required", "shift", "propagation", "raw.mount.options"}
+)
+_MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec")
 # LXD has these; why they are refused here.
 _DISK_NOT_YET = {
     "size": "only a custom volume has a size: set it on the volume (storage volume set POOL VOLUME size=...)",
     "limits.read": "disk limits are not supported by this version of lxpy",
     "limits.write": "disk limits are not supported by this version of lxpy",
     "limits.max": "disk limits are not supported by this version of lxpy",
-    "raw.mount.options": "mounts are clones of what the host has mounted and take none; use readonly=true",
     "boot.priority": "it is for virtual machines",
     "io.cache": "it is for virtual machines",
     "io.bus": "it is for virtual machines",
@@ -142,6 +144,9 @@ def _validate_disk(where: str, disk: dict[str, str]) -> None:
     if is_root(disk):
         if not disk.get("pool"):
             raise BadRequest(f"Missing pool on {where}: the root disk needs a storage pool")
+        for key in _DISK_KEYS - {"type", "path", "pool"}:
+            if key in disk:
+                raise BadRequest(f"{key} on {where} is not supported: this is the root disk")
         return
     source = disk.get("source", "")
     if not path.strip("/"):
@@ -163,6 +168,12 @@ def _validate_disk(where: str, disk: dict[str, str]) -> None:
             f"propagation={disk['propagation']} on {where} is not supported: mounts the host makes later do not appear "
             "in instances; use recursive=true for those there are"
         )
+    for option in disk.get("raw.mount.options", "").replace(",", " ").split():
+        if option not in _MOUNT_OPTIONS:
+            raise BadRequest(
+                f"raw.mount.options={option} on {where} is not supported: the disk is a clone of what the host has "
+                f"mounted and takes {', '.join(_MOUNT_OPTIONS)} only"
+            )
     for key in ("readonly", "recursive", "required", "shift"):
         if key in disk:
             values.boolean(f"{key} on {where}", disk[key])

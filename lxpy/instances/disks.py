@@ -54,6 +54,7 @@ class Disks:
             "recursive": _flag(device, "recursive", "false"),
             "required": required,
             "shift": _flag(device, "shift", "true"),
+            "options": device.get("raw.mount.options", "").replace(",", " ").split(),
         }
 
     # -- who uses a volume -------------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ _LXCFS_FILES = (
 )  # fmt: skip
 _MASKED = ("proc/kcore", "proc/timer_list", "proc/sched_debug", "proc/latency_stats", "proc/scsi", "sys/firmware")
 _SAFE = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
+MOUNT_OPTIONS = {
+    "ro": libc.MOUNT_ATTR_RDONLY, "nosuid": libc.MOUNT_ATTR_NOSUID, "nodev": libc.MOUNT_ATTR_NODEV,
+    "noexec": libc.MOUNT_ATTR_NOEXEC,
+}  # fmt: skip
 # What overlayfs or the kernel says when it cannot do id-mapped layers: EPERM, EINVAL, EROFS, EOPNOTSUPP.
 _UNABLE = (1, 22, 30, 95)
 _MAX_NOFILE = 1048576
@@ -237,6 +241,8 @@ def disk(mount: "Mount", userns: int) -> int:
         return -1
     device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
     attributes = libc.MOUNT_ATTR_RDONLY if mount["readonly"] else 0
+    for option in mount.get("options", ()):
+        attributes |= MOUNT_OPTIONS[option]
     if userns >= 0 and not device:
         attributes |= libc.MOUNT_ATTR_NODEV
     if mount["shift"] and userns >= 0 and not device:

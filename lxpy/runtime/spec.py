@@ -27,7 +27,10 @@ class Root(TypedDict):
 
 
 class Mount(TypedDict):
-    """A bind mount. `shift`: owners through the id map; `required`: a missing source is an error."""
+    """A bind mount.
+
+    `shift`: owners through the id map; `required`: a missing source is an error; `options`: of `MOUNT_OPTIONS`.
+    """
 
     source: str
     target: str
@@ -35,6 +38,7 @@ class Mount(TypedDict):
     shift: bool
     recursive: bool
     required: bool
+    options: NotRequired[list[str]]
 
 
 class Limits(TypedDict, total=False):

@@ -100,8 +100,11 @@ class VolumeManager:
             )
             return
         if place := row.doc.get("renaming"):
-            there = qualified(place["project"], place["name"]) in pool.custom_volumes()
-            row = replace(replace(row, **place) if there else row, doc=_without(row.doc, "renaming"))
+            try:
+                pool.volume_dir(qualified(place["project"], place["name"]))
+            except NotFound:
+                place = {}  # it did not come to it (a pool that is away raises Unavailable: nothing is known)
+            row = replace(row, **place, doc=_without(row.doc, "renaming"))
             await self._save(self._store.volumes.update(row))
             volume = qualified(row.project, row.name)
         snapshots = self._store.volumes.snapshots(row)

@@ -103,12 +103,23 @@ def test_plugged_disks_keep_their_rules(lxpyd: Lxpyd, busybox: str, tmp_path: pa
 def test_disks_of_the_start_are_locked_and_can_go(lxpyd: Lxpyd, name: str, tmp_path: pathlib.Path) -> None:
     cli, sh = lxpyd.cli, lxpyd.sh
     cli("launch", "bb", name, "-d", f"d,type=disk,source={tmp_path},path=/d,readonly=true")
-    cli("config", "device", "add", name, "below", "disk", f"source={tmp_path}", "path=/dev/x", "readonly=true")
+    cli(
+        "config",
+        "device",
+        "add",
+        name,
+        "below",
+        "disk",
+        f"source={tmp_path}",
+        "path=/dev/x",
+        "raw.mount.options=ro,noexec",
+    )
     cli("config", "device", "add", name, "maybe", "disk", f"source={tmp_path}/no", "path=/no", "required=false")
     cli("restart", "-f", name)
     for path in ("/d", "/dev/x"):
         assert "ermission denied" in sh(name, f"mount -o remount,rw,bind {path}", check=False).stderr, path
         assert sh(name, f"touch {path}/f", check=False).returncode, path
+    assert "noexec" in sh(name, "grep ' /dev/x ' /proc/mounts").stdout
     cli("config", "device", "set", name, "d", "readonly=false")  # live: it goes and comes
     sh(name, "touch /d/f")
     assert (tmp_path / "f").stat().st_uid == 0
@@ -127,7 +138,7 @@ def test_disks_of_the_start_are_locked_and_can_go(lxpyd: Lxpyd, name: str, tmp_p
         ("pool=default source=v path=/d shift=false", "for host paths only"),
         ("source=/nope path=/d", "Missing source path '/nope'"),
         ("source=/tmp path=/d propagation=rshared", "propagation=rshared"),
-        ("source=/tmp path=/d raw.mount.options=ro", "use readonly=true"),
+        ("source=/tmp path=/d raw.mount.options=ro,discard", "raw.mount.options=discard"),
         ("source=tmpfs: path=/d", "source=tmpfs:"),
         ("source=/tmp path=/proc/nope/x", "Failed to plug the disk at /proc/nope/x"),
     ],

@@ -45,7 +45,8 @@ def _info(context: Context, args: Args) -> None:
     for path in pool.get("used_by") or []:
         parts = str(path).partition("?")[0].strip("/").split("/")
         if len(parts) >= 3:
-            users.setdefault(parts[1], []).append(parts[-1])
+            kind = "volumes" if len(parts) > 3 else parts[1]  # /1.0/storage-pools/POOL/volumes/custom/VOLUME
+            users.setdefault(kind, []).append(parts[-1])
     sys.stdout.write(render.yaml({**info, "used by": {kind: sorted(names) for kind, names in sorted(users.items())}}))
 
 

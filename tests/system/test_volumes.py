@@ -37,6 +37,7 @@ def test_the_life_of_a_volume(lxpyd: Lxpyd, name: str, pool: str) -> None:
         failed = cli("storage", "volume", *command, check=False)
         assert failed.returncode == 1 and f"in use by instance {a}, instance {b}" in failed.stderr, failed.stderr
 
+    assert yaml.safe_load(cli("storage", "info", pool).stdout)["used by"]["volumes"] == [vol]
     cli("storage", "volume", "snapshot", pool, vol)
     sh(a, "echo changed > /data/f; rm -r /data/sub")
     failed = cli("storage", "volume", "restore", pool, vol, "snap0", check=False)

@@ -21,18 +21,11 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import qualified
 from lxpy.state.store import Document, Store
 from lxpy.state.volumes import VolumeRow
-from lxpy.storage import files, retention
+from lxpy.storage import files, retention, volumekeys
 from lxpy.storage.manager import StorageManager
 from lxpy.storage.pool import Pool
 
 Emit = Callable[[str, str, str, Document | None], None]
-_NOT_HERE = {
-    "snapshots.schedule": "make snapshots with `lxpy storage volume snapshot`",
-    "security.unmapped": "owners always go through the id map; share a host directory with shift=false instead",
-    "security.shared": "only block volumes know it",
-    "block.filesystem": "volumes are directories on the pool's own file system",
-    "block.mount_options": "volumes are directories on the pool's own file system",
-}
 _TRANSIENT = ("creating", "deleting", "renaming")
 _PRUNE_RETRY = 300.0  # seconds until a snapshot that could not be deleted is tried again
 
@@ -168,7 +161,7 @@ class VolumeManager:
         if used is None:
             with files.disk_errors(f"Measure volume {name}", pool, store.source):
                 used = await asyncio.to_thread(files.disk_usage, store.volume_path(volume))
-        return {"usage": {"used": used, "total": _size(row.doc["config"]) or 0}}
+        return {"usage": {"used": used, "total": volumekeys.size(row.doc["config"]) or 0}}
 
     def _render(self, row: VolumeRow) -> dict[str, Any]:
         return {
@@ -194,11 +187,11 @@ class VolumeManager:
         Raises:
             BadRequest: a bad name, key or content type. Conflict: the name is taken.
         """
-        config = _checked(config)
+        config = volumekeys.checked(config)
         if content_type not in ("", "filesystem"):
             raise BadRequest(f"Content type {content_type!r} is not supported: containers use filesystem volumes")
         async with self._making(pool, project, name, config, description) as (row, store):
-            await store.create_volume(qualified(project, name), _size(config))
+            await store.create_volume(qualified(project, name), volumekeys.size(config))
         self._emit("storage-volume-created", url(row), project, None)
 
     @contextlib.asynccontextmanager
@@ -246,11 +239,11 @@ class VolumeManager:
     ) -> None:  # fmt: skip
         """Replace configuration and description; a new size acts at once."""
         row = self.row(pool, project, name)
-        config = _checked(config)
+        config = volumekeys.checked(config)
         async with self._lock(row):
             row = self.row(pool, project, name)
-            if _size(config) != _size(row.doc["config"]):
-                await self._storage.pool(pool).set_volume_size(qualified(project, name), _size(config))
+            if volumekeys.size(config) != volumekeys.size(row.doc["config"]):
+                await self._storage.pool(pool).set_volume_size(qualified(project, name), volumekeys.size(config))
             row = self._store.volumes.update(
                 replace(row, doc={**row.doc, "config": config, "description": description})
             )
@@ -310,7 +303,7 @@ class VolumeManager:
             snapshots: take the snapshots along, too.
             changes: configuration over that of the source.
         """
-        config = _checked({**source.doc["config"], **(changes or {})})
+        config = volumekeys.checked({**source.doc["config"], **(changes or {})})
         async with self._lock(source):
             source = self.row(source.pool, source.project, source.name)
             row = await self._copy(source, snapshot, pool, project, name, snapshots, config, description)
@@ -334,7 +327,7 @@ class VolumeManager:
                 await store.copy_volume(old_name, volume, snapshots=bool(kept))
             else:
                 await store.receive_volume(volume, old, old_name, snapshots=bool(kept))
-            if size := _size(config):
+            if size := volumekeys.size(config):
                 await store.set_volume_size(volume, size)
             for n, d in kept.items():
                 self._store.volumes.put_snapshot(row, n, d)
@@ -349,7 +342,7 @@ class VolumeManager:
         async with self._lock(source):
             source = self.row(source.pool, source.project, source.name)
             self._refuse_if_used(source, "moved")
-            config = _checked(source.doc["config"])
+            config = volumekeys.checked(source.doc["config"])
             description = source.doc["description"]
             row = await self._copy(source, "", pool, project, name, True, config, description, source)
             await self._remove(source)
@@ -474,7 +467,7 @@ class VolumeManager:
             self._restoring.add(row.id)
             try:
                 await self._storage.pool(pool).restore_volume(qualified(project, name), snapshot)
-                if size := _size(row.doc["config"]):
+                if size := volumekeys.size(row.doc["config"]):
                     await self._storage.pool(pool).set_volume_size(qualified(project, name), size)
             finally:
                 self._restoring.discard(row.id)
@@ -552,38 +545,6 @@ class _OneTree:
 
     def volume_snapshot_path(self, volume: str, snapshot: str) -> str:
         raise NotFound(f"Snapshot {snapshot!r} of volume {volume!r} not found")
-
-
-def _checked(config: Any) -> dict[str, str]:
-    """The configuration of a volume, empty values left out. Raises `BadRequest`."""
-    if not isinstance(config, dict):
-        raise BadRequest("config must be a set of keys and values")
-    kept: dict[str, str] = {}
-    for key, value in config.items():
-        if value in ("", None):
-            continue
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        if key == "size":
-            if not values.size_bytes(key, text):
-                continue
-        elif key == "snapshots.expiry":
-            retention.check_expiry(key, text)
-        elif key == "snapshots.pattern":
-            retention.check_pattern(key, text)
-        elif key == "security.shifted":
-            if not values.boolean(key, text):
-                raise BadRequest("security.shifted cannot be false: volumes are always mounted through the id map")
-        elif key in _NOT_HERE:
-            raise BadRequest(f"{key} is not supported by this version of lxpy: {_NOT_HERE[key]}")
-        elif not key.startswith(("user.", "volatile.")):
-            known = "size, snapshots.expiry, snapshots.pattern, security.shifted, user.*"
-            raise BadRequest(f"Unknown key {key!r} of a custom volume; known: {known}")
-        kept[key] = text
-    return kept
-
-
-def _size(config: dict[str, str]) -> int | None:
-    return values.size_bytes("size", config["size"]) if config.get("size") else None
 
 
 def _moment(text: str) -> str:

@@ -1,0 +1,48 @@
+"""The configuration keys of custom volumes that lxpy honours, and how their values are checked; LXD's names."""
+
+from typing import Any
+
+from lxpy.api import values
+from lxpy.api.errors import BadRequest
+from lxpy.storage import retention
+
+_NOT_HERE = {
+    "snapshots.schedule": "make snapshots with `lxpy storage volume snapshot`",
+    "security.unmapped": "owners always go through the id map; share a host directory with shift=false instead",
+    "security.shared": "only block volumes know it",
+    "block.filesystem": "volumes are directories on the pool's own file system",
+    "block.mount_options": "volumes are directories on the pool's own file system",
+}
+
+
+def checked(config: Any) -> dict[str, str]:
+    """The configuration of a volume, empty values left out. Raises `BadRequest`."""
+    if not isinstance(config, dict):
+        raise BadRequest("config must be a set of keys and values")
+    kept: dict[str, str] = {}
+    for key, value in config.items():
+        if value in ("", None):
+            continue
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if key == "size":
+            if not values.size_bytes(key, text):
+                continue
+        elif key == "snapshots.expiry":
+            retention.check_expiry(key, text)
+        elif key == "snapshots.pattern":
+            retention.check_pattern(key, text)
+        elif key == "security.shifted":
+            if not values.boolean(key, text):
+                raise BadRequest("security.shifted cannot be false: volumes are always mounted through the id map")
+        elif key in _NOT_HERE:
+            raise BadRequest(f"{key} is not supported by this version of lxpy: {_NOT_HERE[key]}")
+        elif not key.startswith(("user.", "volatile.")):
+            known = "size, snapshots.expiry, snapshots.pattern, security.shifted, user.*"
+            raise BadRequest(f"Unknown key {key!r} of a custom volume; known: {known}")
+        kept[key] = text
+    return kept
+
+
+def size(config: dict[str, str]) -> int | None:
+    """Bytes it may hold; None for no limit."""
+    return values.size_bytes("size", config["size"]) if config.get("size") else None

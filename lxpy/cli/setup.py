@@ -9,15 +9,19 @@ from lxpy.cli import create, render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context
 from lxpy.cli.objects import quote
+from lxpy.client.setup import free_bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
     from typing import Any
 
     from lxpy.client.client import Client
 
     Document = dict[str, Any]
+else:
+    import _signal  # signal itself costs an enum
 
 _SETUP = (
     Option("--auto", help="Automatic (non-interactive) mode"),
@@ -30,6 +34,7 @@ _SETUP = (
     Option("--storage-create-device", "DEVICE", "Set up device based storage using DEVICE"),
     Option("--storage-create-loop", "GIB", "Set up loop based storage with SIZE in GiB"),
     Option("--storage-pool", "POOL", "Storage pool to use or create"),
+    Option("--trust-password", "PASSWORD", "Password required to add new clients"),
 )
 _MODES = ("auto", "minimal", "preseed", "dump")
 # (key of the preseed, path, what identifies one, what PUT takes)
@@ -45,9 +50,9 @@ def _init(context: Context, args: Args) -> int | None:
     modes = [mode for mode in _MODES if args.flag(mode)]
     if not modes:
         if not args.rest and not args.flag("empty"):
-            raise UsageError(
-                "The set-up with questions is not part of lxpy yet: use lxpy init --auto, or lxpy init --preseed FILE"
-            )
+            from lxpy.cli import wizard
+
+            return wizard.run(context, context.client())
         status = create.create.run(context, args)
         return status
     if len(modes) > 1:
@@ -94,7 +99,9 @@ def _auto(client: Client, args: Args) -> Document:
     if address := args.value("network-address"):
         port = args.number("network-port", 8443)
         host = f"[{address}]" if ":" in address and not address.startswith("[") else address
-        document["config"]["core.https_address"] = f"{host}:{port}"
+        document["config"]["core.https_address"] = f"{'' if host == 'all' else host}:{port}"
+    if args.value("trust-password"):
+        document["config"]["core.trust_password"] = args.value("trust-password")
     pools = [one["name"] for one in client.get("/1.0/storage-pools", recursion="1")]
     pool = args.value("storage-pool") or (pools[0] if pools and "default" not in pools else "default")
     if pool not in pools:
@@ -106,7 +113,7 @@ def _auto(client: Client, args: Args) -> Document:
         document["storage_pools"].append({"name": pool, "driver": args.value("storage-backend"), "config": config})
     networks = client.get("/1.0/networks", recursion="1")
     managed = [one["name"] for one in networks if one["managed"]]
-    network = managed[0] if managed else _free_bridge([one["name"] for one in networks])
+    network = managed[0] if managed else free_bridge([one["name"] for one in networks])
     if not managed:
         document["networks"].append({"name": network, "type": "bridge", "config": {}})
     devices: Document = client.get("/1.0/profiles/default")["devices"]
@@ -116,13 +123,6 @@ def _auto(client: Client, args: Args) -> Document:
         devices["eth0"] = {"type": "nic", "name": "eth0", "network": network}
     document["profiles"].append({"name": "default", "devices": devices})
     return document
-
-
-def _free_bridge(taken: list[str]) -> str:
-    number = 0
-    while f"lxpybr{number}" in taken:
-        number += 1
-    return f"lxpybr{number}"
 
 
 def dump(client: Client) -> Document:
@@ -146,7 +146,11 @@ def apply(context: Context, client: Client, document: Document) -> None:
     try:
         _apply(context, client, document, undo)
     except BaseException as error:
+        context.clear()
+        if isinstance(error, KeyboardInterrupt):
+            print("Taking back what was done", file=sys.stderr)
         stuck = []
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
         for step in reversed(undo):
             try:
                 step()
@@ -173,6 +177,7 @@ def _apply_one(
 ) -> None:
     name = str(given["name"])
     url = f"{path}/{quote(name)}"
+    context.show(f"Setting up {path.rpartition('/')[2].removesuffix('s').replace('-', ' ')} {name}")
     wanted: Document = {field: given[field] for field in fields if given.get(field) is not None}
     for field in ("config", "devices"):
         if isinstance(wanted.get(field), dict):
@@ -207,7 +212,7 @@ def _strings(value: Any) -> Any:
 
 
 _TEXT = """
-Without an image: sets up the server (one of --auto, --minimal, --preseed, --dump).
+Without an image: sets up the server, with questions or by one of --auto, --minimal, --preseed, --dump.
 With an image: creates an instance, as lxpy create does."""
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {

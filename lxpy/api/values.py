@@ -53,6 +53,16 @@ def size_bytes(key: str, value: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def bit_rate(key: str, value: str) -> int:
+    """Bytes per second of a rate such as ``10Mbit`` (bits per second; kbit is 1000, Kibit 1024)."""
+    match = re.fullmatch(r"(\d{1,12})(bit|kbit|Mbit|Gbit|Tbit|Kibit|Mibit|Gibit|Tibit)?", value.strip())
+    if not match or int(match[1]) == 0:
+        raise BadRequest(f"Invalid value for {key}: {value!r} is not a rate (examples: 100Mbit, 1Gbit, 512kbit)")
+    unit = (match[2] or "bit").removesuffix("bit")
+    factor = (1024 if unit.endswith("i") else 1000) ** ("kmgt".find(unit[:1].lower()) + 1 if unit else 0)
+    return max(1, int(match[1]) * factor // 8)
+
+
 def cpu_set(key: str, value: str) -> list[int]:
     """The CPUs of a set such as ``0-3,5``, sorted."""
     cpus: set[int] = set()

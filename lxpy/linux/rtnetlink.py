@@ -24,6 +24,7 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 IFF_UP, IFF_BROADCAST, IFF_LOOPBACK, IFF_POINTOPOINT, IFF_RUNNING = 0x1, 0x2, 0x8, 0x10, 0x40
 IFA_F_NODAD, IFA_F_TENTATIVE = 0x02, 0x40
 RT_TABLE_LOCAL, RT_TABLE_MAIN = 255, 254
+RTPROT_STATIC = 4
 RTPROT_LXPY = 0x6C  # marks the routes that are ours to take away; nobody in iproute2's rt_protos has it
 
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_EXCL, _NLM_F_CREATE, _NLM_F_REPLACE = 0x1, 0x4, 0x200, 0x400, 0x100
@@ -127,7 +128,8 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
-def _attr(number: int, value: bytes | int | str) -> bytes:
+def attr(number: int, value: bytes | int | str) -> bytes:
+    """An attribute: bytes as they are, a number as 32 bits, text with its NUL."""
     if isinstance(value, int):
         value = _U32.pack(value)
     elif isinstance(value, str):
@@ -135,11 +137,13 @@ def _attr(number: int, value: bytes | int | str) -> bytes:
     return _ATTR.pack(len(value) + 4, number) + value + b"\0" * (-len(value) % 4)
 
 
-def _nest(number: int, *parts: bytes) -> bytes:
-    return _attr(number | _NLA_F_NESTED, b"".join(parts))
+def nest(number: int, *parts: bytes) -> bytes:
+    """An attribute of attributes."""
+    return attr(number | _NLA_F_NESTED, b"".join(parts))
 
 
-def _message(kind: int, flags: int, body: bytes) -> bytes:
+def message(kind: int, flags: int, body: bytes) -> bytes:
+    """A message for `Rtnetlink.call`; `flags` beyond NLM_F_REQUEST."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags | _NLM_F_REQUEST, 0, 0) + body
 
 
@@ -330,13 +334,13 @@ class Rtnetlink:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def links(self, *, counters: bool = True) -> list[Link]:
-        mask = b"" if counters else _attr(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+        mask = b"" if counters else attr(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
         return [parse_link(body) for body in self.dump(RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + mask)]
 
     def link(self, name: str) -> Link | None:
         """The interface of that name, or None."""
         try:
-            return parse_link(self._get(RTM_GETLINK, name, _IFINFO.pack(0, 0, 0, 0, 0) + _attr(_IFLA_IFNAME, name)))
+            return parse_link(self._get(RTM_GETLINK, name, _IFINFO.pack(0, 0, 0, 0, 0) + attr(_IFLA_IFNAME, name)))
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
@@ -376,13 +380,13 @@ def _error(what: str, flags: int, body: bytes) -> OSError | None:
 
 def new_bridge(name: str, hwaddr: str, mtu: int = 0) -> bytes:
     """A bridge that is up. The address is fixed, so that it does not change with the ports that come and go."""
-    return _message(
+    return message(
         RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL,
         _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP)
-        + _attr(_IFLA_IFNAME, name)
-        + _attr(_IFLA_ADDRESS, mac_bytes(hwaddr))
-        + (_attr(_IFLA_MTU, mtu) if mtu else b"")
-        + _nest(_IFLA_LINKINFO, _attr(_IFLA_INFO_KIND, "bridge")),
+        + attr(_IFLA_IFNAME, name)
+        + attr(_IFLA_ADDRESS, mac_bytes(hwaddr))
+        + (attr(_IFLA_MTU, mtu) if mtu else b"")
+        + nest(_IFLA_LINKINFO, attr(_IFLA_INFO_KIND, "bridge")),
     )  # fmt: skip
 
 
@@ -402,53 +406,53 @@ def new_veth(
     """
     peer = (
         _IFINFO.pack(0, 0, 0, 0, 0)
-        + _attr(_IFLA_IFNAME, guest_name)
-        + _attr(_IFLA_ADDRESS, mac_bytes(guest_hwaddr))
-        + _attr(_IFLA_MTU, mtu)
-        + _attr(_IFLA_NET_NS_FD, netns_fd)
+        + attr(_IFLA_IFNAME, guest_name)
+        + attr(_IFLA_ADDRESS, mac_bytes(guest_hwaddr))
+        + attr(_IFLA_MTU, mtu)
+        + attr(_IFLA_NET_NS_FD, netns_fd)
     )
-    create = _message(
+    create = message(
         RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL,
         _IFINFO.pack(0, 0, 0, 0, 0)
-        + _attr(_IFLA_IFNAME, name)
-        + _attr(_IFLA_ADDRESS, mac_bytes(hwaddr))
-        + _attr(_IFLA_MTU, mtu)
-        + _attr(_IFLA_MASTER, master)
-        + _nest(
+        + attr(_IFLA_IFNAME, name)
+        + attr(_IFLA_ADDRESS, mac_bytes(hwaddr))
+        + attr(_IFLA_MTU, mtu)
+        + attr(_IFLA_MASTER, master)
+        + nest(
             _IFLA_LINKINFO,
-            _attr(_IFLA_INFO_KIND, "veth"),
-            _nest(_IFLA_INFO_DATA, _attr(_VETH_INFO_PEER | _NLA_F_NESTED, peer)),
+            attr(_IFLA_INFO_KIND, "veth"),
+            nest(_IFLA_INFO_DATA, attr(_VETH_INFO_PEER | _NLA_F_NESTED, peer)),
         ),
     )  # fmt: skip
     # The address mode counts when a link comes up, and RTM_NEWLINK ignores it for a link it makes: hence the second.
-    quiet = _nest(
+    quiet = nest(
         _IFLA_AF_SPEC,
-        _nest(socket.AF_INET6, _attr(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))),
+        nest(socket.AF_INET6, attr(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))),
     )
-    up = _message(
+    up = message(
         RTM_SETLINK, 0,
-        _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _attr(_IFLA_IFNAME, name) + (quiet if ipv6 else b""),
+        _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + attr(_IFLA_IFNAME, name) + (quiet if ipv6 else b""),
     )  # fmt: skip
     return create, up
 
 
 def set_link(index: int, *, up: bool | None = None, hwaddr: str = "", mtu: int = 0) -> bytes:
     """Changes what is given of one interface."""
-    return _message(
+    return message(
         RTM_SETLINK, 0,
         _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
-        + (_attr(_IFLA_ADDRESS, mac_bytes(hwaddr)) if hwaddr else b"")
-        + (_attr(_IFLA_MTU, mtu) if mtu else b""),
+        + (attr(_IFLA_ADDRESS, mac_bytes(hwaddr)) if hwaddr else b"")
+        + (attr(_IFLA_MTU, mtu) if mtu else b""),
     )  # fmt: skip
 
 
 def link_up(name: str) -> bytes:
     """Brings an interface of the socket's own namespace up."""
-    return _message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + _attr(_IFLA_IFNAME, name))
+    return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + attr(_IFLA_IFNAME, name))
 
 
 def delete_link(name: str) -> bytes:
-    return _message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + _attr(_IFLA_IFNAME, name))
+    return message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + attr(_IFLA_IFNAME, name))
 
 
 def new_address(index: int, address: str, prefix: int) -> bytes:
@@ -465,34 +469,34 @@ def _address(kind: int, message_flags: int, index: int, address: str, prefix: in
     raw = socket.inet_pton(family, address)
     flags = IFA_F_NODAD if family == socket.AF_INET6 else 0
     scope = 253 if address.startswith("fe80:") else 0
-    return _message(
+    return message(
         kind, message_flags,
-        _IFADDR.pack(family, prefix, flags, scope, index) + _attr(_IFA_LOCAL, raw) + _attr(_IFA_ADDRESS, raw),
+        _IFADDR.pack(family, prefix, flags, scope, index) + attr(_IFA_LOCAL, raw) + attr(_IFA_ADDRESS, raw),
     )  # fmt: skip
 
 
 def set_master(index: int, master: int) -> bytes:
     """Makes an interface the port of a bridge and brings it up; `master` 0 takes it out and leaves it as it is."""
     up = IFF_UP if master else 0
-    return _message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, up, up) + _attr(_IFLA_MASTER, master))
+    return message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, index, up, up) + attr(_IFLA_MASTER, master))
 
 
-def new_route(index: int, destination: str, prefix: int) -> bytes:
-    """Adds a route to what is directly behind an interface, or keeps it."""
-    return _route(RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, index, destination, prefix)
+def new_route(index: int, destination: str, prefix: int, protocol: int = RTPROT_LXPY) -> bytes:
+    """Adds a route to what is directly behind an interface, or keeps it; `protocol` says whose it is."""
+    return _route(RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, index, destination, prefix, protocol)
 
 
-def delete_route(index: int, destination: str, prefix: int) -> bytes:
-    return _route(RTM_DELROUTE, 0, index, destination, prefix)
+def delete_route(index: int, destination: str, prefix: int, protocol: int = RTPROT_LXPY) -> bytes:
+    return _route(RTM_DELROUTE, 0, index, destination, prefix, protocol)
 
 
-def _route(kind: int, message_flags: int, index: int, destination: str, prefix: int) -> bytes:
+def _route(kind: int, message_flags: int, index: int, destination: str, prefix: int, protocol: int) -> bytes:
     family = socket.AF_INET6 if ":" in destination else socket.AF_INET
     scope = 0 if family == socket.AF_INET6 else 253
-    return _message(
+    return message(
         kind, message_flags,
-        _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_LXPY, scope, 1, 0)
-        + _attr(_RTA_DST, socket.inet_pton(family, destination)) + _attr(_RTA_OIF, index),
+        _RTMSG.pack(family, prefix, 0, 0, RT_TABLE_MAIN, protocol, scope, 1, 0)
+        + attr(_RTA_DST, socket.inet_pton(family, destination)) + attr(_RTA_OIF, index),
     )  # fmt: skip
 
 

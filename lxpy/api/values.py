@@ -59,7 +59,7 @@ def bit_rate(key: str, value: str) -> int:
     if not match or int(match[1]) == 0:
         raise BadRequest(f"Invalid value for {key}: {value!r} is not a rate (examples: 100Mbit, 1Gbit, 512kbit)")
     unit = (match[2] or "bit").removesuffix("bit")
-    factor = (1024 if unit.endswith("i") else 1000) ** ("kmgt".find(unit[:1].lower()) + 1 if unit else 0)
+    factor: int = (1024 if unit.endswith("i") else 1000) ** ("kmgt".find(unit[:1].lower()) + 1 if unit else 0)
     return max(1, int(match[1]) * factor // 8)
 
 

@@ -7,6 +7,7 @@ import re
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, InternalError
 from lxpy.api.objects import Devices
+from lxpy.instances import nicrules
 from lxpy.networks.config import check_key as check_network_key
 
 _NIC_KEYS = frozenset(
@@ -26,6 +27,7 @@ _NIC_KEYS = frozenset(
         "security.acls.default.egress.logged",
         "security.acls.default.ingress.action",
         "security.acls.default.ingress.logged",
+        *nicrules.KEYS,
     }
 )
 _DISK_KEYS = frozenset(
@@ -106,9 +108,8 @@ def _only(where: str, device: dict[str, str], known: frozenset[str]) -> None:
 
 
 def _validate_nic(where: str, nic: dict[str, str]) -> None:
+    nicrules.check(where, nic)
     _only(where, nic, _NIC_KEYS)
-    if nic.get("nictype", "bridged") != "bridged":
-        raise BadRequest(f"Unsupported nictype {nic['nictype']!r} on {where}: this version of lxpy knows bridged")
     if "network" not in nic and "parent" not in nic:
         raise BadRequest(f"Missing network (or nictype=bridged with parent) on {where}")
     if "network" in nic and "parent" in nic:

@@ -21,7 +21,8 @@ def prepare(
         taken
     )
     volatile: dict[str, str | None] = {}
-    for name, device in devices.items():
+    # boot.priority: the highest is connected first.
+    for name, device in sorted(devices.items(), key=lambda one: -int(one[1].get("boot.priority") or 0)):
         if device.get("type") != "nic":
             continue
         nic = dict(device)

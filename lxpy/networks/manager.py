@@ -19,6 +19,7 @@ from lxpy.networks.acls import Acls
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.mender import Mender
 from lxpy.networks.nicacls import NicAcls
+from lxpy.networks.nicextras import Extras
 from lxpy.networks.nics import Nics
 from lxpy.networks.watch import api_addresses, link_type
 from lxpy.state.store import Store
@@ -58,7 +59,8 @@ class NetworkManager:
         self._filters = NicAcls(
             layout.nft_nic_table, layout.nflog_group, store.network_acls.all, self._mender.own_change, warn
         )
-        self.nics = Nics(store, self.get, self._server, self._in_kernel, self._filters, warn)
+        self._extras = Extras(f"{layout.nft_table}_nics", f"{layout.networks}/nics.json")
+        self.nics = Nics(store, self.get, self._server, self._in_kernel, self._filters, self._extras, warn)
 
     # -- the daemon comes and goes -------------------------------------------------------------------------------------
 
@@ -90,6 +92,8 @@ class NetworkManager:
             if self._store.network_acls.all():
                 with contextlib.suppress(ApiError):
                     await self._filters.sweep({link.name for link in host.snapshot()[0]})
+            with contextlib.suppress(ApiError):
+                await self._extras.sweep({link.name for link in host.snapshot()[0]})
             self._mender.start()
             self._open_log()
 

@@ -15,6 +15,7 @@ from lxpy.networks import host, leases
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.nicacls import Nic as NicFilter
 from lxpy.networks.nicacls import NicAcls
+from lxpy.networks.nicextras import Extras
 from lxpy.networks.watch import Changed, Watch, open_socket
 from lxpy.state.store import Store
 
@@ -27,6 +28,7 @@ class Nics:
         server: the DHCP and DNS server of a managed network.
         in_kernel: runs what may wait for the kernel off the event loop.
         filters: the network ACLs of nics.
+        extras: their filters, limits, isolation and routes.
         warn: told of what went wrong in the background.
     """
 
@@ -37,10 +39,11 @@ class Nics:
         server: Callable[[str], Dnsmasq],
         in_kernel: Callable[[Callable[[], None]], Awaitable[None]],
         filters: NicAcls,
+        extras: Extras,
         warn: Callable[[str], None],
     ) -> None:
         self._store, self._network, self._server = store, network, server
-        self._in_kernel, self._filters, self._warn = in_kernel, filters, warn
+        self._in_kernel, self._filters, self._extras, self._warn = in_kernel, filters, extras, warn
         self._netns = NetnsThread()
         self._leaving: dict[str, asyncio.Future[None]] = {}
 
@@ -82,8 +85,9 @@ class Nics:
         await self._filter(nic, device, instance, host_name)
         try:
             await asyncio.wrap_future(self._netns.submit(work))
+            await self._extras.apply(nic, device, parent, host_name)
         except BaseException as error:
-            await self._filters.detach(host_name)
+            await self._remove(host_name)
             if not isinstance(error, OSError):
                 raise
             raise host.explained(f"Connecting the nic {device} of {instance!r} to {parent}", error) from None
@@ -114,6 +118,10 @@ class Nics:
         bridge = nic.get("network") or (nic.get("parent", "") if nic.get("nictype") == "bridged" else "")
         if bridge:
             await self._in_kernel(lambda: host.adopt_ports(bridge, {host_name}))
+        try:
+            await self._extras.apply(nic, device, bridge, host_name)
+        except (ApiError, OSError) as error:
+            self._warn(f"The nic {device} of {instance!r} lacks filters, limits or routes: {error}")
 
     async def detach(self, host_name: str) -> None:
         """Takes a veth pair away; idempotent, and done in the background: the kernel needs 30 ms for it."""
@@ -132,6 +140,7 @@ class Nics:
     async def _remove(self, host_name: str) -> None:
         await self._in_kernel(lambda: host.delete_link(host_name))
         await self._filters.detach(host_name)
+        await self._extras.remove(host_name)
 
     async def gone(self, host_name: str) -> None:
         """Waits for an interface that `detach` takes away."""

@@ -14,8 +14,9 @@ import time
 from typing import Any
 
 from lxpy.api.errors import ApiError
-from lxpy.api.layout import Layout
+from lxpy.api.layout import DEFAULT_DIR, Layout
 from lxpy.client import connect
+from lxpy.host import sysctls
 from lxpy.networks.host import delete_link
 
 
@@ -101,6 +102,11 @@ def _clean_host(layout: Layout, bridges: list[str]) -> None:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
     subprocess.run(["rm", "-rf", "--one-file-system", layout.run], check=False)
+    if layout.root == DEFAULT_DIR:  # another directory's lxpy has not raised them
+        for change in sysctls.undo():
+            print(
+                f"  {change.name} is {change.after} again" if not change.error else f"  {change.name}: {change.error}"
+            )
 
 
 def _end(pid: int, name: str) -> None:

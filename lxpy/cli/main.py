@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "console": ("run", "Attach to instance consoles"),
     "create": ("create", "Create instances from images"),
     "delete": ("lifecycle", "Delete instances"),
+    "doctor": ("doctor", "Look at this host: what is there, what is missing, what to do"),
     "exec": ("run", "Execute commands in instances"),
     "image": ("image", "Manage images"),
     "info": ("info", "Show instance or server information"),

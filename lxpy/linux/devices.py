@@ -60,17 +60,22 @@ def program(devices: tuple[Device, ...]) -> bytes:
     return b"".join(code)
 
 
-def restrict_v2(cgroup_fd: int, devices: tuple[Device, ...]) -> None:
-    """Attaches the program to a cgroup of the unified hierarchy. Needs CAP_SYS_ADMIN on the host."""
+def load(devices: tuple[Device, ...]) -> int:
+    """Hands the program to the kernel, which checks it; its descriptor. Needs CAP_SYS_ADMIN on the host."""
     code = ctypes.create_string_buffer(program(devices))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
-    load = ctypes.create_string_buffer(
+    attributes = ctypes.create_string_buffer(
         struct.pack(
             "IIQQ", _BPF_PROG_TYPE_CGROUP_DEVICE, (len(code) - 1) // 8,
             ctypes.addressof(code), ctypes.addressof(licence),
         ), 48,
     )  # fmt: skip
-    fd = libc.syscall(libc.NUMBERS["bpf"], _BPF_PROG_LOAD, ctypes.addressof(load), 48, what="BPF_PROG_LOAD")
+    return libc.syscall(libc.NUMBERS["bpf"], _BPF_PROG_LOAD, ctypes.addressof(attributes), 48, what="BPF_PROG_LOAD")
+
+
+def restrict_v2(cgroup_fd: int, devices: tuple[Device, ...]) -> None:
+    """Attaches the program to a cgroup of the unified hierarchy. Needs CAP_SYS_ADMIN on the host."""
+    fd = load(devices)
     try:
         attach = ctypes.create_string_buffer(
             struct.pack("IIII", cgroup_fd, fd, _BPF_CGROUP_DEVICE, _BPF_F_ALLOW_MULTI), 16

@@ -1,0 +1,111 @@
+"""doctor: what this host has and lacks, each with what to do; works with the daemon dead or alive."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from lxpy.api.errors import ApiError
+from lxpy.cli import render
+from lxpy.cli.args import Args, Command, Option, UsageError
+from lxpy.cli.context import Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxpy.host.checks import Finding
+
+_GLYPHS = {"ok": ("✔", "32"), "note": ("·", "36"), "warning": ("!", "33"), "stops": ("✘", "31")}
+
+
+def _doctor(context: Context, args: Args) -> int:
+    from lxpy.api.layout import Layout
+    from lxpy.host import checks
+
+    fmt = args.value("format")
+    if fmt not in ("table", "json", "yaml"):
+        raise UsageError(f"unknown format {fmt!r}: use table, json or yaml")
+    if args.flag("fix"):
+        _fix()
+    layout = Layout()
+    found = [*_daemon(layout.socket), *checks.everything(layout)]
+    if fmt != "table":
+        sys.stdout.write((render.json if fmt == "json" else render.yaml)([one._asdict() for one in found]))
+    else:
+        _print(found)
+    return 1 if any(one.status == checks.STOPS for one in found) else 0
+
+
+def _daemon(path: str) -> list[Finding]:
+    from lxpy.client import wire
+    from lxpy.client.client import Client
+    from lxpy.client.remotes import load
+    from lxpy.host.checks import NOTE, OK, WARNING, Finding
+
+    # Never woken: a doctor who starts the patient sees another one.
+    client = Client(lambda: wire.unix_socket(path), "lxpy", load().get("local"))
+    try:
+        version = client.get("/1.0")["environment"]["server_version"]
+        new = [one for one in client.get("/1.0/warnings", recursion="1") or [] if one["status"] == "new"]
+    except PermissionError:
+        return [Finding("daemon", "daemon", NOTE, f"no permission to use {path}", "", "run as root, or join its group")]
+    except (ApiError, OSError) as error:
+        if os.path.exists(path) or os.path.isdir(os.path.dirname(path)):
+            return [
+                Finding("daemon", "daemon", NOTE, f"lxpyd does not answer ({error})", "", "any lxpy command starts it")
+            ]
+        return [Finding("daemon", "daemon", NOTE, "lxpyd was never started here", "", "lxpy init")]
+    finally:
+        client.close()
+    found = [Finding("daemon", "daemon", OK, f"lxpyd {version} answers")]
+    if new:
+        seen = f"{len(new)} warnings, the newest: {max(new, key=lambda one: str(one['last_seen_at']))['last_message']}"
+        found.append(Finding("daemon.warnings", "daemon", WARNING, seen, "", "lxpy warning list"))
+    return found
+
+
+def _fix() -> None:
+    from lxpy.host import sysctls
+
+    if os.geteuid() != 0:
+        raise ApiError("Only root can mend the host: sudo lxpy doctor --fix")
+    for change in sysctls.raise_low():
+        if change.error:
+            print(f"{change.name} stays at {change.before}: {change.error}", file=sys.stderr)
+        else:
+            print(f"{change.name}: {change.before} -> {change.after} (kept in {sysctls.CONF})", file=sys.stderr)
+
+
+def _print(found: list[Finding]) -> None:
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    subject = ""
+    for one in found:
+        if one.subject != subject:
+            subject = one.subject
+            print(f"\033[1m{subject}\033[0m" if colour else subject)
+        glyph, code = _GLYPHS[one.status]
+        print(f"  \033[{code}m{glyph}\033[0m {one.seen}" if colour else f"  {glyph} {one.seen}")
+        if one.why and one.status != "ok":
+            print(f"    {one.why}")
+        if one.todo:
+            print(f"    → {one.todo}")
+    stops = sum(1 for one in found if one.status == "stops")
+    warnings = sum(1 for one in found if one.status == "warning")
+    print()
+    if stops:
+        print(f"{stops} of these keep lxpy from working (✘).")
+    elif warnings:
+        print(f"lxpy works here; {warnings} things are worth a look (!).")
+    else:
+        print("lxpy works here.")
+
+
+COMMANDS = {
+    "doctor": Command(
+        _doctor, "", "Look at this host: what is there, what is missing, what to do",
+        (
+            Option("--fix", help="Mend what is safe to mend: raise the host's low limits, for good"),
+            Option("-f --format", "FORMAT", "Format (table|json|yaml)", "table"),
+        ), 0, 0,
+        text="Exit status 1 only for what stops lxpy.",
+    ),
+}  # fmt: skip

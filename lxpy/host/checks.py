@@ -1,0 +1,357 @@
+"""What `lxpy doctor` looks at: the host's own side, with the daemon dead or alive.
+
+Every check gives findings: what was seen, why it matters, what to do. Kernel features are tried in children that end
+at once, on detached mounts or in namespaces that go with them; nothing of the host changes. Only addresses of our own
+bridges are asked anything.
+"""
+
+import os
+import pwd
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from lxpy.api.layout import Layout
+from lxpy.host import probes, sysctls
+from lxpy.linux import cgroups, devices, libc, rtnetlink, seccomp
+
+OK, NOTE, WARNING, STOPS = "ok", "note", "warning", "stops"
+_GIB = 1 << 30
+
+
+class Finding(NamedTuple):
+    """Attributes:
+    id: stable, for scripts.
+    subject: the heading it stands under.
+    status: ``ok``, ``note`` (good to know), ``warning`` (something will not work), ``stops`` (lxpy cannot work).
+    seen: what is there.
+    why: what it is for; empty when that is plain.
+    todo: what to type or change; empty when nothing has to be done.
+    """
+
+    id: str
+    subject: str
+    status: str
+    seen: str
+    why: str = ""
+    todo: str = ""
+
+
+def everything(layout: Layout) -> Iterator[Finding]:
+    """All findings in the order they are read; under two seconds. Needs root for some: those say so."""
+    checks: tuple[Callable[[Layout], Iterator[Finding]], ...] = (
+        _kernel, _cgroups, _file_systems, _tools, _limits, _ids, _security, _firewall, _names, _leftovers, _resources,
+    )  # fmt: skip
+    for check in checks:
+        try:
+            yield from check(layout)
+        except OSError as error:
+            what = check.__name__.strip("_").replace("_", " ")
+            yield Finding(f"{what}.error", what, WARNING, f"cannot be looked at: {error.strerror} ({error.filename})")
+
+
+def _root() -> bool:
+    return os.geteuid() == 0
+
+
+def _tried(work: Callable[[], object]) -> str:
+    """What went wrong when a child process did `work`; empty when nothing did."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except OSError as error:
+            os.write(write, (error.strerror or str(error)).encode())
+        finally:
+            os._exit(code)
+    os.close(write)
+    with open(read, "rb") as file:
+        said = file.read().decode()
+    _, status = os.waitpid(pid, 0)
+    return said or ("" if status == 0 else f"it ended with status {status}")
+
+
+def _kernel(layout: Layout) -> Iterator[Finding]:
+    subject, facts = "kernel", probes.kernel()
+    version = tuple(int(part) for part in re.findall(r"\d+", facts.release)[:2])
+    if version >= (5, 15):
+        yield Finding("kernel.version", subject, OK, f"Linux {facts.release}, {facts.architecture}")
+    else:
+        yield Finding(
+            "kernel.version", subject, STOPS, f"Linux {facts.release}",
+            "id-mapped mounts and cgroup.kill need 5.15", "install a newer kernel",
+        )  # fmt: skip
+    missing = [name for name in probes.NAMESPACES if name not in facts.namespaces]
+    flags = {"ipc": 0x08000000, "mnt": 0x20000, "net": 0x40000000, "user": 0x10000000, "uts": 0x04000000}
+    flags |= {"cgroup": 0x02000000, "pid": 0x20000000}
+    wrong = {name: said for name, flag in flags.items() if (said := _tried(lambda flag=flag: libc.unshare(flag)))}  # type: ignore[misc]
+    if not _root():
+        yield Finding("kernel.namespaces", subject, NOTE, "not tried", "", "run as root: sudo lxpy doctor")
+    elif missing or wrong:
+        seen = "; ".join([*(f"no {name} namespaces" for name in missing), *(f"{n}: {s}" for n, s in wrong.items())])
+        yield Finding(
+            "kernel.namespaces", subject, STOPS, seen, "a container is made of all seven",
+            "check sysctl user.max_*_namespaces and, inside another container, that nesting is allowed",
+        )  # fmt: skip
+    else:
+        yield Finding("kernel.namespaces", subject, OK, "all seven kinds of namespaces can be made")
+
+    def filtered() -> None:
+        libc.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+        seccomp.install()
+
+    if said := _tried(filtered):
+        yield Finding(
+            "kernel.seccomp", subject, STOPS, f"no seccomp filter: {said}", "it guards the kernel from guests"
+        )
+    else:
+        yield Finding("kernel.seccomp", subject, OK, "a seccomp filter can be installed")
+    for number, name, status, why in (
+        (probes.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", STOPS, "nothing can be mounted without it"),
+        (probes.CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE", NOTE, "resource limits cannot be raised above root's own"),
+    ):
+        if _root() and not facts.capabilities >> number & 1:
+            yield Finding(f"kernel.{name.lower()}", subject, status, f"root has no {name} here", why)
+
+
+def _cgroups(layout: Layout) -> Iterator[Finding]:
+    subject, found = "cgroups", probes.cgroup_layout()
+    yield Finding("cgroups.layout", subject, OK, f"{found.layout}, with {', '.join(found.controllers) or 'nothing'}")
+    if absent := [name for name in ("memory", "cpu", "cpuset", "pids") if name not in found.controllers]:
+        yield Finding(
+            "cgroups.controllers", subject, WARNING, f"no {', '.join(absent)} controller",
+            "these limits of instances cannot act", "remove cgroup_disable= from the kernel's command line",
+        )  # fmt: skip
+    if not (found.kill and found.freeze):
+        yield Finding(
+            "cgroups.unified", subject, STOPS, "no cgroup2 hierarchy with cgroup.kill and cgroup.freeze",
+            "instances are stopped and frozen by it", "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified",
+        )  # fmt: skip
+    if found.layout == "v2" and _root() and (said := _tried(lambda: devices.load(()))):
+        seen, why = f"no BPF program can be loaded: {said}", "it guards devices on cgroup v2"
+        yield Finding("cgroups.bpf", subject, STOPS, seen, why, "use a kernel with it")
+
+
+def _file_systems(layout: Layout) -> Iterator[Finding]:
+    subject = "file systems"
+    place = layout.root if os.path.isdir(layout.root) else "/var/lib"
+    if not _root():
+        yield Finding("fs.tried", subject, NOTE, "not tried", "", "run as root: sudo lxpy doctor")
+        return
+    if probes.idmapped_mounts(place):
+        yield Finding("fs.idmap", subject, OK, f"{place} takes id-mapped mounts")
+    else:
+        yield Finding(
+            "fs.idmap", subject, STOPS, f"the file system of {place} takes no id-mapped mounts",
+            "each container has its own user ids by them", "keep pools on ext4, xfs or btrfs",
+        )  # fmt: skip
+    options = probes.overlay_options()
+    if {"overlay", "redirect_dir", "index"} <= options:
+        yield Finding("fs.overlay", subject, OK, "overlay with redirect_dir and index")
+    elif "userxattr" in options:
+        yield Finding(
+            "fs.overlay", subject, NOTE, "overlay with userxattr only", "directories of images cannot be renamed inside"
+        )
+    else:
+        yield Finding(
+            "fs.overlay", subject, WARNING, "no overlay", "pools of the driver overlay cannot be used",
+            "modprobe overlay, or use the driver dir",
+        )  # fmt: skip
+    if "squashfs" not in probes.kernel().file_systems:
+        yield Finding(
+            "fs.squashfs", subject, NOTE, "squashfs is not loaded", "images are unpacked", "modprobe squashfs"
+        )
+
+
+def _tools(layout: Layout) -> Iterator[Finding]:
+    for tool in probes.tools():
+        if tool.path:
+            yield Finding(f"tool.{tool.name}", "tools", OK, f"{tool.name} {tool.version}".strip())
+        else:
+            status = STOPS if tool.required else NOTE
+            yield Finding(
+                f"tool.{tool.name}", "tools", status, f"{tool.name} is missing", tool.purpose,
+                f"apt install {tool.package}",
+            )  # fmt: skip
+
+
+def _limits(layout: Layout) -> Iterator[Finding]:
+    low = [found for found in sysctls.found() if found.low]
+    for found in low:
+        sysctl = found.sysctl
+        yield Finding(
+            f"limit.{sysctl.name}", "limits", WARNING, f"{sysctl.name} is {found.value}, below {sysctl.wanted}",
+            sysctl.why, "lxpy doctor --fix raises it",
+        )  # fmt: skip
+    if not low:
+        yield Finding("limits", "limits", OK, "high enough for hundreds of containers")
+
+
+def _ids(layout: Layout) -> Iterator[Finding]:
+    # The default range of `instances/idmaps.py`; another user's subordinate ids in it would be shared with guests.
+    first, last = 1 << 30, 0x6FFFFFFF
+    taken = []
+    for path in ("/etc/subuid", "/etc/subgid"):
+        try:
+            with open(path, encoding="utf-8") as file:
+                lines = file.read().split()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            name, _, rest = line.partition(":")
+            base, _, count = rest.partition(":")
+            own = name in ("root", "0")
+            if not own and base.isdigit() and count.isdigit() and int(base) <= last and int(base) + int(count) > first:
+                taken.append(f"{path}: {line}")
+    if any(first <= user.pw_uid <= last for user in pwd.getpwall()):
+        taken.append("a user of this host")
+    if taken:
+        yield Finding(
+            "ids", "user ids", WARNING, f"ids of containers belong to others too: {', '.join(taken)}",
+            "they could read each other's files", "give lxpy a range of its own: LXPY_IDMAP=base:size for lxpyd",
+        )  # fmt: skip
+    else:
+        yield Finding("ids", "user ids", OK, f"{first} to {last} is nobody else's")
+
+
+def _security(layout: Layout) -> Iterator[Finding]:
+    if probes.kernel().apparmor:
+        yield Finding(
+            "apparmor", "security", NOTE, "AppArmor is on; containers run without a profile of their own",
+            "id maps, capabilities, seccomp and the device list guard the host",
+        )  # fmt: skip
+    else:
+        yield Finding("apparmor", "security", OK, "no AppArmor here; id maps, capabilities and seccomp guard the host")
+
+
+def _bridges(layout: Layout) -> list[str]:
+    """Bridges of ours, by their directories: known without the daemon."""
+    try:
+        return sorted(entry.name for entry in os.scandir(layout.networks) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _firewall(layout: Layout) -> Iterator[Finding]:
+    subject, bridges = "firewall", _bridges(layout)
+    program = probes.which("nft")
+    if not (program and _root()):
+        return
+    rules = subprocess.run([program, "list", "ruleset"], capture_output=True, text=True, check=False).stdout
+    tables = {match[1]: match[2] for match in re.finditer(r"^table (\S+ \S+) \{\n(.*?)^\}", rules, re.M | re.S)}
+    drops = [name for name, body in tables.items() if re.search(r"hook forward priority [^;]*; policy drop;", body)]
+    silent = [
+        bridge
+        for bridge in bridges
+        if drops and not any(f'"{bridge}"' in body for name, body in tables.items() if "lxpy" not in name)
+    ]
+    if silent:
+        yield Finding(
+            "firewall.forward", subject, WARNING, f"{', '.join(drops)} drops what is forwarded (Docker does this)",
+            f"instances on {', '.join(silent)} cannot reach other networks",
+            f"iptables -I DOCKER-USER -i {silent[0]} -j ACCEPT; iptables -I DOCKER-USER -o {silent[0]} -j ACCEPT; "
+            "or restart lxpyd, which adds both",
+        )  # fmt: skip
+    if "inet firewalld" in tables and bridges:
+        yield Finding(
+            "firewall.firewalld", subject, NOTE, "firewalld runs", "it may refuse DHCP and DNS on the bridge",
+            f"firewall-cmd --permanent --zone=trusted --add-interface={bridges[0]} && firewall-cmd --reload",
+        )  # fmt: skip
+    if bridges and f"inet {layout.nft_table}" not in tables:
+        yield Finding(
+            "firewall.table", subject, WARNING, f"the table inet {layout.nft_table} is gone",
+            "NAT and the rules of the bridges are in it", "restart lxpyd, which makes it again",
+        )  # fmt: skip
+    elif not silent:
+        yield Finding("firewall", subject, OK, "nothing here drops what instances send")
+
+
+def _names(layout: Layout) -> Iterator[Finding]:
+    """Asks each bridge's own DNS server, on its own address."""
+    with rtnetlink.Rtnetlink() as netlink:
+        links = {link.ifindex: link.name for link in netlink.links()}
+        addresses = [(links.get(one.ifindex, ""), one.address) for one in netlink.addresses() if ":" not in one.address]
+    for bridge in _bridges(layout):
+        mine = [address for name, address in addresses if name == bridge]
+        if bridge not in links.values():
+            yield Finding(
+                f"bridge.{bridge}", "networks", WARNING, f"the bridge {bridge} is gone",
+                "its instances have no network", "restart lxpyd, which makes it again",
+            )  # fmt: skip
+        elif mine and not _answers(mine[0]):
+            yield Finding(
+                f"dns.{bridge}", "networks", WARNING, f"nothing answers DNS on {mine[0]} ({bridge})",
+                "instances get no names, and perhaps no addresses", "restart lxpyd, or see dnsmasq in its log",
+            )  # fmt: skip
+        else:
+            yield Finding(
+                f"bridge.{bridge}", "networks", OK, f"{bridge} is there" + (" and answers DNS" if mine else "")
+            )
+
+
+def _answers(address: str) -> bool:
+    """Whether a DNS server answers a question for its root name servers, within half a second."""
+    question = struct.pack(">HHHHHH", 0x1A2B, 0, 1, 0, 0, 0) + b"\x09localhost\0" + struct.pack(">HH", 1, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        asked.settimeout(0.5)
+        try:
+            asked.connect((address, 53))
+            asked.send(question)
+            return asked.recv(512)[:2] == question[:2]
+        except OSError:
+            return False
+
+
+def _leftovers(layout: Layout) -> Iterator[Finding]:
+    subject, found = "leftovers", []
+    unified = cgroups.hierarchies().unified
+    if unified:
+        for entry in os.scandir(unified):
+            if entry.name.startswith(f"{layout.cgroup_prefix}.payload."):
+                if cgroups.read_keyed(f"{entry.path}/cgroup.events").get("populated") == 0:
+                    found.append(f"the empty cgroup {entry.name}")
+    for path in os.listdir("/sys/block"):
+        try:
+            with open(f"/sys/block/{path}/loop/backing_file", encoding="utf-8") as file:
+                backing = file.read().strip()
+        except OSError:
+            continue
+        if backing.startswith(f"{layout.root}/") and backing.endswith(" (deleted)"):
+            found.append(f"/dev/{path} of a deleted file")
+    for pool in os.scandir(layout.pools) if _root() and os.path.isdir(layout.pools) else ():
+        if os.path.isdir(f"{pool.path}/tmp") and (count := len(os.listdir(f"{pool.path}/tmp"))):
+            found.append(f"{count} in {pool.path}/tmp")
+    if found:
+        todo = "the next start of lxpyd clears them away"
+        yield Finding("leftovers", subject, NOTE, ", ".join(found), "of a crash, or of work that goes on", todo)
+    else:
+        yield Finding("leftovers", subject, OK, "none")
+
+
+def _resources(layout: Layout) -> Iterator[Finding]:
+    subject = "resources"
+    place = layout.root if os.path.isdir(layout.root) else "/var/lib"
+    space = shutil.disk_usage(place)
+    seen = f"{space.free / _GIB:.1f} GiB of {space.total / _GIB:.1f} are free in {place}"
+    if space.free < 100 << 20:
+        yield Finding("disk", subject, STOPS, seen, "nothing can be launched", "make room")
+    elif space.free < 2 * _GIB or space.free * 20 < space.total:
+        yield Finding("disk", subject, WARNING, seen, "images and instances will soon not fit", "make room")
+    else:
+        yield Finding("disk", subject, OK, seen)
+    newest = os.stat(__file__).st_mtime
+    if time.time() < newest - 86400:
+        yield Finding(
+            "clock", subject, WARNING, f"the clock says {time.strftime('%Y-%m-%d')}, before lxpy was installed",
+            "certificates and image lists look invalid", "set the clock (timedatectl set-ntp true)",
+        )  # fmt: skip
+    else:
+        yield Finding("clock", subject, OK, f"the clock says {time.strftime('%Y-%m-%d %H:%M')}")

@@ -147,3 +147,35 @@ def test_volumes(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
     lxc(*volume, "delete", "default", f"{v}-n/s1")
     for name in (f"{v}-n", f"{v}-m"):
         lxc(*volume, "delete", "default", name)
+
+
+def test_networks_forwards_and_acls(lxc: Lxc, lxpyd: Lxpyd) -> None:
+    net, listen = "lxlxc0", "198.51.100.9"
+    lxc("network", "create", net, "ipv4.address=10.94.7.1/24", "ipv6.address=none")
+    try:
+        assert f"{net},bridge,YES,10.94.7.1/24,none" in lxc("network", "list", "-f", "csv").stdout
+        lxc("network", "set", net, "ipv4.dhcp.expiry=2h")
+        assert "10.94.7.1/24 (global)" in lxc("network", "info", net).stdout
+        assert f"{net}.gw" in lxc("network", "list-leases", net, "-f", "csv").stdout
+        lxc("network", "forward", "create", net, listen, "target_address=10.94.7.5")
+        lxc("network", "forward", "port", "add", net, listen, "tcp", "80,90-92", "10.94.7.6")
+        assert f"{listen},,10.94.7.5,1" in lxc("network", "forward", "list", net, "-f", "csv").stdout
+        assert "90-92" in lxc("network", "forward", "show", net, listen).stdout
+        lxc("network", "forward", "port", "remove", net, listen, "tcp")
+        wrong = lxc("network", "forward", "port", "add", net, listen, "tcp", "80", "192.0.2.1", ok=False)
+        assert wrong.returncode == 1 and "not inside" in wrong.stderr
+        lxc("network", "acl", "create", "stock")
+        lxc("network", "acl", "rule", "add", "stock", "ingress", "action=allow", "protocol=tcp", "destination_port=80")
+        lxc("network", "set", net, "security.acls=stock")
+        assert "stock,,1" in lxc("network", "acl", "list", "-f", "csv").stdout
+        assert "destination_port" in lxc("network", "acl", "show", "stock").stdout
+        lxc("network", "acl", "show-log", "stock")
+        lxc("network", "acl", "rule", "remove", "stock", "ingress", "protocol=tcp")
+        lxc("network", "unset", net, "security.acls")
+        lxc("network", "acl", "rename", "stock", "stock2")
+        lxc("network", "acl", "delete", "stock2")
+        lxc("network", "forward", "delete", net, listen)
+        lxc("network", "rename", net, "lxlxc1")
+        lxc("network", "rename", "lxlxc1", net)
+    finally:
+        lxc("network", "delete", net)

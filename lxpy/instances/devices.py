@@ -109,8 +109,9 @@ def _only(where: str, device: dict[str, str], known: frozenset[str]) -> None:
 
 def _validate_nic(where: str, nic: dict[str, str]) -> None:
     nicrules.check(where, nic)
-    _only(where, nic, _NIC_KEYS)
-    if "network" not in nic and "parent" not in nic:
+    unbridged = nicrules.UNBRIDGED.get(nic.get("nictype", ""))
+    _only(where, nic, unbridged or _NIC_KEYS)
+    if not unbridged and "network" not in nic and "parent" not in nic:
         raise BadRequest(f"Missing network (or nictype=bridged with parent) on {where}")
     if "network" in nic and "parent" in nic:
         raise BadRequest(f"Both network and parent on {where}: give one of them")
@@ -124,6 +125,8 @@ def _validate_nic(where: str, nic: dict[str, str]) -> None:
             check_network_key(key, value)
     if "mtu" in nic and not (nic["mtu"].isdigit() and 68 <= int(nic["mtu"]) <= 65535):
         raise BadRequest(f"Invalid mtu {nic['mtu']!r} on {where}: 68 to 65535")
+    if unbridged:
+        return
     for key, parse in (("ipv4.address", ipaddress.IPv4Address), ("ipv6.address", ipaddress.IPv6Address)):
         if nic.get(key, "none") not in ("none", ""):
             try:

@@ -1,5 +1,7 @@
 """What may be written on a nic: the keys lxpy honours, and why others of LXD's are refused."""
 
+import ipaddress
+
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.networks import config as keys
@@ -13,14 +15,26 @@ NOT_YET = {
     "gvrp": "VLANs of nics are not supported by this version of lxpy",
     "ipv4.routes.external": "it is for OVN networks; use ipv4.routes",
     "ipv6.routes.external": "it is for OVN networks; use ipv6.routes",
+    "ipv4.host_table": "routes go into the main table",
+    "ipv6.host_table": "routes go into the main table",
+    "ipv4.neighbor_probe": "addresses are not probed for",
+    "ipv6.neighbor_probe": "addresses are not probed for",
     "maas.subnet.ipv4": "there is no MAAS integration",
     "maas.subnet.ipv6": "there is no MAAS integration",
 }
+_CABLE = frozenset(
+    {"type", "nictype", "name", "hwaddr", "host_name", "mtu", "boot.priority", "queue.tx.length", "limits.ingress",
+     "limits.egress", "limits.max", "limits.priority", "ipv4.routes", "ipv6.routes"}
+)  # fmt: skip
+_FAMILY = ("address", "gateway", "host_address")
+# The keys of the types that need no bridge.
+UNBRIDGED = {
+    "p2p": _CABLE,
+    "routed": _CABLE | {"parent"} | {f"ipv{version}.{key}" for version in (4, 6) for key in _FAMILY},
+}
 _NICTYPES = {
-    "macvlan": "this version of lxpy knows bridged",
-    "physical": "this version of lxpy knows bridged",
-    "routed": "this version of lxpy knows bridged",
-    "p2p": "this version of lxpy knows bridged",
+    "macvlan": "this version of lxpy knows bridged, p2p and routed",
+    "physical": "this version of lxpy knows bridged, p2p and routed",
     "ipvlan": "use a bridge; lxpy has no ipvlan",
     "sriov": "lxpy does not manage SR-IOV cards",
     "ovn": "lxpy has no OVN networks",
@@ -30,8 +44,10 @@ _NICTYPES = {
 def check(where: str, nic: dict[str, str]) -> None:
     """Raises `BadRequest` for a type of nic, key or value that cannot be honoured."""
     nictype = nic.get("nictype", "bridged")
-    if nictype != "bridged":
-        raise BadRequest(f"Unsupported nictype {nictype!r} on {where}: {_NICTYPES.get(nictype, 'use bridged')}")
+    if nictype != "bridged" and nictype not in UNBRIDGED:
+        raise BadRequest(
+            f"Unsupported nictype {nictype!r} on {where}: {_NICTYPES.get(nictype, 'use bridged, p2p or routed')}"
+        )
     for key, why in NOT_YET.items():
         if key in nic:
             raise BadRequest(f"{key} on {where} is not supported: {why}")
@@ -44,7 +60,28 @@ def check(where: str, nic: dict[str, str]) -> None:
     for version in (4, 6):
         keys.routed(f"ipv{version}.routes", nic.get(f"ipv{version}.routes", ""), version)
     values.boolean(f"security.port_isolation on {where}", nic.get("security.port_isolation", ""))
+    if nictype == "routed":
+        _check_routed(where, nic)
     # The MAC address is known when it starts; what the rules need otherwise is checked by making them.
     nicextras.chain_rules({"hwaddr": "00:16:3e:00:00:01", **nic}, where)
     if nic.get("limits.max") and nic.get("limits.ingress"):
         raise BadRequest(f"Both limits.max and limits.ingress on {where}: limits.max stands for both directions")
+
+
+def _check_routed(where: str, nic: dict[str, str]) -> None:
+    found = 0
+    for version, parse in ((4, ipaddress.IPv4Address), (6, ipaddress.IPv6Address)):
+        own = [one for one in keys.words(nic, f"ipv{version}.address") if one != "none"]
+        found += len(own)
+        here = nic.get(f"ipv{version}.host_address", "")
+        for key, one in [("address", one) for one in own] + ([("host_address", here)] if here else []):
+            try:
+                parse(one)
+            except ValueError:
+                raise BadRequest(f"Invalid ipv{version}.{key} {one!r} on {where}: an address without prefix") from None
+        if nic.get(f"ipv{version}.gateway", "auto") not in ("auto", "none"):
+            raise BadRequest(f"Invalid ipv{version}.gateway on {where}: auto or none")
+        if nic.get(f"ipv{version}.routes") and not own:
+            raise BadRequest(f"ipv{version}.routes on {where} needs ipv{version}.address: the routes go by it")
+    if not found:
+        raise BadRequest(f"Missing ipv4.address or ipv6.address on {where}: a routed nic has nothing else")

@@ -399,7 +399,7 @@ def new_veth(
     (IFLA_TARGET_NETNSID would move it): that takes a socket of the guest's namespace and `link_up`.
 
     Args:
-        master: index of the bridge.
+        master: index of the bridge, 0 for none.
         mtu: bytes, of both ends.
         netns_fd: the guest's network namespace.
         ipv6: the kernel has IPv6; the host end then gets no link-local address: it only forwards frames.
@@ -417,7 +417,7 @@ def new_veth(
         + attr(_IFLA_IFNAME, name)
         + attr(_IFLA_ADDRESS, mac_bytes(hwaddr))
         + attr(_IFLA_MTU, mtu)
-        + attr(_IFLA_MASTER, master)
+        + (attr(_IFLA_MASTER, master) if master else b"")
         + nest(
             _IFLA_LINKINFO,
             attr(_IFLA_INFO_KIND, "veth"),

@@ -153,23 +153,30 @@ def delete_link(name: str) -> None:
                 raise
 
 
-def create_veth(parent: str, host_name: str, guest_name: str, hwaddr: str, mtu: int, netns_fd: int) -> None:
-    """A veth pair from a bridge into a network namespace; the guest's end is still down.
+def create_veth(
+    parent: str, host_name: str, guest_name: str, hwaddr: str, mtu: int, netns_fd: int, *, quiet: bool = True
+) -> None:
+    """A veth pair from a bridge, or from the host itself, into a network namespace; the guest's end is still down.
+
+    Args:
+        parent: the bridge; "" for none.
+        quiet: the host's end gets no link-local address.
 
     Raises:
         NotFound: there is no such bridge.
         Conflict: `parent` is no bridge, or a name is taken.
     """
     with rtnetlink.Rtnetlink() as netlink:
-        bridge = netlink.link(parent)
-        if bridge is None:
+        bridge = netlink.link(parent) if parent else None
+        if parent and bridge is None:
             raise NotFound(f"The bridge {parent!r} does not exist on this host")
-        if bridge.kind not in ("bridge", "openvswitch"):
+        if bridge is not None and bridge.kind not in ("bridge", "openvswitch"):
             raise Conflict(f"The interface {parent!r} is no bridge: nictype=bridged needs one as its parent")
+        index, mtu = (bridge.ifindex, mtu or bridge.mtu) if bridge else (0, mtu or 1500)
         # The first byte is high, so that no bridge takes this address for its own (it takes the lowest).
         host_hwaddr = "fe:" + random.SystemRandom().randbytes(5).hex(":")
         messages = rtnetlink.new_veth(
-            host_name, host_hwaddr, bridge.ifindex, mtu or bridge.mtu, guest_name, hwaddr, netns_fd, ipv6=has_ipv6()
+            host_name, host_hwaddr, index, mtu, guest_name, hwaddr, netns_fd, ipv6=quiet and has_ipv6()
         )
         try:
             netlink.call(f"veth {host_name}", *messages)

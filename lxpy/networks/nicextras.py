@@ -17,7 +17,7 @@ from lxpy.api.errors import BadRequest, InternalError
 from lxpy.api.objects import Config
 from lxpy.linux import rtnetlink, traffic
 from lxpy.networks import config as keys
-from lxpy.networks import firewall
+from lxpy.networks import firewall, routed
 
 KEYS = frozenset(
     {
@@ -29,10 +29,12 @@ KEYS = frozenset(
 
 
 class _Traces(TypedDict):
-    """What outlives the interface: whether there is a chain; device, destination, prefix of each route."""
+    """What outlives the interface: whether there is a chain; device, destination and prefix of each route; device and
+    address of what the host answers for."""
 
     chain: bool
     routes: list[tuple[str, str, int]]
+    proxies: list[tuple[str, str]]
 
 
 class Extras:
@@ -62,17 +64,27 @@ class Extras:
             InternalError: nft refused.
             OSError: the kernel refused.
         """
-        if not KEYS.intersection(nic) and host_name not in self._traces:
+        nictype = nic.get("nictype", "bridged")
+        if not KEYS.intersection(nic) and nictype != "routed" and host_name not in self._traces:
             return
         rules = chain_rules(nic, device)
-        routes = [
-            (bridge, str(one.network_address), one.prefixlen)
-            for version in (4, 6)
-            for one in keys.routed(f"ipv{version}.routes", nic.get(f"ipv{version}.routes", ""), version)
-        ]
-        old = self._traces.get(host_name) or _Traces(chain=False, routes=[])
+        proxies = routed.proxies(nic) if nictype == "routed" else []
+        routes = (
+            []
+            if nictype == "routed"
+            else [
+                (bridge or host_name, str(one.network_address), one.prefixlen)
+                for version in (4, 6)
+                for one in keys.routed(f"ipv{version}.routes", nic.get(f"ipv{version}.routes", ""), version)
+            ]
+        )
+        old = self._traces.get(host_name) or _Traces(chain=False, routes=[], proxies=[])
         before = [(link, destination, prefix) for link, destination, prefix in old["routes"]]
-        self._remember(host_name, _Traces(chain=bool(rules) or old["chain"], routes=[*{*routes, *before}]))
+        answered = [(link, address) for link, address in old["proxies"]]
+        self._remember(
+            host_name,
+            _Traces(chain=bool(rules) or old["chain"], routes=[*{*routes, *before}], proxies=[*{*proxies, *answered}]),
+        )
         if rules or old["chain"]:
             await firewall.run(self._removal(host_name) if old["chain"] else "")
             if rules:
@@ -80,7 +92,9 @@ class Extras:
         _set_link(host_name, nic)
         _change_routes([route for route in before if route not in routes], added=False)
         _change_routes(routes, added=True)
-        self._remember(host_name, _Traces(chain=bool(rules), routes=routes))
+        routed.answer([one for one in answered if one not in proxies], on=False)
+        routed.answer(proxies, on=True)
+        self._remember(host_name, _Traces(chain=bool(rules), routes=routes, proxies=proxies))
 
     async def remove(self, host_name: str) -> None:
         """Takes away what outlives the interface; idempotent. Raises `InternalError`."""
@@ -88,6 +102,7 @@ class Extras:
         if traces is None:
             return
         _change_routes(traces["routes"], added=False)
+        routed.answer(traces["proxies"], on=False)
         if traces["chain"]:
             last = not any(one["chain"] for name, one in self._traces.items() if name != host_name)
             whole = f"add table netdev {self._table}\ndelete table netdev {self._table}\n"
@@ -109,7 +124,7 @@ class Extras:
         return f"add table netdev {self._table}\nadd chain {chain}\nflush chain {chain}\ndelete chain {chain}\n"
 
     def _remember(self, host_name: str, traces: _Traces | None) -> None:
-        if traces is not None and (traces["chain"] or traces["routes"]):
+        if traces is not None and any(traces.values()):
             if self._traces.get(host_name) == traces:
                 return
             self._traces[host_name] = traces
@@ -221,7 +236,8 @@ def _set_link(host_name: str, nic: Config) -> None:
             messages.append(traffic.isolate_port(link.ifindex, isolated))
         if length := nic.get("queue.tx.length", ""):
             messages.append(traffic.queue_length(link.ifindex, int(length)))
-        netlink.call(f"interface {host_name}", *messages)
+        if messages:
+            netlink.call(f"interface {host_name}", *messages)
         if not rate:
             with contextlib.suppress(OSError):
                 netlink.call(f"interface {host_name}", traffic.unlimit_sending(link.ifindex))

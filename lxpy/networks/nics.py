@@ -11,13 +11,15 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict
 from lxpy.api.objects import Network
 from lxpy.linux.netns import NetnsThread
 from lxpy.networks import config as keys
-from lxpy.networks import host, leases
+from lxpy.networks import host, leases, routed
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.nicacls import Nic as NicFilter
 from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.nicextras import Extras
 from lxpy.networks.watch import Changed, Watch, open_socket
 from lxpy.state.store import Store
+
+UNBRIDGED = ("p2p", "routed")  # a veth pair whose other end is an interface of the host
 
 
 class Nics:
@@ -58,7 +60,8 @@ class Nics:
         About 1.2 ms, of which the pair itself takes 0.8.
 
         Args:
-            nic: expanded device: `network`, or `nictype` "bridged" and `parent`; `name` and `hwaddr` are filled in.
+            nic: expanded device: `network`, or `nictype` "bridged" and `parent`, or another
+                `nictype`; `name` and `hwaddr` are filled in.
 
         Returns:
             The name of the host's end.
@@ -66,7 +69,10 @@ class Nics:
         Raises:
             BadRequest, NotFound, Conflict: the nic cannot be had as asked for.
         """
-        parent, mtu = self._parent(nic, device)
+        nictype = nic.get("nictype", "bridged")
+        if nictype == "routed":
+            routed.check_host(nic, device)
+        parent, mtu = ("", int(nic.get("mtu") or 0)) if nictype in UNBRIDGED else self._parent(nic, device)
         guest_name = keys.interface_name(f"name of the nic {device}", nic.get("name") or device)
         hwaddr = keys.mac_address(f"hwaddr of the nic {device}", nic.get("hwaddr", ""))
         wanted = nic.get("host_name", "")
@@ -75,9 +81,13 @@ class Nics:
             await asyncio.wait([leaving])
 
         def work() -> None:
-            host.create_veth(parent, host_name, guest_name, hwaddr, mtu, netns_fd)
+            host.create_veth(parent, host_name, guest_name, hwaddr, mtu, netns_fd, quiet=nictype != "p2p")
             try:
-                self._netns.inside(netns_fd, lambda: host.up_here(guest_name))
+                if nictype == "routed":
+                    routed.set_up_host(nic, host_name)
+                    self._netns.inside(netns_fd, lambda: routed.set_up_guest(nic, guest_name))
+                else:
+                    self._netns.inside(netns_fd, lambda: host.up_here(guest_name))
             except BaseException:
                 host.delete_link(host_name)
                 raise
@@ -90,7 +100,9 @@ class Nics:
             await self._remove(host_name)
             if not isinstance(error, OSError):
                 raise
-            raise host.explained(f"Connecting the nic {device} of {instance!r} to {parent}", error) from None
+            raise host.explained(
+                f"Connecting the nic {device} of {instance!r} to {parent or 'the host'}", error
+            ) from None
         return host_name
 
     async def _filter(self, nic: dict[str, str], device: str, instance: str, host_name: str) -> None:

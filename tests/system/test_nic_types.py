@@ -1,0 +1,65 @@
+"""Nics that are no port of a bridge."""
+
+import subprocess
+
+import pytest
+
+from tests.support.daemon import Lxpyd, until
+
+
+def _host(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _answers(address: str) -> bool:
+    return subprocess.run(["busybox", "ping", "-c1", "-W1", address], capture_output=True).returncode == 0
+
+
+def test_routed(lxpyd: Lxpyd, busybox: str) -> None:
+    """Reachable from the host and from a neighbour on the parent, gone without a trace, across a killed daemon."""
+    subnet = lxpyd.address.rpartition(".")[0]
+    address, six = f"{subnet}.240", "fd77::5"
+    lxpyd.wait_address(busybox)
+    nic = ("nic", "nictype=routed", f"parent={lxpyd.bridge}", "name=eth1", f"ipv4.address={address}")
+    refused = lxpyd.cli("config", "device", "add", busybox, "r", *nic, f"ipv6.address={six}", check=False)
+    assert refused.returncode == 1 and "proxy_ndp=1" in refused.stderr and len(refused.stderr.splitlines()) == 1
+    lxpyd.sh(busybox, "ip addr flush dev eth0; ip link set eth0 down")
+    lxpyd.cli("config", "device", "add", busybox, "r", *nic)
+    until(lambda: _answers(address), 5, "no answer")
+    assert "169.254.0.1" in lxpyd.sh(busybox, "ip route show default").stdout
+    neighbour = f"{busybox}-n"
+    lxpyd.cli("launch", "bb", neighbour)
+    lxpyd.wait_address(neighbour)
+    ping = ("exec", neighbour, "-n", "-T", "--", "ping", "-c1", "-W1", address)
+    until(lambda: lxpyd.cli(*ping, check=False).returncode == 0, 5, "the host does not answer for it")
+    lxpyd.restart(kill=True)
+    assert lxpyd.cli(*ping, check=False).returncode == 0
+    assert address in _host("ip", "neigh", "show", "proxy")
+    lxpyd.cli("config", "device", "remove", busybox, "r")
+    assert address not in _host("ip", "neigh", "show", "proxy") + _host("ip", "route", "show", "table", "all")
+
+
+def test_p2p(lxpyd: Lxpyd, busybox: str) -> None:
+    nic = ("nic", "nictype=p2p", "name=eth1", f"host_name=p2p{busybox}", "ipv4.routes=10.66.0.7/32", "mtu=1400")
+    lxpyd.cli("config", "device", "add", busybox, "p", *nic)
+    lxpyd.sh(busybox, "ip addr add 10.66.0.7/32 dev eth1; ip route add 10.66.0.1 dev eth1")
+    _host("ip", "addr", "add", "10.66.0.1/32", "dev", f"p2p{busybox}")
+    until(lambda: _answers("10.66.0.7"), 5, "no answer")
+    assert "mtu 1400" in _host("ip", "link", "show", f"p2p{busybox}")
+    lxpyd.cli("restart", "-f", busybox)
+    assert f"dev p2p{busybox}" in _host("ip", "route", "show", "10.66.0.7")
+    lxpyd.cli("stop", "-f", busybox)
+    until(lambda: f"p2p{busybox}" not in _host("ip", "link"), 5, "the host's end stayed")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (("nictype=routed",), "Missing ipv4.address"),
+        (("nictype=routed", "ipv4.address=10.0.0.0/24"), "'10.0.0.0/24'"),
+        (("nictype=p2p", "security.mac_filtering=true"), "security.mac_filtering"),
+    ],
+)
+def test_refused(lxpyd: Lxpyd, keys: tuple[str, ...], said: str) -> None:
+    refused = lxpyd.cli("profile", "device", "add", "default", "bad", "nic", *keys, check=False)
+    assert refused.returncode == 1 and said in refused.stderr and len(refused.stderr.splitlines()) == 1

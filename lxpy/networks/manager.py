@@ -13,7 +13,7 @@ from lxpy.api.layout import Layout
 from lxpy.api.objects import Config, Lease, Network
 from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
-from lxpy.networks import firewall, forwards, host, leases
+from lxpy.networks import firewall, forwards, host, leases, resolved
 from lxpy.networks.acllog import AclLog
 from lxpy.networks.acls import Acls
 from lxpy.networks.dnsmasq import Dnsmasq
@@ -81,6 +81,7 @@ class NetworkManager:
                         )
                     )
                     await self._server(name).ensure(document["config"], fresh=made)
+                    await resolved.register(name, document["config"], self._warn)
                 except (ApiError, OSError) as error:
                     self._warn(f"Network {name!r} could not be started: {_line(error)}")
             if documents:
@@ -420,6 +421,7 @@ class NetworkManager:
         await self._load_firewall(documents)
         try:
             await self._server(name).ensure(config, fresh=made)
+            await resolved.register(name, config, self._warn)
         except InternalError as error:
             if config.get("raw.dnsmasq"):
                 raise BadRequest(f"{error.message} (see raw.dnsmasq)") from None
@@ -466,6 +468,7 @@ class NetworkManager:
             return "addresses of the bridge were removed by somebody and are back"
         await self._in_kernel(lambda: host.adopt_ports(name, ports))
         await self._server(name).ensure(config, fresh=True)
+        await resolved.register(name, config, self._warn)
         return f"the bridge was removed by somebody and is back, with {len(ports)} of its ports"
 
     async def _reload_firewall(self) -> None:

@@ -201,10 +201,6 @@ def _create(start: bool) -> Any:
         else:
             context.say("Creating the instance")
         operation = context.begin(client, "/1.0/instances", body)
-        if not name:
-            name = _name_of(operation)
-            if name:
-                context.say(f"Instance name is: {name}")
         ended = context.wait(client, operation)
         if not name:
             name = _name_of(ended)

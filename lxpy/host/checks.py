@@ -173,6 +173,8 @@ def _file_systems(layout: Layout) -> Iterator[Finding]:
 
 def _tools(layout: Layout) -> Iterator[Finding]:
     for tool in probes.tools():
+        if tool.name == "apparmor_parser" and not probes.kernel().apparmor:
+            continue
         if tool.path:
             yield Finding(f"tool.{tool.name}", "tools", OK, f"{tool.name} {tool.version}".strip())
         else:

@@ -56,6 +56,7 @@ class Server:
         status_r, status_w = os.pipe()
         if asked["interactive"]:
             master, slave = pty.openpty()
+            termios.tcsetwinsize(slave, (asked["height"], asked["width"]))  # before the command, as the spawner does
             ends, ours = [slave] * 3, [master]
         else:
             pipes = [os.pipe() for _ in range(3)]
@@ -213,7 +214,7 @@ def test_interrupt_is_forwarded(home: pathlib.Path) -> None:
 
 def test_terminal_raw_mode_size_and_restore(home: pathlib.Path) -> None:
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (33, 101)) if hasattr(termios, "tcsetwinsize") else None
+    termios.tcsetwinsize(slave, (33, 101))
     before = termios.tcgetattr(slave)
     child = subprocess.Popen(
         cli("exec", "c1", "--", "sh", "-c", "stty size; read line; echo got:$line; exit 5"),
@@ -229,8 +230,7 @@ def test_terminal_raw_mode_size_and_restore(home: pathlib.Path) -> None:
         seen += os.read(master, 1000)
     assert child.wait(30) == 5
     assert termios.tcgetattr(slave) == before
-    if hasattr(termios, "tcsetwinsize"):
-        assert b"33 101" in seen
+    assert b"33 101" in seen
     os.close(master)
     os.close(slave)
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lxpy.api.errors import Conflict
 from lxpy.api.objects import Config, Devices
@@ -16,6 +16,7 @@ from lxpy.instances.live import Live
 from lxpy.instances.records import Records, underscored
 from lxpy.linux import pidfd
 from lxpy.networks.manager import NetworkManager
+from lxpy.networks.nicextras import IN_PLACE
 from lxpy.networks.nics import random_host_name
 from lxpy.state.store import InstanceRow
 
@@ -38,6 +39,15 @@ class Kind(Protocol):
     async def unplug(self, running: Running, name: str, device: Device) -> None: ...
 
 
+@runtime_checkable
+class Changing(Kind, Protocol):
+    """A kind some of whose devices change without going."""
+
+    def in_place(self, old: Device, new: Device) -> bool: ...
+
+    async def change(self, running: Running, name: str, device: Device) -> None: ...
+
+
 Kinds = Mapping[str, Kind]
 
 
@@ -51,13 +61,27 @@ async def applied(kinds: Kinds, running: Running, devices: Devices) -> AsyncIter
         ApiError: of the device that could not be changed.
     """
     old = running.live.devices
-    gone = [(name, one) for name, one in old.items() if devices.get(name) != one and one.get("type") in kinds]
-    come = [(name, one) for name, one in devices.items() if old.get(name) != one and one.get("type") in kinds]
+    changed = {name for name, one in devices.items() if name in old and _in_place(kinds, old[name], one)}
+    gone = [
+        (name, one)
+        for name, one in old.items()
+        if devices.get(name) != one and one.get("type") in kinds and name not in changed
+    ]
+    come = [
+        (name, one)
+        for name, one in devices.items()
+        if old.get(name) != one and one.get("type") in kinds and name not in changed
+    ]
     async with contextlib.AsyncExitStack() as undo:
         for name, device in gone:
             kind = kinds[device["type"]]
             await kind.unplug(running, name, device)
             undo.push_async_callback(kind.plug, running, name, device)
+        for name in changed:
+            kind = kinds[devices[name]["type"]]
+            assert isinstance(kind, Changing)
+            undo.push_async_callback(kind.change, running, name, old[name])
+            await kind.change(running, name, devices[name])
         for name, device in come:
             kind = kinds[device["type"]]
             await kind.plug(running, name, device)
@@ -66,6 +90,11 @@ async def applied(kinds: Kinds, running: Running, devices: Devices) -> AsyncIter
         undo.callback(setattr, running.live, "devices", old)
         yield
         undo.pop_all()
+
+
+def _in_place(kinds: Kinds, old: Device, new: Device) -> bool:
+    kind = kinds.get(new.get("type", ""))
+    return old != new and old.get("type") == new.get("type") and isinstance(kind, Changing) and kind.in_place(old, new)
 
 
 class NicPlugs:
@@ -101,6 +130,16 @@ class NicPlugs:
             raise
         live.nics[nic["name"]] = host_name
         running.row = row
+
+    def in_place(self, old: Device, new: Device) -> bool:
+        differ = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+        return differ <= IN_PLACE and old.get("nictype") != "routed"
+
+    async def change(self, running: Running, name: str, device: Device) -> None:
+        row = self._records.current(running.row) or running.row
+        config = row.doc["config"]
+        hwaddr = device.get("hwaddr") or config.get(f"volatile.{name}.hwaddr", "")
+        await self._networks.nics.change({**device, "hwaddr": hwaddr}, name, config[f"volatile.{name}.host_name"])
 
     async def unplug(self, running: Running, name: str, device: Device) -> None:
         row = self._records.current(running.row) or running.row

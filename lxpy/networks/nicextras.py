@@ -27,6 +27,9 @@ KEYS = frozenset(
     }
 )  # fmt: skip
 
+# What changes without taking the nic away from the guest.
+IN_PLACE = KEYS - {"queue.tx.length"}
+
 
 class _Traces(TypedDict):
     """What outlives the interface: whether there is a chain; device, destination and prefix of each route; device and
@@ -86,9 +89,8 @@ class Extras:
             _Traces(chain=bool(rules) or old["chain"], routes=[*{*routes, *before}], proxies=[*{*proxies, *answered}]),
         )
         if rules or old["chain"]:
-            await firewall.run(self._removal(host_name) if old["chain"] else "")
-            if rules:
-                await firewall.run(self._script(host_name, rules))
+            # One transaction: a guest never runs without the rules it had or gets.
+            await firewall.run(self._script(host_name, rules) if rules else self._removal(host_name))
         _set_link(host_name, nic)
         _change_routes([route for route in before if route not in routes], added=False)
         _change_routes(routes, added=True)
@@ -116,6 +118,7 @@ class Extras:
         # -500: before everything that others may hang on the interface.
         hook = f'{{ type filter hook ingress device "{host_name}" priority -500; policy accept; }}'
         lines = [f"add table netdev {self._table}", f"add chain {self._chain(host_name)} {hook}"]
+        lines.append(f"flush chain {self._chain(host_name)}")
         return "\n".join([*lines, *(f"add rule {self._chain(host_name)} {rule}" for rule in rules), ""])
 
     def _removal(self, host_name: str) -> str:

@@ -15,7 +15,7 @@ from lxpy.networks import host, leases, routed
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.nicacls import Nic as NicFilter
 from lxpy.networks.nicacls import NicAcls
-from lxpy.networks.nicextras import Extras
+from lxpy.networks.nicextras import KEYS, Extras
 from lxpy.networks.watch import Changed, Watch, open_socket
 from lxpy.state.store import Store
 
@@ -80,24 +80,37 @@ class Nics:
         if (leaving := self._leaving.get(host_name)) is not None:
             await asyncio.wait([leaving])
 
+        # Who is filtered or limited sends nothing before that is in place; others are spared the second hop.
+        careful = not KEYS.isdisjoint(nic)
+
+        def connect() -> None:
+            if nictype == "routed":
+                self._netns.inside(netns_fd, lambda: routed.set_up_guest(nic, guest_name))
+            else:
+                self._netns.inside(netns_fd, lambda: host.up_here(guest_name))
+
         def work() -> None:
             host.create_veth(parent, host_name, guest_name, hwaddr, mtu, netns_fd, quiet=nictype != "p2p")
             try:
                 if nictype == "routed":
                     routed.set_up_host(nic, host_name)
-                    self._netns.inside(netns_fd, lambda: routed.set_up_guest(nic, guest_name))
-                else:
-                    self._netns.inside(netns_fd, lambda: host.up_here(guest_name))
+                if not careful:
+                    connect()
             except BaseException:
                 host.delete_link(host_name)
                 raise
 
         await self._filter(nic, device, instance, host_name)
+        made = False
         try:
             await asyncio.wrap_future(self._netns.submit(work))
+            made = True
             await self._extras.apply(nic, device, parent, host_name)
+            if careful:
+                await asyncio.wrap_future(self._netns.submit(connect))
         except BaseException as error:
-            await self._remove(host_name)
+            # What was not made here is somebody else's: the name may be taken.
+            await (self._remove(host_name) if made else self._filters.detach(host_name))
             if not isinstance(error, OSError):
                 raise
             raise host.explained(
@@ -119,6 +132,18 @@ class Nics:
         ]
         config = {key: value for key, value in {**document["config"], **nic}.items() if key.startswith("security.acls")}
         await self._filters.attach(host_name, NicFilter(names, config, gateways, f"{instance} {device}"))
+
+    async def change(self, nic: dict[str, str], device: str, host_name: str) -> None:
+        """Brings filters, limits, isolation and routes of a connected nic to what it asks for now.
+
+        Raises:
+            BadRequest, InternalError: it cannot be had.
+        """
+        bridge = nic.get("network") or (nic.get("parent", "") if nic.get("nictype") == "bridged" else "")
+        try:
+            await self._extras.apply(nic, device, bridge, host_name)
+        except OSError as error:
+            raise host.explained(f"Changing the nic {device}", error) from None
 
     async def rejoin(self, nic: dict[str, str], device: str, instance: str, host_name: str) -> None:
         """Takes the nic of an instance that an earlier daemon started: its rules, and its place in a bridge that was

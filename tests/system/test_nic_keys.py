@@ -86,8 +86,12 @@ def test_isolated_ports_do_not_meet(lxpyd: Lxpyd, busybox: str) -> None:
         until(lambda number=number: _answers(f"{subnet}.{number}"), 5, "the host is cut off")  # type: ignore[misc]
     ping = ("exec", busybox, "-n", "-T", "--", "ping", "-c1", "-W1", f"{subnet}.94")
     assert lxpyd.cli(*ping, check=False).returncode == 1
-    lxpyd.cli("config", "device", "set", busybox, "eth0", "security.port_isolation=false")
-    lxpyd.sh(busybox, f"ip addr add {subnet}.93/24 dev eth0 2>/dev/null; true")
+    # In place: the guest keeps its interface, and so its address.
+    lxpyd.cli("config", "device", "set", busybox, "eth0", "security.port_isolation=false", "limits.max=50Mbit")
+    host_name = lxpyd.instance(busybox)["config"]["volatile.eth0.host_name"]
+    assert "tbf" in _host("tc", "qdisc", "show", "dev", host_name)
+    lxpyd.cli("config", "device", "unset", busybox, "eth0", "limits.max")
+    assert "tbf" not in _host("tc", "qdisc", "show", "dev", host_name)
     until(lambda: lxpyd.cli(*ping, check=False).returncode == 0, 5, "they do not meet")
 
 

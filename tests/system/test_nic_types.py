@@ -46,6 +46,8 @@ def test_p2p(lxpyd: Lxpyd, busybox: str) -> None:
     _host("ip", "addr", "add", "10.66.0.1/32", "dev", f"p2p{busybox}")
     until(lambda: _answers("10.66.0.7"), 5, "no answer")
     assert "mtu 1400" in _host("ip", "link", "show", f"p2p{busybox}")
+    twice = lxpyd.cli("config", "device", "add", busybox, "q", *nic[:2], "name=eth2", nic[3], check=False)
+    assert twice.returncode == 1 and "exists already" in twice.stderr and _answers("10.66.0.7")
     lxpyd.cli("restart", "-f", busybox)
     assert f"dev p2p{busybox}" in _host("ip", "route", "show", "10.66.0.7")
     lxpyd.cli("stop", "-f", busybox)

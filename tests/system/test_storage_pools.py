@@ -7,127 +7,15 @@ import pathlib
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import pytest_asyncio
 
 from lxpy.api.errors import BadRequest, Conflict, InternalError, NotFound, Unavailable
 from lxpy.api.imagefiles import ImageFiles
-from lxpy.api.layout import Layout
 from lxpy.linux import idmap, loop, safe_path
-from lxpy.state.store import Store
 from lxpy.storage import imagecache
-from lxpy.storage.manager import DRIVERS, StorageManager
-from lxpy.storage.pool import DirectoryPool
 from tests.support import namespace
-from tests.system.test_storage_unpack import CAPABILITY
-
-FINGERPRINT = {"squashfs": "5a" * 32, "tar": "7a" * 32, "unified": "1f" * 32}
-
-
-def _image_tree(root: pathlib.Path) -> None:
-    (root / "etc").mkdir(parents=True)
-    (root / "etc/hostname").write_text("image")
-    (root / "bin").mkdir()
-    (root / "bin/ping").write_bytes(b"x" * 100_000)
-    os.setxattr(root / "bin/ping", "security.capability", CAPABILITY)
-    (root / "bin/one").write_text("same file")
-    os.link(root / "bin/one", root / "bin/two")
-    (root / "home/user").mkdir(parents=True)
-    os.chown(root / "home/user", 1000, 1000)
-    root.chmod(0o751)
-
-
-@pytest.fixture(scope="session")
-def images() -> Iterator[dict[str, ImageFiles]]:
-    """One small image in each of the three forms."""
-    place = namespace.run_dir("images") / str(os.getpid())
-    _image_tree(place / "rootfs")
-    (place / "metadata.yaml").write_text("architecture: x86_64\n")
-    quiet = ["-noappend", "-quiet", "-no-progress"]
-    command = ["mksquashfs", place / "rootfs", place / "squashfs", *quiet]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    tar = ["tar", "--format=posix", "--xattrs", "--xattrs-include=*", "-cJf"]
-    subprocess.run([*tar, place / "tar", "-C", place / "rootfs", "."], check=True)
-    subprocess.run([*tar, place / "unified", "-C", place, "metadata.yaml", "rootfs"], check=True)
-    yield {
-        kind: ImageFiles(fingerprint, kind, str(place / kind), str(place / kind))
-        for kind, fingerprint in FINGERPRINT.items()
-    }
-    shutil.rmtree(place)
-
-
-def _run(command: list[str | pathlib.Path]) -> None:
-    subprocess.run(command, check=True, capture_output=True)
-
-
-class Lab:
-    """A storage manager that can be stopped, killed in effect, and started again."""
-
-    def __init__(self, root: pathlib.Path) -> None:
-        self.layout = Layout(str(root))
-        self.warnings: list[str] = []
-        self.store = Store(self.layout.database)
-        self.manager = StorageManager(self.store, self.layout, self.warnings.append)
-
-    async def restart(self) -> DirectoryPool:
-        """A new manager over the same store, as after ``kill -9``."""
-        self.manager = StorageManager(self.store, self.layout, self.warnings.append)
-        await self.manager.start()
-        return self.pool
-
-    @property
-    def pool(self) -> DirectoryPool:
-        pool = self.manager.pool("p")
-        assert isinstance(pool, DirectoryPool)
-        return pool
-
-
-@pytest_asyncio.fixture
-async def bare() -> AsyncIterator[Lab]:
-    root = namespace.run_dir("pools") / f"{os.getpid()}-{time.monotonic_ns()}"
-    root.mkdir()
-    lab = Lab(root)
-    await lab.manager.start()
-    yield lab
-    await lab.manager.close()
-    for name, pool in dict(lab.manager.pools()).items():
-        for volume in lab.manager.pool(name).volumes():
-            await lab.manager.pool(name).delete_instance(volume)
-        await lab.manager.delete_pool(name)
-        assert pool["config"]["source"].startswith("/")
-    lab.store.close()
-    assert not [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line]
-    end = time.monotonic() + 2
-    while namespace.loops(str(root)):
-        assert time.monotonic() < end, "a loop device stays"
-        await asyncio.sleep(0.02)
-    shutil.rmtree(root)
-
-
-@pytest_asyncio.fixture(params=list(DRIVERS))
-async def lab(request: pytest.FixtureRequest, bare: Lab) -> Lab:
-    await bare.manager.create_pool("p", request.param, {}, "for a test")
-    return bare
-
-
-@pytest_asyncio.fixture(params=["squashfs", "tar", "unified"])
-async def filled(request: pytest.FixtureRequest, lab: Lab, images: dict[str, ImageFiles]) -> Lab:
-    """With the volume ``c1`` from an image of each kind."""
-    await lab.pool.ensure_image(images[request.param])
-    await lab.pool.create_instance("c1", images[request.param].fingerprint)
-    return lab
-
-
-async def _with_c1(lab: Lab, images: dict[str, ImageFiles], kind: str = "squashfs") -> DirectoryPool:
-    await lab.pool.ensure_image(images[kind])
-    await lab.pool.create_instance("c1", images[kind].fingerprint)
-    return lab.pool
-
-
-def leftovers(pool: DirectoryPool) -> list[str]:
-    return os.listdir(f"{pool.source}/tmp")
+from tests.support.pools import CAPABILITY, Lab, image_tree, leftovers, run, unmount_all, with_c1
 
 
 async def test_a_volume_is_the_image_and_can_be_written(filled: Lab) -> None:
@@ -181,7 +69,7 @@ async def test_volumes_do_not_see_each_other(filled: Lab) -> None:
 
 
 async def test_names(lab: Lab, images: dict[str, ImageFiles]) -> None:
-    pool = await _with_c1(lab, images)
+    pool = await with_c1(lab, images)
     with pytest.raises(Conflict, match="'c1' already exists on pool 'p'"):
         await pool.create_instance("c1", images["squashfs"].fingerprint)
     with pytest.raises(NotFound):
@@ -198,7 +86,7 @@ async def test_names(lab: Lab, images: dict[str, ImageFiles]) -> None:
 
 
 async def test_rename_and_delete(lab: Lab, images: dict[str, ImageFiles]) -> None:
-    pool = await _with_c1(lab, images)
+    pool = await with_c1(lab, images)
     with pool.open_root("c1") as root:
         safe_path.write_file(root, "mark", b"1")
     pathlib.Path(pool.instance_dir("c1"), "backup.yaml").write_text("name: c1\n")
@@ -254,7 +142,7 @@ async def test_twenty_waiters_one_work(
 
 
 async def test_a_dropped_image_goes_with_its_last_user(lab: Lab, images: dict[str, ImageFiles]) -> None:
-    pool = await _with_c1(lab, images)
+    pool = await with_c1(lab, images)
     fingerprint = images["squashfs"].fingerprint
     await pool.drop_image(fingerprint)
     await pool.drop_image(fingerprint)
@@ -285,21 +173,15 @@ async def test_an_instance_outlives_its_image_file(
     await lab.pool.create_instance("c1", image.fingerprint)
     os.unlink(copy)
     await lab.pool.drop_image(image.fingerprint)
-    _unmount_all(lab.layout.root)  # a reboot
+    unmount_all(lab.layout.root)  # a reboot
     pool = await lab.restart()
     with pool.open_root("c1") as root:
         assert safe_path.read_file(root, "bin/one", 100) == b"same file"
     assert lab.warnings == ["Pool p: volumes without an instance: c1"]
 
 
-def _unmount_all(under: str) -> None:
-    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
-        if line.split()[4].startswith(under):
-            subprocess.run(["umount", line.split()[4]], check=True)
-
-
 async def test_what_a_crash_leaves_is_swept(lab: Lab, images: dict[str, ImageFiles]) -> None:
-    pool = await _with_c1(lab, images)
+    pool = await with_c1(lab, images)
     half = pathlib.Path(pool.source, "tmp/image-0123")
     (half / "tree/etc").mkdir(parents=True)
     (half / "tree/etc/x").write_text("half")
@@ -357,7 +239,7 @@ async def test_a_squashfs_is_unpacked_where_the_kernel_cannot_shift_it(
     lab: Lab, images: dict[str, ImageFiles], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(imagecache, "_squashfs_idmaps", False)
-    pool = await _with_c1(lab, images)
+    pool = await with_c1(lab, images)
     assert pool.images.list()[images["squashfs"].fingerprint]["form"] == "unpacked"
     with pool.open_root("c1") as root:
         assert safe_path.read_file(root, "bin/two", 100) == b"same file"
@@ -368,7 +250,7 @@ async def test_a_squashfs_is_unpacked_where_the_kernel_cannot_shift_it(
 
 async def test_this_kernel_shifts_squashfs(bare: Lab, images: dict[str, ImageFiles]) -> None:
     await bare.manager.create_pool("p", "overlay", {}, "")
-    pool = await _with_c1(bare, images)
+    pool = await with_c1(bare, images)
     form = pool.images.list()[images["squashfs"].fingerprint]["form"]
     kernel = tuple(int(part) for part in os.uname().release.split(".")[:2])
     assert (form == "mounted") == (kernel >= (6, 2))
@@ -377,7 +259,7 @@ async def test_this_kernel_shifts_squashfs(bare: Lab, images: dict[str, ImageFil
 
 async def test_an_overlay_root_in_use_is_not_opened_twice(bare: Lab, images: dict[str, ImageFiles]) -> None:
     await bare.manager.create_pool("p", "overlay", {}, "")
-    pool = await _with_c1(bare, images)
+    pool = await with_c1(bare, images)
     with pool.open_root("c1"), pytest.raises(Conflict, match="stop the instance first"), pool.open_root("c1"):
         pass
 
@@ -387,22 +269,22 @@ async def test_a_full_disk_is_said_and_nothing_is_left(bare: Lab, images: dict[s
     """On an ext4 of its own, in a loop file."""
     file, point = f"{bare.layout.root}/disk", f"{bare.layout.root}/mnt"
     os.mkdir(point)
-    _run(["truncate", "-s", "24M", file])
-    _run(["mkfs.ext4", "-q", "-m0", "-b", "4096", "-N", "2000", file])
+    run(["truncate", "-s", "24M", file])
+    run(["mkfs.ext4", "-q", "-m0", "-b", "4096", "-N", "2000", file])
     with loop.attach(file, readonly=False) as device:
-        _run(["mount", "-t", "ext4", device, point])
+        run(["mount", "-t", "ext4", device, point])
     try:
         await bare.manager.create_pool("p", "dir", {"source": point}, "")
         source = pathlib.Path(bare.layout.root, "big")
-        _image_tree(source / "rootfs")
+        image_tree(source / "rootfs")
         (source / "rootfs/big").write_bytes(os.urandom(13 << 20))
         out = source / "image"
         if kind == "squashfs":
             command = ["mksquashfs", source / "rootfs", out, "-quiet", "-no-progress"]
-            _run(command)
+            run(command)
         else:
             where = source if kind == "unified" else source / "rootfs"
-            _run(["tar", "-cf", out, "-C", where, "rootfs" if kind == "unified" else "."])
+            run(["tar", "-cf", out, "-C", where, "rootfs" if kind == "unified" else "."])
         image = images[kind]._replace(rootfs=str(out))
         filler = pathlib.Path(point, "filler")
         filler.write_bytes(bytes(12 << 20))
@@ -421,7 +303,7 @@ async def test_a_full_disk_is_said_and_nothing_is_left(bare: Lab, images: dict[s
         await bare.manager.delete_pool("p")
         assert os.listdir(point) == ["lost+found"]
     finally:
-        _run(["umount", point])
+        run(["umount", point])
 
 
 async def test_pool_configuration(bare: Lab) -> None:
@@ -483,8 +365,8 @@ async def test_a_pool_in_use_stays(lab: Lab) -> None:
 
 
 async def test_a_pool_whose_disk_is_not_there(lab: Lab, images: dict[str, ImageFiles]) -> None:
-    pool = await _with_c1(lab, images)
-    _unmount_all(pool.source)
+    pool = await with_c1(lab, images)
+    unmount_all(pool.source)
     os.rename(pool.source, f"{pool.source}.away")
     pool = await lab.restart()
     for work in (pool.ensure_image(images["tar"]), pool.create_instance("x", None), pool.delete_instance("c1")):
@@ -500,5 +382,5 @@ async def test_a_pool_whose_disk_is_not_there(lab: Lab, images: dict[str, ImageF
 async def test_no_host_user_reaches_into_a_pool(filled: Lab) -> None:
     command = ["setpriv", "--reuid", "65534", "--clear-groups", "ls", f"{filled.pool.source}/images"]
     with pytest.raises(subprocess.CalledProcessError) as caught:
-        _run(command)
+        run(command)
     assert os.strerror(errno.EACCES) in caught.value.stderr.decode()

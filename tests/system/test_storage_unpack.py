@@ -14,8 +14,8 @@ import pytest
 from lxpy.api.errors import BadRequest
 from lxpy.storage.unpack import unpack_squashfs, unpack_tar
 from tests.support import namespace
+from tests.support.pools import CAPABILITY
 
-CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)  # VFS_CAP_REVISION_2, effective: cap_net_raw
 ACL = "user::rw-,user:1000:r--,group::r--,mask::r--,other::---"
 WHAT = "Cannot unpack image 0123"
 

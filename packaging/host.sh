@@ -38,6 +38,7 @@ lxc             lxd-client              is the stock client that the tests run a
 tmux            tmux                    is the terminal that the tests open the app in
 unshare         util-linux              gives the tests namespaces of their own
 ip              iproute2                looks at links and addresses
+mkfs.btrfs      btrfs-progs             makes the file systems that the tests take snapshots on
 gcc             gcc                     compiles the programs that attack a container from inside
 /usr/include/stdio.h libc6-dev       is what they are compiled with
 LIST

@@ -11,6 +11,7 @@ from lxpy.client import remotes as remotes_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
     from typing import Any
 
     from lxpy.client.client import Client
@@ -83,21 +84,8 @@ class Context:
             sys.stdout.flush()
 
     def begin(self, client: Client, path: str, body: Any) -> Any:
-        """POST what may take long. Ctrl-C meanwhile waits for the answer, to know what to cancel; a second does not."""
-        pressed: list[int] = []
-
-        def press(number: int, _frame: Any) -> None:
-            if pressed:
-                raise KeyboardInterrupt
-            pressed.append(number)
-
-        before = _signal.getsignal(_signal.SIGINT)
-        if before is _signal.default_int_handler:
-            _signal.signal(_signal.SIGINT, press)
-        try:
-            operation = client.post(path, body)
-        finally:
-            _signal.signal(_signal.SIGINT, before)
+        """POST what may take long. Ctrl-C meanwhile waits for the answer, to know what to cancel."""
+        operation, pressed = steady(lambda: client.post(path, body))
         if pressed:
             print(_interrupted(client, operation), file=sys.stderr)
             raise KeyboardInterrupt
@@ -159,6 +147,24 @@ def _interrupted(client: Client, operation: dict[str, Any]) -> str:
     if ended["status_code"] == 400:
         return f"{what}: it had failed already: {ended.get('err')}"
     return f"{what} is still being undone (see lxpy operation list)"
+
+
+def steady(work: Callable[[], Any]) -> tuple[Any, bool]:
+    """What `work` gives, and whether Ctrl-C was pressed meanwhile: it waits for its end, a second one does not."""
+    pressed: list[int] = []
+
+    def press(number: int, _frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = _signal.getsignal(_signal.SIGINT)
+    if before is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, press)
+    try:
+        return work(), bool(pressed)
+    finally:
+        _signal.signal(_signal.SIGINT, before)
 
 
 def write(text: str) -> None:

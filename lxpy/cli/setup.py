@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.cli import create, render
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context
+from lxpy.cli.context import Context, steady
 from lxpy.cli.objects import quote
 from lxpy.client.setup import free_bridge
 
@@ -163,13 +164,20 @@ def apply(context: Context, client: Client, document: Document) -> None:
 
 def _apply(context: Context, client: Client, document: Document, undo: list[Callable[[], Any]]) -> None:
     changes = {str(key): create._text(value) for key, value in (document.get("config") or {}).items()}
-    if changes:
+
+    def configure() -> None:
         old = client.get("/1.0").get("config") or {}
         client.put("/1.0", {"config": {**old, **changes}})
         undo.append(lambda: client.put("/1.0", {"config": old}))
+
+    steps: list[Callable[[], None]] = [configure] if changes else []
     for key, path, fields in _KINDS:
         for given in document.get(key) or []:
-            _apply_one(context, client, path, fields, given, undo)
+            steps.append(partial(_apply_one, context, client, path, fields, given, undo))
+    for step in steps:
+        # Ctrl-C waits for the end of a step: half of one could not be taken back.
+        if steady(step)[1]:
+            raise KeyboardInterrupt
 
 
 def _apply_one(

@@ -94,9 +94,21 @@ class Lifecycle:
     async def start(self, row: InstanceRow) -> None:
         """From a stopped record to a running init. Everything is undone when a step fails.
 
+        One who is cancelled meanwhile (Ctrl-C in a launch) still sees it through: what the spawner has been told to
+        make cannot be taken back half-made. Then the cancellation follows.
+
         Raises:
             BadRequest: it runs already, or its configuration cannot be started.
         """
+        task = asyncio.ensure_future(self._start(row))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await task
+            raise
+
+    async def _start(self, row: InstanceRow) -> None:
         if row.id in self._live:
             raise BadRequest(f"The instance {row.name!r} is already running")
         config, devices = self._records.expanded(row)

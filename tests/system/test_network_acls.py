@@ -148,20 +148,25 @@ def test_rules_of_a_nic(lxpyd: Lxpyd, outside: Outside, acl: str, name: str) -> 
         return (outside.run(*ask(address, 80)).stdout, from_two(80), from_two(81)) == ("port80\n", "port80\n", "")
 
     try:
-        assert filtered()
+        until(filtered, 5, "the servers inside do not answer as they should")
         assert from_one(outside.there, 90) == "world\n" and from_one(other, 80) == ""
         assert lxpyd.sh(one, f"nslookup -type=a {two}.lxpy", check=False).returncode == 0
         until(lambda: from_one(outside.there6, 90) == "world\n", 8, "no IPv6 through the ACL")
         assert lxpyd.sh(two, f"ping -c 1 -W 1 {address}", check=False).returncode == 1
-        log = [json.loads(line) for line in lxpyd.out("network", "acl", "show-log", acl).splitlines()]
-        assert any(entry.get("dst_port") == "81" and entry["subject"] == f"{one} eth0" for entry in log), log
+
+        def logged() -> bool:
+            log = [json.loads(line) for line in lxpyd.out("network", "acl", "show-log", acl).splitlines()]
+            return any(entry.get("dst_port") == "81" and entry["subject"] == f"{one} eth0" for entry in log)
+
+        until(logged, 5, "the refused port 81 is not in the log")
         # a live change; a flush by somebody; a new daemon
         lxpyd.cli("network", "acl", "rule", "add", acl, "egress", "action=allow", f"destination={other}")
         assert from_one(other, 80) == "neighbour\n"
         subprocess.run(["nft", "delete", "table", "bridge", lxpyd.layout.nft_nic_table], check=True)
         until(filtered, 5, "the rules do not come back")
         lxpyd.restart(kill=True)
-        assert filtered() and from_one(other, 80) == "neighbour\n"
+        until(filtered, 5, "the rules did not outlive the daemon")
+        assert from_one(other, 80) == "neighbour\n"
         lxpyd.cli("network", "acl", "rule", "remove", acl, "egress", f"destination={other}")
         assert from_one(other, 80) == ""
         # who ends while no daemon runs leaves no rules

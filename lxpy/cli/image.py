@@ -152,6 +152,45 @@ def _edit(context: Context, args: Args) -> None:
     edit_document(render.yaml(shown), lambda changed: IMAGE.save(there, url, changed, ""))
 
 
+def _own(context: Context, ref: str) -> tuple[Client, Any]:
+    """The client and the image of a server that can change it."""
+    client, image = _find(context, ref)
+    if client is None:
+        raise ApiError("Images of an image server cannot be changed")
+    return client, image
+
+
+def _get_property(context: Context, args: Args) -> None:
+    _, image = _find(context, args.rest[0])
+    print((image.get("properties") or {}).get(args.rest[1], ""))
+
+
+def _set_property(context: Context, args: Args) -> None:
+    from lxpy.cli.context import settings
+
+    client, image = _own(context, args.rest[0])
+    changed = {**(image.get("properties") or {}), **settings(list(args.rest[1:]))}
+    client.patch(IMAGE.url(image["fingerprint"]), {"properties": changed})
+
+
+def _unset_property(context: Context, args: Args) -> None:
+    client, image = _own(context, args.rest[0])
+    if args.rest[1] not in (image.get("properties") or {}):
+        raise ApiError(f"The image has no property {args.rest[1]!r}")
+    kept = {key: image[key] for key in IMAGE.writable if key in image}
+    kept["properties"] = {key: value for key, value in image["properties"].items() if key != args.rest[1]}
+    client.put(IMAGE.url(image["fingerprint"]), kept)
+
+
+def _refresh(context: Context, args: Args) -> None:
+    for ref in args.rest:
+        client, image = _own(context, ref)
+        operation = client.post(f"{IMAGE.url(image['fingerprint'])}/refresh", {})
+        ended = context.wait(client, operation, "Refreshing the image")
+        found = ended.get("metadata") or {}
+        context.say(f"Image updated: {found['fingerprint']}" if found.get("refreshed") else "Image already up to date.")
+
+
 def _import(context: Context, args: Args) -> None:
     words = list(args.rest)
     paths = [words.pop(0)]
@@ -338,11 +377,13 @@ COMMANDS = {
             _import, "<tarball> [<rootfs>] [<remote>:] [key=value...]", "Import an image from files",
             (_ALIAS, _PUBLIC), 1, None,
         ),
+        "get-property": Command(_get_property, "[<remote>:]<image> <key>", "Get an image's property", (), 2, 2),
         "info": Command(_info, "[<remote>:]<image>", "Show useful information about an image", (), 1, 1),
         "list": Command(
             _list, "[<remote>:] [<filter>...]", "List images",
             (FORMAT, Option("-c --columns", "COLUMNS", "Columns, of lLfFpdatsu", "lfpdatsu")), 0, None,
         ),
+        "refresh": Command(_refresh, "[<remote>:]<image>...", "Fetch or build images anew", (), 1, None),
         "serve": Command(
             _serve, "", "Publish the local images as a simplestreams server, until Ctrl-C",
             (
@@ -352,6 +393,13 @@ COMMANDS = {
                 Option("--tls", help="HTTPS with a self-signed certificate"),
             ),
         ),
+        "set-property": Command(
+            _set_property, "[<remote>:]<image> <key>=<value>... (or <key> <value>)", "Set an image's properties", (),
+            2, None,
+        ),
         "show": Command(_show, "[<remote>:]<image>", "Show an image's properties", (), 1, 1),
+        "unset-property": Command(
+            _unset_property, "[<remote>:]<image> <key>", "Take a property of an image away", (), 2, 2
+        ),
     }
 }  # fmt: skip

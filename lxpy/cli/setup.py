@@ -45,6 +45,7 @@ _KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("projects", "/1.0/projects", ("config", "description")),
     ("profiles", "/1.0/profiles", ("config", "description", "devices")),
 )
+_MADE_WITH = {"storage_pools": ("driver",), "networks": ("type",)}  # what can only be said when it is made
 
 
 def _init(context: Context, args: Args) -> int | None:
@@ -87,10 +88,17 @@ def _preseed(path: str) -> Document:
         raise ApiError("The preseed's cluster section is not supported yet: nothing was changed")
     if unknown:
         raise ApiError(f"Unknown section {unknown[0]!r} in the preseed (known: {', '.join(sorted(known))})")
-    for key, _, _ in _KINDS:
+    for key, _, fields in _KINDS:
         entries = document.get(key) or []
         if not isinstance(entries, list) or not all(isinstance(one, dict) and one.get("name") for one in entries):
             raise ApiError(f"The preseed's {key} must be a list of entries with a name: nothing was changed")
+        allowed = {"name", *fields, *_MADE_WITH.get(key, ())}
+        for one in entries:
+            if strange := sorted(set(map(str, one)) - allowed - {"project"}):
+                where = f"{key} entry {one['name']!r}"
+                raise ApiError(
+                    f"Unknown key {strange[0]!r} in the preseed's {where} (known: {', '.join(sorted(allowed))})"
+                )
     return document
 
 
@@ -131,8 +139,13 @@ def dump(client: Client) -> Document:
     document: Document = {"config": client.get("/1.0").get("config") or {}}
     for key, path, fields in _KINDS:
         found = [one for one in client.get(path, recursion="1") if one.get("managed", True)]
-        extra = {"storage_pools": ("driver",), "networks": ("type",)}.get(key, ())
+        extra = _MADE_WITH.get(key, ())
         document[key] = [{field: one.get(field) for field in ("name", *extra, *fields)} for one in found]
+    # What belongs to this machine alone: the password (shown as "true") and places lxpy has chosen itself.
+    document["config"].pop("core.trust_password", None)
+    for pool in document["storage_pools"]:
+        if str(pool["config"].get("source", "")).endswith(f"/storage-pools/{pool['name']}"):
+            pool["config"] = {key: value for key, value in pool["config"].items() if key != "source"}
     order = ("config", "networks", "storage_pools", "profiles", "projects")
     return {key: document[key] for key in order}
 
@@ -202,6 +215,9 @@ def _apply_one(
     if given.get("driver") and given["driver"] != there.get("driver"):
         raise ApiError(f"Storage pool {name} exists with driver {there.get('driver')}, not {given['driver']}")
     before = {field: there[field] for field in fields if field in there}
+    for key, value in list((wanted.get("config") or {}).items()):
+        if value == "auto" and before.get("config", {}).get(key, "none") != "none":
+            del wanted["config"][key]  # it was found automatically already: asking again must not move it
     after = {**before, **wanted}
     if "config" in wanted:
         after["config"] = {**before.get("config", {}), **wanted["config"]}

@@ -83,6 +83,7 @@ class Daemon:
         self._closers.push_async_callback(_close, self.networks)
         # They are strangers to each other: bridges come up while pools are mounted.
         await asyncio.gather(self.storage.start(), self.images.start(), self.networks.start())
+        await self._drop_unknown_images()
         self.volumes = VolumeManager(self.store, self.storage, emit, self.warn)
         self._closers.push_async_callback(_close, self.volumes)
         await self.volumes.start()
@@ -115,6 +116,13 @@ class Daemon:
             await asyncio.wait(tasks, timeout=2)
         await self.runner.cleanup()
         await self._closers.aclose()
+
+    async def _drop_unknown_images(self) -> None:
+        """A daemon that ended between deleting an image's record and telling the pools left it on them."""
+        for name in self.storage.pools():
+            for fingerprint in self.storage.images(name):
+                if not self.images.known(fingerprint):
+                    await self.storage.pool(name).drop_image(fingerprint)
 
     async def _drop_image(self, fingerprint: str) -> None:
         for name in self.storage.pools():

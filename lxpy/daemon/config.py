@@ -20,12 +20,6 @@ def _text(key: str, value: str) -> str:
     return value
 
 
-def _compression(key: str, value: str) -> str:
-    if value.split()[0] not in ("none", "gzip", "bzip2", "xz", "lzma", "zstd"):
-        raise BadRequest(f"Invalid value for {key}: {value!r} (choose none, gzip, bzip2, xz or zstd)")
-    return value
-
-
 def address(key: str, value: str) -> tuple[str, int]:
     """Host and port of ``:8443``, ``0.0.0.0:8443``, ``[::1]:8443`` or a bare host; the port defaults to 8443."""
     if value.startswith("["):
@@ -45,16 +39,25 @@ KEYS: dict[str, Check] = {
     "core.proxy_http": _text,
     "core.proxy_https": _text,
     "core.proxy_ignore_hosts": _text,
-    "core.remote_token_expiry": _text,
-    "core.shutdown_timeout": _number,  # minutes
     "core.trust_password": _text,
     "images.auto_update_cached": values.boolean,
     "images.auto_update_interval": _number,  # hours
-    "images.compression_algorithm": _compression,
-    "images.default_architecture": _text,
     "images.remote_cache_expiry": _number,  # days
-    "backups.compression_algorithm": _compression,
 }
+
+
+# LXD has these; nothing is accepted and then ignored.
+_REFUSED = {
+    "acme.": "lxpy makes a certificate of its own", "backups.": "lxpy makes no backups yet",
+    "cluster.": "lxpy is not clustered", "core.bgp_": "lxpy does not speak BGP",
+    "core.debug_address": "lxpy has no debug listener", "core.dns_address": "lxpy serves no DNS zones",
+    "core.metrics_": "lxpy has no metrics listener", "core.remote_token_expiry": "lxpy gives no trust tokens yet",
+    "core.shutdown_timeout": "an instance's boot.host_shutdown_timeout bounds its stop",
+    "images.compression_algorithm": "images are kept as they came",
+    "images.default_architecture": "instances have the host's architecture", "loki.": "lxpy does not send to Loki",
+    "maas.": "MAAS is not supported", "oidc.": "OpenID Connect is not supported",
+    "storage.": "images and backups lie in lxpy's own directory",
+}  # fmt: skip
 
 
 def checked(config: Any) -> dict[str, str]:
@@ -70,6 +73,9 @@ def checked(config: Any) -> dict[str, str]:
         text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         if not key.startswith("user."):
             if key not in KEYS:
+                for prefix, reason in _REFUSED.items():
+                    if key.startswith(prefix):
+                        raise BadRequest(f"The server configuration key {key!r} is not supported: {reason}")
                 near = difflib.get_close_matches(key, KEYS, 1)
                 raise BadRequest(
                     f"Unknown server configuration key {key!r}" + (f": did you mean {near[0]}?" if near else "")

@@ -144,6 +144,13 @@ def test_image_export_and_alias(lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
     lxpyd.cli("image", "alias", "rename", "other", "another")
     assert "another" in lxpyd.out("image", "alias", "list", "-f", "csv")
     lxpyd.cli("image", "alias", "delete", "another")
+    lxpyd.cli("image", "set-property", "bb", "colour=red", "size=small")
+    assert lxpyd.out("image", "get-property", "bb", "colour") == "red"
+    lxpyd.cli("image", "unset-property", "bb", "colour")
+    lxpyd.cli("image", "unset-property", "bb", "size")
+    assert lxpyd.out("image", "get-property", "bb", "colour") == ""
+    assert "has no property" in lxpyd.cli("image", "unset-property", "bb", "colour", check=False).stderr
+    assert lxpyd.cli("image", "refresh", "bb", check=False).stderr.count("\n") <= 1
     lxpyd.cli("image", "export", "bb", str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2  # their hash was checked by the command
     assert lxpyd.cli("image", "info", "none", check=False).returncode == 1
@@ -153,6 +160,12 @@ def test_preseed_is_idempotent_and_all_or_nothing(lxpyd: Lxpyd) -> None:
     before = lxpyd.out("init", "--dump")
     lxpyd.cli("init", "--preseed", input=before)
     assert lxpyd.out("init", "--dump") == before
+    assert "source" not in before and "password" not in before
+    auto = f"networks:\n- {{name: {lxpyd.bridge}, type: bridge, config: {{ipv4.address: auto}}}}\n"
+    lxpyd.cli("init", "--preseed", input=auto)
+    assert lxpyd.out("init", "--dump") == before
+    typo = lxpyd.cli("init", "--preseed", input="networks: [{name: x1, confg: {}}]", check=False)
+    assert "Unknown key 'confg' in the preseed's networks entry 'x1'" in typo.stderr
     broken = "storage_pools:\n- {name: tmp1, driver: dir}\nprofiles:\n- {name: b, config: {no.key: 1}}\n"
     failed = lxpyd.cli("init", "--preseed", input=broken, check=False)
     assert failed.returncode == 1 and failed.stderr.count("\n") == 1

@@ -1,9 +1,11 @@
 """kill -9 at bad moments: nothing inside notices, and the next daemon finishes, undoes or reports."""
 
+import contextlib
 import os
 import pathlib
 import random
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -144,3 +146,19 @@ def test_the_spawner_that_dies_is_replaced(own_lxpyd: Lxpyd) -> None:
         result = daemon.sh("a", "echo alive")
     assert result.stdout == "alive\n"
     daemon.cli("launch", "bb", "b")
+
+
+def test_an_image_whose_record_has_gone_leaves_the_pool(own_lxpyd: Lxpyd) -> None:
+    """The daemon ended between deleting the record and telling the pool; an instance of the image keeps it."""
+    daemon = own_lxpyd
+    daemon.cli("launch", "bb", "user")
+    place = daemon.dir / "storage-pools/default/images"
+    daemon.kill(signal.SIGKILL)
+    with contextlib.closing(sqlite3.connect(daemon.layout.database)) as database, database:
+        database.execute("DELETE FROM image_aliases")
+        database.execute("DELETE FROM images")
+    daemon.start()
+    assert daemon.sh("user", "echo fine").stdout == "fine\n"
+    assert list(place.glob("*.dropped"))
+    daemon.cli("delete", "-f", "user")
+    until(lambda: list(place.iterdir()) == [], 5, "the image stays on the pool")

@@ -87,8 +87,10 @@ class MainScreen(Screen[None]):
         if "remotes" in parts:
             self.panes[2].fill([RemoteRow(info) for info in self.model.remotes])
         if "operations" in parts:
-            self.query_one(WorkBar).update_work()
-        self.query_one(HeaderBar).refresh()
+            for bar in self.query(WorkBar):
+                bar.update_work()
+        for header in self.query(HeaderBar):  # none while the screen goes
+            header.refresh()
 
     def connection(self, _: Connection) -> None:
         if self.model.connected is False and not self.model.loaded:
@@ -98,8 +100,10 @@ class MainScreen(Screen[None]):
                 (("The app connects as soon as the daemon answers.", "dim"),),
             ]
             self.panes[0].refresh()
-        self.query_one(WorkBar).update_work()
-        self.query_one(HeaderBar).refresh()
+        for bar in self.query(WorkBar):
+            bar.update_work()
+        for header in self.query(HeaderBar):  # none while the screen goes
+            header.refresh()
 
     def on_resize(self, event: events.Resize) -> None:
         folded = event.size.width < WIDE or event.size.height < TALL

@@ -44,6 +44,20 @@ def lxpyd() -> Iterator[Lxpyd]:
     leftovers.check(daemon)
 
 
+@pytest.fixture(scope="module")
+def apart_lxpyd() -> Iterator[Lxpyd]:
+    """A daemon of one module, in a network of its own, as is every test that asks for it; not together with `lxpyd`."""
+    with namespace.own_network():
+        daemon = Lxpyd("n", _worker() + 50)
+        daemon.start()
+        try:
+            daemon.initialise()
+            yield daemon
+        finally:
+            daemon.destroy()
+        leftovers.check(daemon)
+
+
 @pytest.fixture
 def own_lxpyd() -> Iterator[Lxpyd]:
     """A daemon of one test, for those that kill, fill or reconfigure it. As `lxpyd` otherwise."""
@@ -55,6 +69,13 @@ def own_lxpyd() -> Iterator[Lxpyd]:
     finally:
         daemon.destroy()
     leftovers.check(daemon)
+
+
+@pytest.fixture
+def own_network() -> Iterator[None]:
+    """A network of the test's own: name it before `own_lxpyd`, so that the daemon lives there too."""
+    with namespace.own_network():
+        yield
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 from lxpy.api.layout import Layout
+from lxpy.linux import libc
 
 # Always on disk: /tmp is a tmpfs on newer hosts. Short, for the 108 bytes of a socket's path.
 RUNS = pathlib.Path("/var/tmp")
@@ -26,7 +28,6 @@ CACHE = pathlib.Path(os.environ.get("LXPY_TEST_CACHE", "/var/cache/lxpy-tests"))
 
 _MARK = "LXPY_TEST_RUN"
 _PR_SET_PDEATHSIG = 1
-_CLONE_NEWNS = 0x20000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
@@ -54,12 +55,12 @@ def enter(command: list[str]) -> int:
     environment = dict(os.environ, **{_MARK: str(os.getpid())})
     unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
     setup = [sys.executable, "-m", "tests.support.namespace", *command]
-    libc = ctypes.CDLL(None)
+    prctl = ctypes.CDLL(None).prctl
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to pytest as well
 
     def die_with_parent() -> None:
         signal.signal(signal.SIGINT, previous)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     child = subprocess.Popen([*unshare, *setup], env=environment, cwd=_checkout(), preexec_fn=die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
@@ -83,6 +84,26 @@ def reap(finished: int = 0) -> None:
             detach_loops(str(path))
             shutil.rmtree(layout.run, ignore_errors=True)
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def own_network() -> Iterator[None]:
+    """The calling thread, and what it starts, in a network of its own with a /sys that shows it; then back.
+
+    For tests that flush rulesets, set policies or count everything: daemons of other workers run in the run's network.
+    """
+    homes = [(os.open(f"/proc/thread-self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), kind)
+             for name, kind in (("net", libc.CLONE_NEWNET), ("mnt", libc.CLONE_NEWNS))]  # fmt: skip
+    folder = os.getcwd()
+    libc.unshare(libc.CLONE_NEWNET | libc.CLONE_NEWNS)
+    try:
+        _network_and_sys()
+        yield
+    finally:
+        for home, kind in homes:
+            libc.setns(home, kind)
+            os.close(home)
+        os.chdir(folder)
 
 
 def cgroups(prefix: str) -> list[pathlib.Path]:
@@ -126,20 +147,25 @@ def _checkout() -> pathlib.Path:
     return pathlib.Path(__file__).parents[2]
 
 
-def _prepare() -> None:
-    """Inside: lo up, /run empty, and a /sys that shows this network namespace."""
+def _network_and_sys() -> None:
+    """Inside: lo up, and a /sys that shows this network namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
-    held = pathlib.Path("/run/cgroup")
+    held = pathlib.Path("/run") / f"cgroup.{os.getpid()}"
     held.mkdir()
     subprocess.run(["mount", "--rbind", "/sys/fs/cgroup", held], check=True)
     subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
     subprocess.run(["mount", "--rbind", held, "/sys/fs/cgroup"], check=True)
     subprocess.run(["umount", "--recursive", "--lazy", held], check=True)
     held.rmdir()
+
+
+def _prepare() -> None:
+    """Inside: a network of its own, and an empty /run."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
+    _network_and_sys()
 
 
 def _init(command: list[str]) -> int:

@@ -33,7 +33,7 @@ def test_a_host_that_works(own_lxpyd: Lxpyd) -> None:
     daemon.start()
 
 
-def test_what_is_broken_is_told(own_lxpyd: Lxpyd) -> None:
+def test_what_is_broken_is_told(own_network: None, own_lxpyd: Lxpyd) -> None:
     daemon = own_lxpyd
     daemon.kill()
     table = f"inet {daemon.layout.nft_table}"

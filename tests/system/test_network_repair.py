@@ -1,4 +1,7 @@
-"""What others take away of a network comes back at once, and what they have beside it is left alone."""
+"""What others take away of a network comes back at once, and what they have beside it is left alone.
+
+In a network of its own: a flushed ruleset or a policy of Docker's would hit the daemons of other workers.
+"""
 
 import json
 import subprocess
@@ -9,6 +12,11 @@ import pytest
 
 from tests.support.daemon import Lxpyd, until
 from tests.support.outside import Outside, answering, ask
+
+
+@pytest.fixture(scope="module")
+def lxpyd(apart_lxpyd: Lxpyd) -> Lxpyd:
+    return apart_lxpyd
 
 
 @pytest.fixture

@@ -106,6 +106,7 @@ class NicPlugs:
     async def plug(self, running: Running, name: str, device: Device) -> None:
         live = running.live
         row = self._records.current(running.row) or running.row
+        known = row.doc["config"].get(f"volatile.{name}.hwaddr")
         row, wanted = nics.prepare(self._records, self._networks, row, {name: device}, set(live.nics))
         nic = wanted[name]
         try:
@@ -123,7 +124,7 @@ class NicPlugs:
             finally:
                 os.close(netns)
         except BaseException:
-            cleared: dict[str, str | None] = {f"{name}.host_name": None, f"{name}.name": None}
+            cleared: dict[str, str | None] = {f"{name}.host_name": None, f"{name}.name": None, f"{name}.hwaddr": known}
             running.row = self._records.set_volatile(self._records.current(row) or row, **underscored(cleared))
             if network := nic.get("network"):
                 self._networks.nics.release(network, row.name, name)

@@ -147,7 +147,7 @@ class Actions:
                 if name in self.app.model.instances:
                     break
                 await asyncio.sleep(0.05)
-            if self.app.on_main and self.app.main.active is self.app.main.panes[0]:
+            if self.app.on_main and self.app.focused is self.app.main.panes[0]:  # not out of a filter being typed
                 self.app.action_go(1, name)
 
         self.app.run_worker(work(), group="verbs", exit_on_error=False)

@@ -85,21 +85,23 @@ class LxpyApp(App[int]):
     @property
     def on_main(self) -> bool:
         """Whether the main screen has the keyboard, no dialog."""
-        return self.screen is self.main
+        return self.screen_stack[-1:] == [self.main]
 
-    # The model speaks
+    # The model speaks; while the app closes its screens go first, and what is said then is for nobody
 
     def on_changed(self, message: Changed) -> None:
-        self.main.changed(message)
-        if "operations" in message.parts and hasattr(self.screen, "work_changed"):
-            self.screen.work_changed()
+        for screen in self.screen_stack[-1:]:
+            self.main.changed(message)
+            if "operations" in message.parts and hasattr(screen, "work_changed"):
+                screen.work_changed()
 
     def on_connection(self, message: Connection) -> None:
-        self.main.connection(message)
+        if self.screen_stack:
+            self.main.connection(message)
 
     def on_finished(self, message: Finished) -> None:
         # Failures of others' work (another client's) are seen in the operations list; ours are told by the verb.
-        if message.operation["status_code"] == SUCCESS and self.main.detail.log_visible:
+        if self.screen_stack and message.operation["status_code"] == SUCCESS and self.main.detail.log_visible:
             self.refresh_log()
 
     def on_app_focus(self, event: events.AppFocus) -> None:
@@ -128,11 +130,13 @@ class LxpyApp(App[int]):
             image = f"{row.name}:"
         self.push_screen(LaunchDialog(self.model, image), self.actions.launch)
 
-    def action_filter(self) -> None:
+    async def action_filter(self) -> None:
         from lxpy.tui.widgets.filter import FilterBar
 
         if self.on_main and not self.main.query(FilterBar):
-            self.main.mount(FilterBar(self.main.active), before="#keys")
+            bar = FilterBar(self.main.active)
+            await self.main.mount(bar, before="#keys")  # the keys typed after the slash wait until it is there
+            self.main.set_focus(bar.field)
 
     def action_help(self) -> None:
         from lxpy.tui.screens.help import HelpScreen
@@ -161,7 +165,8 @@ class LxpyApp(App[int]):
         pane = self.main.panes[kind - 1]
         if pane.query_text and key not in {row.key for row in pane.rows}:
             pane.filter("")
-        self.main.action_pane(kind)
+        if self.focused is not pane:
+            self.main.action_pane(kind)
         place = next((i for i, row in enumerate(pane.rows) if row.key == key), None)
         if place is not None:
             pane.action_to(place)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -298,6 +299,15 @@ async def test_shell_suspends_and_always_comes_back(daemon: FakeDaemon, monkeypa
         assert pilot.app.is_running
     monkeypatch.setattr(actions.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(OSError(2, "No such file")))
     assert "not running" in actions._shell("x") or "No such" in actions._shell("x")
+
+
+async def test_keys_typed_ahead_of_the_filter_are_in_it(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pane = pilot.app.main.panes[0]
+        for key in ("slash", *"web", "enter", "end"):  # as a terminal sends what is typed in one go: no pause
+            pilot.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await wait(pilot, lambda: pane.query_text == "web" and pane.current is pane.rows[-1])
+        assert pilot.app.focused is pane and len(pane.rows) > 1
 
 
 async def test_log_search_and_follow(daemon: FakeDaemon) -> None:

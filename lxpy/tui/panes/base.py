@@ -19,7 +19,8 @@ class ListPane(Table):
     number: ClassVar[int] = 0
     kind: ClassVar[str] = ""
     BINDINGS = [
-        Binding("slash", "app.filter", "Filter", key_display="/", id="pane.filter"),
+        # With priority: handled before the next key is looked at, so that none typed ahead of the bar is lost.
+        Binding("slash", "app.filter", "Filter", key_display="/", id="pane.filter", priority=True),
         Binding("escape", "back", "Clear filter and marks", show=False, id="pane.back"),
     ]
 

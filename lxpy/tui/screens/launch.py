@@ -3,7 +3,6 @@
 import shlex
 from typing import Any, NamedTuple
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -16,6 +15,7 @@ from lxpy.api.values import instance_name
 from lxpy.tui.gateway import RemoteInfo, explain
 from lxpy.tui.model import Changed, Model
 from lxpy.tui.rows import ImageRow, size
+from lxpy.tui.widgets.field import Field
 from lxpy.tui.widgets.table import Column, Table
 
 
@@ -47,23 +47,6 @@ class Suggestion:
         self.about, self.note = about, note
 
 
-class Field(Input):
-    """An input that gives the keyboard on at once: what is typed ahead of a slow screen ends up in the next field."""
-
-    async def on_key(self, event: events.Key) -> None:
-        dialog, focused = self.screen, self.screen.focused
-        if focused is not None and focused is not self:
-            # Sent to this field while the enter before it was still being read.
-            focused.post_message(events.Key(event.key, event.character))  # a copy: this one is stopped below
-        elif event.key == "enter" and isinstance(dialog, LaunchDialog):
-            # Here and not by the binding: that comes round through the app, after the keys that follow.
-            dialog.entered(self)
-        else:
-            return
-        event.stop()
-        event.prevent_default()
-
-
 class LaunchDialog(ModalScreen[LaunchRequest]):
     """See the module's text.
 
@@ -91,12 +74,8 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             box.border_subtitle = "↑↓ image  ·  tab next field  ·  ^s launch  ·  esc cancel"
             with Horizontal(classes="field"):
                 yield Static("Image", classes="label")
-                yield Field(
-                    self._first,
-                    placeholder="type to search: debian, builtin:busybox, images:alpine",
-                    compact=True,
-                    id="image",
-                )
+                hint = "type to search: debian, builtin:busybox, images:alpine"
+                yield Field(self, self._first, placeholder=hint, id="image")
             yield Table(
                 [
                     Column("image", "", lambda r, w: ((r.image, "strong"),), None, 14, 36),
@@ -107,10 +86,10 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             )  # fmt: skip
             with Horizontal(classes="field"):
                 yield Static("Name", classes="label")
-                yield Field(placeholder="left empty: the daemon invents one", compact=True, id="name")
+                yield Field(self, placeholder="left empty: the daemon invents one", id="name")
             with Horizontal(classes="field"):
                 yield Static("Profiles", classes="label")
-                yield Field("default", placeholder="none", compact=True, id="profiles")
+                yield Field(self, "default", placeholder="none", id="profiles")
             yield Static(id="launch-note", classes="note")
             yield Static(id="launch-line")
             with Horizontal(classes="buttons"):

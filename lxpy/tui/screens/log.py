@@ -10,6 +10,7 @@ from textual.widgets import Input
 from lxpy.tui.gateway import Gateway, explain
 from lxpy.tui.model import console_log
 from lxpy.tui.widgets.bars import KeyBar
+from lxpy.tui.widgets.field import Field
 from lxpy.tui.widgets.logview import LogView
 
 
@@ -31,7 +32,7 @@ class LogScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield self.view
-        search = Input(placeholder="search", compact=True, id="log-search")
+        search = Field(self, placeholder="search", id="log-search")
         search.display = False
         yield search
         yield KeyBar(id="keys")
@@ -55,11 +56,11 @@ class LogScreen(Screen[None]):
     def action_search(self) -> None:
         search = self.query_one(Input)
         search.display = True
-        search.focus()
+        self.set_focus(search)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.input.display = False
-        self.view.focus()
+    def entered(self, field: Input) -> None:
+        field.display = False
+        self.set_focus(self.view)
         self.action_next(1)
 
     def action_next(self, step: int) -> None:

@@ -8,6 +8,7 @@ from textual.containers import Horizontal
 from textual.widgets import Input, Static
 
 from lxpy.tui.panes.base import ListPane
+from lxpy.tui.widgets.field import Field
 
 
 class FilterBar(Horizontal):
@@ -18,27 +19,24 @@ class FilterBar(Horizontal):
     def __init__(self, pane: ListPane, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pane = pane
+        hint = "text  state:running  image:debian  key=value  !not"
+        self.field = Field(self, pane.query_text, placeholder=hint, id="filter-input")
 
     def compose(self) -> ComposeResult:
         yield Static(" / ", id="filter-mark")
-        yield Input(
-            self.pane.query_text, placeholder="text  state:running  image:debian  key=value  !not", compact=True,
-            id="filter-input",
-        )  # fmt: skip
-
-    def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        yield self.field
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self.pane.filter(event.value)
 
-    async def on_input_submitted(self) -> None:
-        await self._leave()
+    def entered(self, field: Input) -> None:
+        self.pane.filter(field.value)  # the last key's change may not have been seen yet
+        self._leave()
 
-    async def action_clear(self) -> None:
+    def action_clear(self) -> None:
         self.pane.filter("")
-        await self._leave()
+        self._leave()
 
-    async def _leave(self) -> None:
-        self.pane.focus()
-        await self.remove()
+    def _leave(self) -> None:
+        self.screen.set_focus(self.pane)
+        self.remove()

@@ -33,7 +33,11 @@ losetup         mount                   mounts images
 xdelta3         xdelta3                 downloads only what has changed of an image
 ensurepip       python3-venv            gives lxpy a Python environment of its own
 LIST
+    [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || [ "${1:-}" = tests ] || cat <<'LIST'
+apparmor_parser apparmor                compiles the profiles that confine containers
+LIST
     [ "${1:-}" != tests ] || cat <<'LIST'
+apparmor_parser apparmor                compiles the profiles of containers, to see that they are right
 lxc             lxd-client              is the stock client that the tests run against lxpy
 tmux            tmux                    is the terminal that the tests open the app in
 unshare         util-linux              gives the tests namespaces of their own

@@ -17,6 +17,7 @@ from lxpy.api.errors import ApiError
 from lxpy.api.layout import DEFAULT_DIR, Layout
 from lxpy.client import connect
 from lxpy.host import sysctls
+from lxpy.linux import apparmor
 from lxpy.networks.host import delete_link
 
 
@@ -101,6 +102,9 @@ def _clean_host(layout: Layout, bridges: list[str]) -> None:
         for folder, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+    for profile in apparmor.loaded(f"{layout.cgroup_prefix}_"):
+        with contextlib.suppress(OSError):
+            apparmor.remove(profile)
     subprocess.run(["rm", "-rf", "--one-file-system", layout.run], check=False)
     if layout.root == DEFAULT_DIR:  # another directory's lxpy has not raised them
         for change in sysctls.undo():

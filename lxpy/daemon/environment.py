@@ -5,6 +5,7 @@ import platform
 from typing import Any
 
 import lxpy
+from lxpy.host import probes
 
 # Only what works. (lxd-map 2.4 lists what the stock clients ask for.) `container_backup` is here since `lxc info`
 # fails without it: the list of backups can be read and is empty.
@@ -33,6 +34,7 @@ def environment(addresses: list[str], certificate: str, fingerprint: str, driver
     features["cgroup2"] = str(os.path.exists("/sys/fs/cgroup/cgroup.controllers")).lower()
     features["idmapped_mounts"] = str(_version(uname.release) >= (5, 12)).lower()
     features["seccomp_listener"] = str(os.path.exists("/proc/sys/kernel/seccomp")).lower()
+    features["apparmor"] = str(not probes.apparmor_off()).lower()
     return {
         "addresses": addresses,
         "architectures": [uname.machine],

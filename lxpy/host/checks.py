@@ -225,13 +225,14 @@ def _ids(layout: Layout) -> Iterator[Finding]:
 
 
 def _security(layout: Layout) -> Iterator[Finding]:
-    if probes.kernel().apparmor:
-        yield Finding(
-            "apparmor", "security", NOTE, "AppArmor is on; containers run without a profile of their own",
-            "id maps, capabilities, seccomp and the device list guard the host",
-        )  # fmt: skip
+    subject, guard = "security", "id maps, capabilities, seccomp and the device list guard the host all the same"
+    if not probes.kernel().apparmor:
+        yield Finding("apparmor", subject, OK, "no AppArmor here; id maps, capabilities and seccomp guard the host")
+    elif _root() and (reason := probes.apparmor_off()):
+        todo = "apt install apparmor, then restart lxpyd" if "apparmor_parser" in reason else ""
+        yield Finding("apparmor", subject, NOTE, f"instances run without AppArmor: {reason}", guard, todo)
     else:
-        yield Finding("apparmor", "security", OK, "no AppArmor here; id maps, capabilities and seccomp guard the host")
+        yield Finding("apparmor", subject, OK, "AppArmor is on; instances run under profiles of their own")
 
 
 def _bridges(layout: Layout) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lxpy.linux import cgroups, idmap
+from lxpy.linux import apparmor, cgroups, idmap
 
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
 CAP_SYS_ADMIN, CAP_SYS_RESOURCE = 21, 24
@@ -103,7 +103,7 @@ def kernel() -> Kernel:
         seccomp=os.path.exists("/proc/sys/kernel/seccomp/actions_avail"),
         seccomp_actions=tuple(_read("/proc/sys/kernel/seccomp/actions_avail").split()),
         bpf=os.path.exists("/proc/sys/kernel/unprivileged_bpf_disabled"),
-        apparmor=_read("/sys/module/apparmor/parameters/enabled").strip() == "Y",
+        apparmor=apparmor.enabled(),
         capabilities=int(capabilities[1], 16) if capabilities else 0,
     )
 
@@ -126,6 +126,19 @@ def cgroup_layout() -> Cgroups:
         kill=os.path.exists(f"{child}/cgroup.kill") if child else bool(found.unified) and kernel_version >= (5, 14),
         freeze=os.path.exists(f"{child}/cgroup.freeze") if child else bool(found.unified) and kernel_version >= (5, 2),
     )
+
+
+def apparmor_off() -> str:
+    """Why instances run without AppArmor profiles here; empty when they have them."""
+    if os.environ.get("LXPY_SECURITY_APPARMOR", "").lower() in ("false", "0", "no", "off"):
+        return "LXPY_SECURITY_APPARMOR turns it off"
+    if not apparmor.enabled():
+        return "this host's kernel has no AppArmor, or has it off"
+    if not apparmor.controllable():
+        return "AppArmor's control files in /sys/kernel/security cannot be written here"
+    if not which("apparmor_parser"):
+        return "apparmor_parser is missing (apt install apparmor)"
+    return ""
 
 
 def idmapped_mounts(path: str) -> bool:

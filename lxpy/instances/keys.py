@@ -11,6 +11,7 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
+from lxpy.instances import apparmor
 
 Check = Callable[[str, str], object]
 
@@ -84,6 +85,7 @@ KEYS: dict[str, Check] = {
     "limits.memory.enforce": _one_of("hard", "soft"),
     "limits.memory.swap": values.boolean,
     "limits.processes": _positive,
+    "raw.apparmor": apparmor.check_raw,
     "security.nesting": values.boolean,
     "security.privileged": values.boolean,
     "security.protection.delete": values.boolean,

@@ -14,8 +14,8 @@ from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
+from lxpy.instances import apparmor, limits, nics
 from lxpy.instances import devices as device_rules
-from lxpy.instances import limits, nics
 from lxpy.instances.disks import Disks
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, now, underscored
@@ -62,6 +62,7 @@ class Lifecycle:
         self._records, self._layout, self._spawner = records, layout, spawner
         self._images, self._networks, self._storage, self._disks = images, networks, storage, disks
         self._emit, self._warn = emit, warn
+        self._apparmor = apparmor.Profiles(layout)
         self._live: dict[int, Live] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,12 +116,13 @@ class Lifecycle:
         device_rules.validate(devices, expanded=True)
         row = self.before_start(row)
         run_dir = self._layout.instance_run(row.id)
-        async with contextlib.AsyncExitStack() as undo:
+        async with self._apparmor.ready(config) as profile, contextlib.AsyncExitStack() as undo:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
             row, wanted = nics.prepare(self._records, self._networks, self._disks.forget(row), devices)
             spec, cpuset = self._spec(row, config, devices)
+            spec["apparmor"] = profile
             attached: dict[str, str] = {}
 
             async def connect(netns_fd: int, _pid: int) -> None:
@@ -186,6 +188,10 @@ class Lifecycle:
 
     def _taken_cpus(self) -> list[str]:
         return [live.cpuset for live in self._live.values() if live.cpuset]
+
+    def sweep_profiles(self) -> None:
+        """Removes AppArmor profiles that no instance wants any more."""
+        self._apparmor.sweep(self._records.expanded(row)[0] for row in self._records)
 
     # -- limits of a running instance --------------------------------------------------------------------------
 

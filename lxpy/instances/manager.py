@@ -102,6 +102,7 @@ class InstanceManager:
             elif found == "ended" and current.doc["ephemeral"]:
                 self._delete_later(current)
         self._sweep()
+        self._life.sweep_profiles()
         if wanted:
             self._keep(self._autostart(wanted))
 
@@ -381,6 +382,8 @@ class InstanceManager:
                 row = self._records.get(project, name)
             await self._remove(self._records.change(row, deleting=True))
         self._life.forget(row)
+        if "raw.apparmor" in config:
+            self._life.sweep_profiles()
         self._emit("instance-deleted", f"/1.0/instances/{name}", project, None)
 
     async def _remove(self, row: InstanceRow) -> None:

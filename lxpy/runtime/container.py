@@ -18,7 +18,7 @@ import socket
 import stat
 import sys
 
-from lxpy.linux import caps, libc, mounts, namespaces, seccomp
+from lxpy.linux import apparmor, caps, libc, mounts, namespaces, seccomp
 from lxpy.linux.devices import ALLOWED, Device
 from lxpy.runtime import wire
 
@@ -315,6 +315,12 @@ def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, node
     if message is None:
         os._exit(1)  # the helper failed and said so
     root, disks = fds[0], list[int]()
+    profile, label = spec.get("apparmor", ""), -1
+    if profile:
+        _step("preparing for AppArmor")
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the host's, for the last time
+        label = apparmor.open_exec(proc)
+        os.close(proc)
     os.setsid()
     libc.join_new_session_keyring()
     # The descriptor points into the helper's mount namespace; the working directory follows into the new one.
@@ -364,6 +370,8 @@ def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, node
     os.dup2(setup.fileno(), 3, inheritable=False)
     report = socket.socket(fileno=3) if setup.fileno() != 3 else setup
     environment = {"container": "lxc", "PATH": PATH, "TERM": "linux", **spec["environment"]}
+    if profile:
+        apparmor.at_exec(label, profile)
     confine()
     wire.send(report, {"exec": True})
     try:

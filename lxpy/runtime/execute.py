@@ -13,7 +13,7 @@ import signal
 import socket
 import termios
 
-from lxpy.linux import libc, namespaces, pty
+from lxpy.linux import apparmor, libc, namespaces, pty
 from lxpy.runtime import container, wire
 from lxpy.runtime.cgroup import InstanceCgroup
 
@@ -32,7 +32,8 @@ def run_joiner(
     """The joiner's life.
 
     Args:
-        message: the request with ``name``, ``prefix``, ``base`` (host id of the guest's root, None: privileged).
+        message: the request with ``name``, ``prefix``, ``base`` (host id of the guest's root, None: privileged) and
+            ``apparmor`` (the profile of its init; empty or absent: none).
         pidfd: of the guest's init.
         reply: the client; gets the descriptors or ``{"error"}``.
         status: read end of the status pipe, passed on to the client.
@@ -67,6 +68,7 @@ def _join(message: "wire.Message", pidfd: int, reply: socket.socket, status: int
     container.raise_limits()
     os.setgroups([])
     cgroup_fd = cgroup.open_unified()
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if message.get("apparmor") else -1
     libc.setns(pidfd, namespaces.FOR_ATTACH)
     try:
         pid = libc.clone(libc.CLONE_PARENT, cgroup_fd)
@@ -83,16 +85,18 @@ def _join(message: "wire.Message", pidfd: int, reply: socket.socket, status: int
         leaf = os.open(".exec", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=cgroup_fd)
         pid = libc.clone(libc.CLONE_PARENT, leaf)
     if pid == 0:
-        _command(message, pidfd, reply, status, report, stdio)
+        _command(message, pidfd, reply, status, report, stdio, proc)
     wire.send(report, {"pid": pid})
 
 
 def _command(
     message: "wire.Message", pidfd: int, reply: socket.socket, status: int, report: socket.socket,
-    stdio: "list[tuple[int, int]]",
+    stdio: "list[tuple[int, int]]", proc: int,
 ) -> "NoReturn":  # fmt: skip
-    request = message["request"]
+    request, label = message["request"], -1
     try:
+        if proc >= 0:
+            label = apparmor.open_exec(proc)
         inner = libc.CLONE_NEWCGROUP | (libc.CLONE_NEWUSER if message["base"] is not None else 0)
         libc.setns(pidfd, inner)
         if message["base"] is not None:
@@ -123,6 +127,8 @@ def _command(
         if request["interactive"]:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.dup2(kept, 3, inheritable=False)
+        if label >= 0:
+            apparmor.at_exec(label, message["apparmor"])
         container.confine()
         report = socket.socket(fileno=3)
         os.setresgid(request["group"], request["group"], request["group"])

@@ -152,7 +152,7 @@ class Spawner:
         channel = Channel(ours)
         message = {
             "op": "exec", "request": request, "name": target.name, "prefix": target.prefix,
-            "base": target.idmap_base,
+            "base": target.idmap_base, "apparmor": target.apparmor,
         }  # fmt: skip
         try:
             try:

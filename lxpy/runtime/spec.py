@@ -54,7 +54,7 @@ class Limits(TypedDict, total=False):
 
 
 class InstanceSpec(TypedDict):
-    """One start of one instance; `idmap` None is a privileged one."""
+    """One start of one instance; `idmap` None is a privileged one. `apparmor`: a loaded profile; empty: none."""
 
     name: str
     hostname: str
@@ -67,6 +67,7 @@ class InstanceSpec(TypedDict):
     environment: dict[str, str]
     limits: Limits
     nesting: bool
+    apparmor: NotRequired[str]
     cgroup_prefix: str
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import functools
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import time
 from typing import Any, NamedTuple
 
 from lxpy.api.errors import InternalError
-from lxpy.linux import pidfd
+from lxpy.linux import apparmor, pidfd
 from lxpy.runtime import wire
 from lxpy.runtime.cgroup import InstanceCgroup
 
@@ -97,6 +98,11 @@ class Supervisor:
         self._channel = channel
         self._answers: collections.deque[asyncio.Future[tuple[wire.Message, list[int]]]] = collections.deque()
         self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    @functools.cached_property
+    def apparmor(self) -> str:
+        """The AppArmor profile its init runs under; empty: none. What is executed inside later gets the same."""
+        return apparmor.label(self.init_pid)
 
     async def halt_signal(self) -> int:
         """What asks its init to shut down: SIGRTMIN+3 if PID 1 blocks or catches it (systemd), else SIGPWR."""

@@ -147,7 +147,7 @@ class NicPlugs:
         config = row.doc["config"]
         host_name = config.get(f"volatile.{name}.host_name", "")
         if host_name:
-            await self._networks.nics.detach(host_name)
+            await self._networks.nics.detach(host_name, running.live.supervisor.init_pid)
             await self._networks.nics.gone(host_name)
         live = running.live
         live.nics = {guest: host for guest, host in live.nics.items() if host != host_name}

@@ -19,7 +19,6 @@ from lxpy.instances import devices as device_rules
 from lxpy.instances.disks import Disks
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, now, underscored
-from lxpy.networks import host
 from lxpy.networks.manager import NetworkManager
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import Exit, Spawner, Supervisor, adopt
@@ -71,6 +70,10 @@ class Lifecycle:
 
     def live(self, row: InstanceRow) -> Live | None:
         return self._live.get(row.id)
+
+    def host_names(self) -> set[str]:
+        """The host's ends of the nics of all running instances."""
+        return {host_name for live in self._live.values() for host_name in live.nics.values()}
 
     def lock(self, row: InstanceRow) -> asyncio.Lock:
         return self._locks.setdefault(row.id, asyncio.Lock())
@@ -350,14 +353,17 @@ class Lifecycle:
             attached = {
                 nic["name"]: stored[f"volatile.{device}.host_name"]
                 for device, nic in wanted.items()
-                if host.link_exists(stored.get(f"volatile.{device}.host_name", ""))
+                if self._networks.nics.connected(stored.get(f"volatile.{device}.host_name", ""), found.init_pid)
             }
             for device, nic in wanted.items():
                 if nic["name"] in attached:
                     await self._networks.nics.rejoin(nic, device, row.name, attached[nic["name"]])
             # What a daemon that was killed amid a change had, or had not, plugged in.
             missing = {device for device, nic in wanted.items() if nic["name"] not in attached}
-            row = await self._unplug_strays(row, devices)
+            for device in missing:
+                if half_made := stored.get(f"volatile.{device}.host_name", ""):
+                    await self._networks.nics.detach(half_made, found.init_pid)
+            row = await self._unplug_strays(row, devices, found.init_pid)
             devices = {name: device for name, device in devices.items() if name not in missing}
             netns = os.open(f"/proc/{found.init_pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -384,13 +390,13 @@ class Lifecycle:
         self.record_end(row, found)
         return "reboot" if found.reason == "reboot" else "ended"
 
-    async def _unplug_strays(self, row: InstanceRow, devices: Devices) -> InstanceRow:
+    async def _unplug_strays(self, row: InstanceRow, devices: Devices, pid: int) -> InstanceRow:
         """Takes away nics that were plugged in for a change that was never written down."""
         cleared: dict[str, str | None] = {}
         for key, host_name in row.doc["config"].items():
             device = key.removeprefix("volatile.").removesuffix(".host_name")
             if key == f"volatile.{device}.host_name" and device not in devices:
-                await self._networks.nics.detach(host_name)
+                await self._networks.nics.detach(host_name, pid)
                 cleared |= {f"{device}.host_name": None, f"{device}.name": None}
         return self._records.set_volatile(row, **underscored(cleared)) if cleared else row
 

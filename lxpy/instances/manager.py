@@ -103,6 +103,7 @@ class InstanceManager:
                 self._delete_later(current)
         self._sweep()
         self._life.sweep_profiles()
+        await self._networks.nics.sweep(self._life.host_names())
         if wanted:
             self._keep(self._autostart(wanted))
 
@@ -188,7 +189,7 @@ class InstanceManager:
     def render_state(self, project: str, name: str, fields: "set[str] | None" = None) -> InstanceState:
         """The state of one instance; `fields` (cpu, memory, network, disk, processes) says which parts are wanted."""
         row = self._records.get(project, name)
-        return render.state(self._life.live(row), fields)
+        return render.state(self._life.live(row), fields, self._networks.nics.shown)
 
     def used_by(self, kind: str, name: str) -> builtins.list[str]:
         """URLs of the instances that use a profile, network, storage-pool or image."""

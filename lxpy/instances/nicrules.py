@@ -4,15 +4,14 @@ import ipaddress
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
+from lxpy.linux.links import MACVLAN_MODES
 from lxpy.networks import config as keys
-from lxpy.networks import nicextras
+from lxpy.networks import nicextras, uplinks
 
 KEYS = nicextras.KEYS | {"boot.priority"}
 # LXD has these; why they are refused here.
 NOT_YET = {
-    "vlan": "VLANs of nics are not supported by this version of lxpy",
-    "vlan.tagged": "VLANs of nics are not supported by this version of lxpy",
-    "gvrp": "VLANs of nics are not supported by this version of lxpy",
+    "gvrp": "lxpy announces no VLANs; set them up on the switch",
     "ipv4.routes.external": "it is for OVN networks; use ipv4.routes",
     "ipv6.routes.external": "it is for OVN networks; use ipv6.routes",
     "ipv4.host_table": "routes go into the main table",
@@ -27,17 +26,18 @@ _CABLE = frozenset(
      "limits.egress", "limits.max", "limits.priority", "ipv4.routes", "ipv6.routes"}
 )  # fmt: skip
 _FAMILY = ("address", "gateway", "host_address")
+_UPLINK = frozenset({"type", "nictype", "parent", "name", "hwaddr", "mtu", "vlan", "boot.priority"})
 # The keys of the types that need no bridge.
 UNBRIDGED = {
+    "macvlan": _UPLINK | {"mode"},
+    "physical": _UPLINK,
     "p2p": _CABLE,
     "routed": _CABLE | {"parent"} | {f"ipv{version}.{key}" for version in (4, 6) for key in _FAMILY},
 }
 _NICTYPES = {
-    "macvlan": "this version of lxpy knows bridged, p2p and routed",
-    "physical": "this version of lxpy knows bridged, p2p and routed",
-    "ipvlan": "use a bridge; lxpy has no ipvlan",
-    "sriov": "lxpy does not manage SR-IOV cards",
-    "ovn": "lxpy has no OVN networks",
+    "ipvlan": "lxpy has no ipvlan; use macvlan or routed",
+    "sriov": "lxpy does not manage SR-IOV cards; a virtual function is given by nictype=physical",
+    "ovn": "lxpy has no OVN networks; use bridged",
 }
 
 
@@ -46,7 +46,8 @@ def check(where: str, nic: dict[str, str]) -> None:
     nictype = nic.get("nictype", "bridged")
     if nictype != "bridged" and nictype not in UNBRIDGED:
         raise BadRequest(
-            f"Unsupported nictype {nictype!r} on {where}: {_NICTYPES.get(nictype, 'use bridged, p2p or routed')}"
+            f"Unsupported nictype {nictype!r} on {where}: "
+            f"{_NICTYPES.get(nictype, 'use bridged, macvlan, physical, p2p or routed')}"
         )
     for key, why in NOT_YET.items():
         if key in nic:
@@ -62,10 +63,24 @@ def check(where: str, nic: dict[str, str]) -> None:
     values.boolean(f"security.port_isolation on {where}", nic.get("security.port_isolation", ""))
     if nictype == "routed":
         _check_routed(where, nic)
+    if nictype in uplinks.NICTYPES:
+        _check_uplink(where, nic)
     # The MAC address is known when it starts; what the rules need otherwise is checked by making them.
     nicextras.chain_rules({"hwaddr": "00:16:3e:00:00:01", **nic}, where)
     if nic.get("limits.max") and nic.get("limits.ingress"):
         raise BadRequest(f"Both limits.max and limits.ingress on {where}: limits.max stands for both directions")
+
+
+def _check_uplink(where: str, nic: dict[str, str]) -> None:
+    if not nic.get("parent"):
+        raise BadRequest(f"Missing parent on {where}: nictype={nic['nictype']} needs an interface of the host")
+    if nic["parent"] == "lo":
+        raise BadRequest(f"Invalid parent 'lo' on {where}: the loopback interface stays where it is")
+    keys.interface_name(f"parent on {where}", nic["parent"])
+    if (vlan := nic.get("vlan", "")) and not (vlan.isascii() and vlan.isdigit() and 1 <= int(vlan) <= 4094):
+        raise BadRequest(f"Invalid vlan {vlan!r} on {where}: 1 to 4094")
+    if nic.get("mode", "bridge") not in MACVLAN_MODES:
+        raise BadRequest(f"Invalid mode {nic['mode']!r} on {where}: {', '.join(MACVLAN_MODES)}")
 
 
 def _check_routed(where: str, nic: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from lxpy.api.objects import Devices
 from lxpy.instances.records import Records, underscored
+from lxpy.networks import uplinks
 from lxpy.networks.manager import NetworkManager
 from lxpy.state.store import InstanceRow
 
@@ -36,7 +37,13 @@ def prepare(
                 known if known and known not in used else name if name.startswith("eth") and name not in used else free
             )
             used.add(nic["name"])
-        if not nic.get("hwaddr"):
+        if nic.get("nictype") in uplinks.NICTYPES:
+            # Known before anything is done: it names what is to be given back.
+            key = f"volatile.{name}.host_name"
+            known = row.doc["config"].get(key, "")
+            nic["host_name"] = known if uplinks.is_handle(known) else uplinks.new_handle(nic["nictype"])
+            volatile[f"{name}.host_name"] = nic["host_name"]
+        if not nic.get("hwaddr") and nic.get("nictype") != "physical":  # that has its own
             key = f"volatile.{name}.hwaddr"
             nic["hwaddr"] = row.doc["config"].get(key) or _random_mac()
             volatile[f"{name}.hwaddr"] = nic["hwaddr"]

@@ -1,5 +1,7 @@
 """Rows and live instances as the API's objects."""
 
+from collections.abc import Callable
+
 from lxpy.api import status
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.instances import limits
@@ -33,8 +35,12 @@ def instance(row: InstanceRow, code: int, expanded: tuple[Config, Devices]) -> I
     }
 
 
-def state(live: Live | None, fields: "set[str] | None" = None) -> InstanceState:
-    """``/1.0/instances/{name}/state``; a stopped instance has zeros and no network."""
+def state(live: Live | None, fields: "set[str] | None", shown_as: Callable[[str], str]) -> InstanceState:
+    """``/1.0/instances/{name}/state``; a stopped instance has zeros and no network.
+
+    Args:
+        shown_as: the interface of the host for the host name of a nic.
+    """
     wanted = ALL_FIELDS if fields is None else fields
     if live is None:
         return {
@@ -74,7 +80,7 @@ def state(live: Live | None, fields: "set[str] | None" = None) -> InstanceState:
         if fields is None:
             live.watch.refresh()
         shown["network"] = {
-            name: {**interface, "host_name": live.nics.get(name, interface.get("host_name", ""))}
+            name: {**interface, "host_name": shown_as(live.nics.get(name, interface.get("host_name", "")))}
             for name, interface in live.watch.state.items()
         }
     return shown

@@ -21,6 +21,11 @@ class NetnsThread:
         self._inode = os.fstat(self._home).st_ino
         self._executor = self._fresh()
 
+    @property
+    def home(self) -> int:
+        """The descriptor of the namespace it comes from."""
+        return self._home
+
     def close(self) -> None:
         self._executor.shutdown(wait=True)
         os.close(self._home)

@@ -35,7 +35,7 @@ _NLA_F_NESTED, _NLA_TYPE = 0x8000, 0x3FFF
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_OPERSTATE, _IFLA_LINKINFO, _IFLA_STATS64 = 16, 18, 23
-_IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID = 26, 28, 29, 37
+_IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _IFLA_LINK_NETNSID, _IFLA_PERM_ADDRESS = 26, 28, 29, 37, 54
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
@@ -64,6 +64,7 @@ class Link(NamedTuple):
         kind: "bridge", "veth" ...; "" for hardware and loopback.
         counters: rx packets, tx packets, rx bytes, tx bytes, rx errors, tx errors, rx dropped, tx dropped; or empty.
         data: the kind's own attributes, by number, undecoded.
+        permanent: the MAC address that is built in; "" for most virtual interfaces.
     """
 
     ifindex: int
@@ -79,6 +80,7 @@ class Link(NamedTuple):
     kind: str
     counters: tuple[int, ...]
     data: dict[int, bytes]
+    permanent: str = ""
 
     @property
     def up(self) -> bool:
@@ -180,6 +182,7 @@ def parse_link(data: bytes) -> Link:
         kind=_text(info.get(_IFLA_INFO_KIND, b"")),
         counters=struct.unpack_from("=8Q", stats) if len(stats) >= 64 else (),
         data=attributes(info.get(_IFLA_INFO_DATA, b"")),
+        permanent=found.get(_IFLA_PERM_ADDRESS, b"").hex(":"),
     )
 
 

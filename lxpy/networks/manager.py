@@ -21,6 +21,7 @@ from lxpy.networks.mender import Mender
 from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.nicextras import Extras
 from lxpy.networks.nics import Nics
+from lxpy.networks.uplinks import Uplinks
 from lxpy.networks.watch import api_addresses, link_type
 from lxpy.state.store import Store
 
@@ -60,7 +61,10 @@ class NetworkManager:
             layout.nft_nic_table, layout.nflog_group, store.network_acls.all, self._mender.own_change, warn
         )
         self._extras = Extras(f"{layout.nft_table}_nics", f"{layout.networks}/nics.json")
-        self.nics = Nics(store, self.get, self._server, self._in_kernel, self._filters, self._extras, warn)
+        self.nics = Nics(
+            store, self.get, self._server, self._in_kernel, self._filters, self._extras,
+            lambda netns: Uplinks(f"{layout.networks}/uplinks.json", f"{layout.run}/netns", netns), warn,
+        )  # fmt: skip
 
     # -- the daemon comes and goes -------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -11,11 +12,12 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict
 from lxpy.api.objects import Network
 from lxpy.linux.netns import NetnsThread
 from lxpy.networks import config as keys
-from lxpy.networks import host, leases, routed
+from lxpy.networks import host, leases, routed, uplinks
 from lxpy.networks.dnsmasq import Dnsmasq
 from lxpy.networks.nicacls import Nic as NicFilter
 from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.nicextras import KEYS, Extras
+from lxpy.networks.uplinks import Uplinks
 from lxpy.networks.watch import Changed, Watch, open_socket
 from lxpy.state.store import Store
 
@@ -31,6 +33,7 @@ class Nics:
         in_kernel: runs what may wait for the kernel off the event loop.
         filters: the network ACLs of nics.
         extras: their filters, limits, isolation and routes.
+        keeper: makes the keeper of those that use an interface of the host.
         warn: told of what went wrong in the background.
     """
 
@@ -42,11 +45,13 @@ class Nics:
         in_kernel: Callable[[Callable[[], None]], Awaitable[None]],
         filters: NicAcls,
         extras: Extras,
+        keeper: Callable[[NetnsThread], Uplinks],
         warn: Callable[[str], None],
     ) -> None:
         self._store, self._network, self._server = store, network, server
         self._in_kernel, self._filters, self._extras, self._warn = in_kernel, filters, extras, warn
         self._netns = NetnsThread()
+        self._uplinks = keeper(self._netns)
         self._leaving: dict[str, asyncio.Future[None]] = {}
 
     async def close(self) -> None:
@@ -64,12 +69,14 @@ class Nics:
                 `nictype`; `name` and `hwaddr` are filled in.
 
         Returns:
-            The name of the host's end.
+            The name of the host's end; of a macvlan or physical nic its `host_name`, which no interface has.
 
         Raises:
             BadRequest, NotFound, Conflict: the nic cannot be had as asked for.
         """
         nictype = nic.get("nictype", "bridged")
+        if nictype in uplinks.NICTYPES:
+            return await self._attach_uplink(nic, device, instance, netns_fd)
         if nictype == "routed":
             routed.check_host(nic, device)
         parent, mtu = ("", int(nic.get("mtu") or 0)) if nictype in UNBRIDGED else self._parent(nic, device)
@@ -118,6 +125,19 @@ class Nics:
             ) from None
         return host_name
 
+    async def _attach_uplink(self, nic: dict[str, str], device: str, instance: str, netns_fd: int) -> str:
+        handle = nic["host_name"]
+        netns = os.dup(netns_fd)  # the caller may give up waiting
+        try:
+            await asyncio.wrap_future(
+                self._netns.submit(lambda: self._uplinks.connect(nic, device, instance, handle, netns))
+            )
+        except OSError as error:
+            raise host.explained(f"Connecting the nic {device} of {instance!r} to {nic['parent']}", error) from None
+        finally:
+            os.close(netns)
+        return handle
+
     async def _filter(self, nic: dict[str, str], device: str, instance: str, host_name: str) -> None:
         """Sets the rules of a nic with ACLs before there is anything to pass. Raises `BadRequest`, `InternalError`."""
         names = keys.words(nic, "security.acls")
@@ -152,6 +172,8 @@ class Nics:
             await self._filter(nic, device, instance, host_name)
         except ApiError as error:
             self._warn(f"The nic {device} of {instance!r} has no ACLs: {error}")
+        if nic.get("nictype") in uplinks.NICTYPES:
+            return
         bridge = nic.get("network") or (nic.get("parent", "") if nic.get("nictype") == "bridged" else "")
         if bridge:
             await self._in_kernel(lambda: host.adopt_ports(bridge, {host_name}))
@@ -160,8 +182,15 @@ class Nics:
         except (ApiError, OSError) as error:
             self._warn(f"The nic {device} of {instance!r} lacks filters, limits or routes: {error}")
 
-    async def detach(self, host_name: str) -> None:
-        """Takes a veth pair away; idempotent, and done in the background: the kernel needs 30 ms for it."""
+    async def detach(self, host_name: str, pid: int = 0) -> None:
+        """Takes a nic away; idempotent. A veth pair goes in the background: the kernel needs 30 ms for it.
+
+        Args:
+            pid: the init of the instance, if that goes on without the nic.
+        """
+        if uplinks.is_handle(host_name):
+            await self._detach_uplink(host_name, pid)
+            return
         if host_name in self._leaving:
             return
         future = asyncio.ensure_future(self._remove(host_name))
@@ -178,6 +207,39 @@ class Nics:
         await self._in_kernel(lambda: host.delete_link(host_name))
         await self._filters.detach(host_name)
         await self._extras.remove(host_name)
+
+    async def _detach_uplink(self, handle: str, pid: int) -> None:
+        netns = -1
+        try:
+            if pid:
+                netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            said = await asyncio.wrap_future(self._netns.submit(lambda: self._uplinks.disconnect(handle, netns)))
+        except (ApiError, OSError) as error:
+            said = f"The interface {self._uplinks.shown(handle)!r} could not be taken back: {error}"
+        finally:
+            if netns >= 0:
+                os.close(netns)
+        if said:
+            self._warn(said)
+
+    def connected(self, host_name: str, pid: int) -> bool:
+        """Whether a nic that an earlier daemon put into the instance of that init is there."""
+        if not uplinks.is_handle(host_name):
+            return host.link_exists(host_name)
+        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return self._netns.submit(lambda: self._uplinks.connected(host_name, netns)).result()
+        finally:
+            os.close(netns)
+
+    def shown(self, host_name: str) -> str:
+        """The interface of the host that is behind a nic, for users."""
+        return self._uplinks.shown(host_name)
+
+    async def sweep(self, used: set[str]) -> None:
+        """Gives the host back what no running instance uses any more; `used` are host names."""
+        for handle in set(self._uplinks.handles()) - used:
+            await self.detach(handle)
 
     async def gone(self, host_name: str) -> None:
         """Waits for an interface that `detach` takes away."""

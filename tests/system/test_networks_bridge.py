@@ -248,7 +248,7 @@ async def test_attach_to_a_bridge_of_the_host(bridge: Lab) -> None:
         ({"network": "", "nictype": "bridged", "parent": "absent"}, NotFound),
         ({"network": "", "nictype": "bridged", "parent": "eth9/.."}, BadRequest),
         ({"network": "", "nictype": "bridged", "parent": "ifless", "mtu": "x"}, BadRequest),
-        ({"network": "", "nictype": "macvlan", "parent": BRIDGE}, BadRequest),
+        ({"network": "", "nictype": "ipvlan", "parent": BRIDGE}, BadRequest),
         ({"network": "", "nictype": "bridged"}, BadRequest),
         ({"name": "far-too-long-a-name"}, BadRequest),
         ({"hwaddr": "nonsense"}, BadRequest),

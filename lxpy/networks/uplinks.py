@@ -43,6 +43,7 @@ class _Record(TypedDict):
         link: the interface used: the parent, or a VLAN of it.
         made: it is a VLAN made for this.
         guest: its name inside; `index` there, 0 until it is known.
+        whole: it is connected, and nobody has begun to take it back.
         before: of a physical one: what it was on the host.
     """
 
@@ -53,6 +54,7 @@ class _Record(TypedDict):
     made: bool
     guest: str
     index: int
+    whole: bool
     before: "_Before | None"
 
 
@@ -85,13 +87,15 @@ class Uplinks:
 
     def connected(self, handle: str, netns_fd: int) -> bool:
         """Whether the nic of that handle was put into its instance wholly, and is in there."""
-        index = self._records[handle]["index"] if handle in self._records else 0
+        record = self._records.get(handle)
+        if record is None or not record["whole"]:
+            return False
 
         def inside() -> bool:
             with Rtnetlink() as there:
-                return any(link.ifindex == index for link in there.links(counters=False))
+                return any(link.ifindex == record["index"] for link in there.links(counters=False))
 
-        return index > 0 and self._netns.inside(netns_fd, inside)
+        return self._netns.inside(netns_fd, inside)
 
     def shown(self, handle: str) -> str:
         """The host's interface behind a nic, for users."""
@@ -116,7 +120,8 @@ class Uplinks:
             if kind == "physical" and not made:
                 self._check_free(netlink, link_name, device)
             record = _Record(
-                kind=kind, instance=instance, device=device, link=link_name, guest=guest, index=0, before=None,
+                kind=kind, instance=instance, device=device, link=link_name, guest=guest, index=0, whole=False,
+                before=None,
                 made=made or any(one["made"] and one["link"] == link_name for one in self._records.values()),
             )  # fmt: skip
             self._remember(handle, record)
@@ -194,7 +199,8 @@ class Uplinks:
 
         if not link.up:
             netlink.call(f"interface {link.name}", rtnetlink.link_up(link.name))
-        self._remember(handle, {**self._records[handle], "index": self._netns.inside(netns_fd, inside)})
+        index = self._netns.inside(netns_fd, inside)
+        self._remember(handle, {**self._records[handle], "index": index, "whole": True})
 
     def _connect_physical(self, netlink: Rtnetlink, nic: Config, link: Link, handle: str, netns_fd: int) -> None:
         guest = nic["name"]
@@ -231,7 +237,8 @@ class Uplinks:
                     ) from None
                 return found.ifindex
 
-        self._remember(handle, {**self._records[handle], "index": self._netns.inside(netns_fd, inside)})
+        index = self._netns.inside(netns_fd, inside)
+        self._remember(handle, {**self._records[handle], "index": index, "whole": True})
 
     # -- and back ------------------------------------------------------------------------------------------------------
 
@@ -248,6 +255,7 @@ class Uplinks:
         if record is None:
             return ""
         said = ""
+        self._remember(handle, {**record, "whole": False})
         if record["kind"] == "macvlan":
             if netns_fd >= 0:
                 self._netns.inside(netns_fd, lambda: _delete_macvlan(record))

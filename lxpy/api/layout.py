@@ -38,7 +38,8 @@ class Layout:
         self.nflog_group = 1024 + int(self.tag or "0", 16) % 60000
         self.acl_log = f"{self.logs}/network-acls.log"
         self.nft_table = f"lxpy_{self.tag}" if self.tag else "lxpy"
-        self.nft_nic_table = f"{self.nft_table}_nic"
+        self.nft_nic_table = f"{self.nft_table}_nic"  # ACLs of nics, family bridge
+        self.nft_nics_table = f"{self.nft_table}_nics"  # filters and limits of nics, family netdev
 
     def instance_run(self, instance_id: int) -> str:
         """The run directory of one instance: supervisor socket, exit record, mount points. Short on purpose."""

@@ -6,7 +6,7 @@ from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.linux.links import MACVLAN_MODES
 from lxpy.networks import config as keys
-from lxpy.networks import nicextras, uplinks
+from lxpy.networks import nicextras, uplinks, vlans
 
 KEYS = nicextras.KEYS | {"boot.priority"}
 # LXD has these; why they are refused here.
@@ -61,6 +61,8 @@ def check(where: str, nic: dict[str, str]) -> None:
     for version in (4, 6):
         keys.routed(f"ipv{version}.routes", nic.get(f"ipv{version}.routes", ""), version)
     values.boolean(f"security.port_isolation on {where}", nic.get("security.port_isolation", ""))
+    if nictype == "bridged":
+        vlans.check(where, nic)
     if nictype == "routed":
         _check_routed(where, nic)
     if nictype in uplinks.NICTYPES:
@@ -77,8 +79,8 @@ def _check_uplink(where: str, nic: dict[str, str]) -> None:
     if nic["parent"] == "lo":
         raise BadRequest(f"Invalid parent 'lo' on {where}: the loopback interface stays where it is")
     keys.interface_name(f"parent on {where}", nic["parent"])
-    if (vlan := nic.get("vlan", "")) and not (vlan.isascii() and vlan.isdigit() and 1 <= int(vlan) <= 4094):
-        raise BadRequest(f"Invalid vlan {vlan!r} on {where}: 1 to 4094")
+    if nic.get("vlan"):
+        vlans.number(f"vlan on {where}", nic["vlan"])
     if nic.get("mode", "bridge") not in MACVLAN_MODES:
         raise BadRequest(f"Invalid mode {nic['mode']!r} on {where}: {', '.join(MACVLAN_MODES)}")
 

@@ -65,7 +65,7 @@ def move(index: int, netns_fd: int) -> bytes:
 
 
 def filter_vlans(index: int) -> bytes:
-    """Has a bridge look at VLANs. Kernels without CONFIG_BRIDGE_VLAN_FILTERING ignore it: look afterwards."""
+    """Has a bridge look at VLANs. Kernels without CONFIG_BRIDGE_VLAN_FILTERING refuse it or ignore it."""
     info = attr(_IFLA_INFO_KIND, "bridge") + nest(_IFLA_INFO_DATA, attr(_IFLA_BR_VLAN_FILTERING, b"\1"))
     return message(RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + nest(_IFLA_LINKINFO, info))
 

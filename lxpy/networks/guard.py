@@ -96,14 +96,24 @@ class RulesGuard:
         tables: names of ours.
         changed: called when one of them was changed or deleted; with False when that is only likely.
         docker: called when the chain DOCKER-USER came or changed.
+        nics: another table of ours, of which the kernel itself takes chains away with their interfaces.
+        look: called when that was changed.
     """
 
-    def __init__(self, tables: set[str], changed: Callable[[bool], None], docker: Callable[[], None]) -> None:
-        self._tables, self._changed, self._docker = tables, changed, docker
+    def __init__(
+        self,
+        tables: set[str],
+        changed: Callable[[bool], None],
+        docker: Callable[[], None],
+        nics: str,
+        look: Callable[[], None],
+    ) -> None:
+        self._tables, self._changed, self._docker, self._nics, self._look = tables, changed, docker, nics, look
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.bind((0, _GROUP_NFTABLES))
         self._socket.setblocking(False)
-        self._busy, self._expected, self._seen, self._hit = 0, 0, 0, (False, False)
+        self._busy, self._expected, self._seen = 0, 0, 0
+        self._hit: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
 
@@ -114,33 +124,34 @@ class RulesGuard:
     def begin(self) -> None:
         """A change of our own begins: what is heard until `end` is it. Several may overlap."""
         if not self._busy:
-            self._expected, self._seen, self._hit = 0, 0, (False, False)
+            self._expected, self._seen, self._hit = 0, 0, set()
         self._busy += 1
 
     def end(self, transactions: int) -> None:
         """Our own change has ended, after so many transactions; one more among them was somebody else's."""
-        generations, ours, docker = self._drain()
+        generations, hit = self._drain()
         self._expected += transactions
         self._seen += generations
-        self._hit = (self._hit[0] or ours, self._hit[1] or docker)
+        self._hit |= hit
         self._busy -= 1
         if not self._busy and self._seen > self._expected:
-            if self._hit[0]:
-                self._changed(False)
-            elif self._hit[1]:
-                self._docker()
+            self._tell(self._hit, certain=False)
 
     def _read(self) -> None:
-        if self._busy:
-            return
-        _, ours, docker = self._drain()
-        if ours:
-            self._changed(True)
-        elif docker:
-            self._docker()
+        if not self._busy:
+            self._tell(self._drain()[1], certain=True)
 
-    def _drain(self) -> tuple[int, bool, bool]:
-        generations, ours, docker = 0, False, False
+    def _tell(self, hit: set[str], *, certain: bool) -> None:
+        if "ours" in hit:
+            self._changed(certain)
+        elif "docker" in hit:
+            self._docker()
+        if "nics" in hit:
+            self._look()
+
+    def _drain(self) -> tuple[int, set[str]]:
+        """How many transactions there were, and what they changed."""
+        generations, hit = 0, set[str]()
         try:
             for kind, body in self._messages():
                 if kind == _NEWGEN:
@@ -148,15 +159,19 @@ class RulesGuard:
                     continue
                 found = rtnetlink.attributes(body, 4)
                 table = found.get(1, b"").rstrip(b"\0").decode(errors="replace")
-                ours |= table in self._tables
-                if table == "filter" and kind in (_NEWCHAIN, _NEWRULE, _DELRULE):
+                if table in self._tables:
+                    hit.add("ours")
+                elif table == self._nics:
+                    hit.add("nics")
+                elif table == "filter" and kind in (_NEWCHAIN, _NEWRULE, _DELRULE):
                     name = found.get(3 if kind == _NEWCHAIN else 2, b"")
-                    docker |= name.rstrip(b"\0") == b"DOCKER-USER"
+                    if name.rstrip(b"\0") == b"DOCKER-USER":
+                        hit.add("docker")
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            ours = True  # some were lost, perhaps about us
-        return generations, ours, docker
+            hit |= {"ours", "nics"}  # some were lost, perhaps about us
+        return generations, hit
 
     def _messages(self) -> Iterator[tuple[int, bytes]]:
         while True:

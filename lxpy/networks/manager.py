@@ -54,13 +54,16 @@ class NetworkManager:
         self._lock = asyncio.Lock()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
-        self._mender = Mender(store, layout, self._lock, self._mend, self._load_all, warn)
+        self._mender = Mender(store, layout, self._lock, self._mend, self._load_all, lambda: self._extras.mend(), warn)
         self._log: AclLog | None = None
         self.acls = Acls(store, self._lock, self._load_acls, emit)
         self._filters = NicAcls(
             layout.nft_nic_table, layout.nflog_group, store.network_acls.all, self._mender.own_change, warn
         )
-        self._extras = Extras(f"{layout.nft_table}_nics", f"{layout.networks}/nics.json")
+        self._extras = Extras(
+            layout.nft_nics_table, f"{layout.networks}/nics.json", self._mender.own_change,
+            lambda name: store.networks.get(name) is not None,
+        )  # fmt: skip
         self.nics = Nics(
             store, self.get, self._server, self._in_kernel, self._filters, self._extras,
             lambda netns: Uplinks(f"{layout.networks}/uplinks.json", f"{layout.run}/netns", netns), warn,
@@ -471,6 +474,7 @@ class NetworkManager:
             await self._server(name).ensure(config, fresh=True)  # its sockets may have lost their address
             return "addresses of the bridge were removed by somebody and are back"
         await self._in_kernel(lambda: host.adopt_ports(name, ports))
+        await self._extras.reapply(name)
         await self._server(name).ensure(config, fresh=True)
         await resolved.register(name, config, self._warn)
         return f"the bridge was removed by somebody and is back, with {len(ports)} of its ports"

@@ -25,6 +25,7 @@ class Mender:
         lock: the manager's; held while anything is mended.
         mend: brings a bridge back and says what was wrong, or nothing.
         load: loads the rules of all networks.
+        mend_nics: loads the filters and limits of nics that are missing, and says whether any were.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Mender:
         lock: asyncio.Lock,
         mend: Mend,
         load: Callable[[Documents], Awaitable[None]],
+        mend_nics: Callable[[], Awaitable[bool]],
         warn: Callable[[str], None],
     ) -> None:
         self._store, self._layout, self._lock = store, layout, lock
-        self._mend, self._load, self._warn = mend, load, warn
+        self._mend, self._load, self._mend_nics, self._warn = mend, load, mend_nics, warn
         self._links: LinkGuard | None = None
         self._rules: RulesGuard | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -49,7 +51,11 @@ class Mender:
             return
         try:
             self._links = LinkGuard(self._lost, lambda name: self._lost(name, []))
-            self._rules = RulesGuard({self._layout.nft_table, self._layout.nft_nic_table}, self._flushed, self._docker)
+            layout = self._layout
+            self._rules = RulesGuard(
+                {layout.nft_table, layout.nft_nic_table}, self._flushed, self._docker,
+                layout.nft_nics_table, lambda: self._later("the rules of nics", self._look_at_nics),
+            )  # fmt: skip
         except OSError as error:
             self._warn(f"Nobody will notice when bridges or firewall rules are removed by hand: {error.strerror}")
 
@@ -125,6 +131,13 @@ class Mender:
                     "the firewall rules",
                     "The firewall rules of the networks were removed or changed by somebody and are loaded again",
                 )
+
+    async def _look_at_nics(self) -> None:
+        if await self._mend_nics():
+            self._done(
+                "the rules of nics",
+                "Filters or limits of nics were removed or changed by somebody and are loaded again",
+            )
 
     def _docker(self) -> None:
         self._later("the rules for Docker", self._reload_docker)

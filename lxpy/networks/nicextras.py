@@ -10,25 +10,26 @@ import contextlib
 import ipaddress
 import json
 import os
+from collections.abc import Callable
 from typing import TypedDict
 
 from lxpy.api import values
-from lxpy.api.errors import BadRequest, InternalError
+from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.objects import Config
 from lxpy.linux import rtnetlink, traffic
 from lxpy.networks import config as keys
-from lxpy.networks import firewall, routed
+from lxpy.networks import firewall, host, routed, vlans
 
 KEYS = frozenset(
     {
         "security.mac_filtering", "security.ipv4_filtering", "security.ipv6_filtering", "security.port_isolation",
         "limits.ingress", "limits.egress", "limits.max", "limits.priority", "ipv4.routes", "ipv6.routes",
-        "queue.tx.length",
+        "queue.tx.length", "vlan", "vlan.tagged",
     }
 )  # fmt: skip
 
 # What changes without taking the nic away from the guest.
-IN_PLACE = KEYS - {"queue.tx.length"}
+IN_PLACE = KEYS - {"queue.tx.length", "vlan", "vlan.tagged"}
 
 
 class _Traces(TypedDict):
@@ -46,11 +47,20 @@ class Extras:
     Args:
         table: of family netdev; it is there only while a nic has a chain.
         path: the file that remembers what outlives an interface.
+        change: around every change of the rules; takes how many transactions it was.
+        managed: whether a bridge is ours.
     """
 
-    def __init__(self, table: str, path: str) -> None:
-        self._table, self._path = table, path
+    def __init__(
+        self,
+        table: str,
+        path: str,
+        change: Callable[[], contextlib.AbstractContextManager[list[int]]],
+        managed: Callable[[str], bool],
+    ) -> None:
+        self._table, self._path, self._change, self._managed = table, path, change, managed
         self._traces: dict[str, _Traces] = {}
+        self._nics: dict[str, tuple[Config, str, str]] = {}  # nic, device and bridge, by host name
         with contextlib.suppress(FileNotFoundError, ValueError), open(path, encoding="utf-8") as file:
             self._traces = json.load(file)
 
@@ -90,16 +100,46 @@ class Extras:
         )
         if rules or old["chain"]:
             # One transaction: a guest never runs without the rules it had or gets.
-            await firewall.run(self._script(host_name, rules) if rules else self._removal(host_name))
+            await self._run(self._script(host_name, rules) if rules else self._removal(host_name))
         _set_link(host_name, nic)
+        vlans.join(nic, device, bridge, host_name, ours=self._managed(bridge))
         _change_routes([route for route in before if route not in routes], added=False)
         _change_routes(routes, added=True)
         routed.answer([one for one in answered if one not in proxies], on=False)
         routed.answer(proxies, on=True)
         self._remember(host_name, _Traces(chain=bool(rules), routes=routes, proxies=proxies))
+        self._nics[host_name] = (nic, device, bridge)
+
+    async def reapply(self, bridge: str) -> None:
+        """Gives the ports of a bridge that was made anew what went with the old one: isolation, VLANs, routes."""
+        for host_name, (nic, device, on) in list(self._nics.items()):
+            if on == bridge:
+                with contextlib.suppress(ApiError, OSError):
+                    await self.apply(nic, device, bridge, host_name)
+
+    async def mend(self) -> bool:
+        """Loads chains that somebody took away or changed; whether there were any. Raises `InternalError`."""
+        try:
+            listing = json.loads(await firewall.listing("table", "netdev", self._table))["nftables"]
+        except InternalError:
+            listing = []  # no such table any more
+        present = [one["rule"]["chain"] for one in listing if "rule" in one]
+        mended = False
+        for host_name, (nic, device, _) in list(self._nics.items()):
+            rules = chain_rules(nic, device)
+            if present.count(f"nic.{host_name}") != len(rules) and host.link_exists(host_name):
+                await self._run(self._script(host_name, rules))
+                mended = True
+        return mended
+
+    async def _run(self, script: str) -> None:
+        with self._change() as count:
+            await firewall.run(script)
+            count.append(1)
 
     async def remove(self, host_name: str) -> None:
         """Takes away what outlives the interface; idempotent. Raises `InternalError`."""
+        self._nics.pop(host_name, None)
         traces = self._traces.get(host_name)
         if traces is None:
             return
@@ -108,7 +148,7 @@ class Extras:
         if traces["chain"]:
             last = not any(one["chain"] for name, one in self._traces.items() if name != host_name)
             whole = f"add table netdev {self._table}\ndelete table netdev {self._table}\n"
-            await firewall.run(whole if last else self._removal(host_name))
+            await self._run(whole if last else self._removal(host_name))
         self._remember(host_name, None)
 
     def _chain(self, host_name: str) -> str:

@@ -72,6 +72,38 @@ def test_the_rules_come_back_and_foreign_ones_stay(lxpyd: Lxpyd, busybox: str) -
     assert _warned(lxpyd, "firewall rules of the networks were removed")
 
 
+def test_filters_and_routes_of_nics_come_back(lxpyd: Lxpyd, busybox: str) -> None:
+    """After a flushed ruleset, and after the bridge was removed by hand."""
+    lxpyd.wait_address(busybox)
+    own, other = (f"{lxpyd.address.rpartition('.')[0]}.{last}" for last in (91, 92))
+    keys = (f"ipv4.address={own}", "security.ipv4_filtering=true", "security.port_isolation=true",
+            "ipv4.routes=10.94.0.0/24")  # fmt: skip
+    lxpyd.cli("config", "device", "override", busybox, "eth0", *keys)
+    lxpyd.sh(busybox, f"ip addr flush dev eth0; ip addr add {own}/24 dev eth0; ip addr add {other}/24 dev eth0")
+    host_name = lxpyd.instance(busybox)["config"]["volatile.eth0.host_name"]
+
+    def rules() -> str:
+        listing = ["nft", "list", "table", "netdev", lxpyd.layout.nft_nics_table]
+        return subprocess.run(listing, capture_output=True, text=True, check=False).stdout
+
+    def answers(address: str) -> bool:
+        return subprocess.run(["busybox", "ping", "-c1", "-W1", address], capture_output=True).returncode == 0
+
+    before = rules()
+    assert "ip saddr" in before
+    for script in ("flush ruleset", f"flush chain netdev {lxpyd.layout.nft_nics_table} nic.{host_name}"):
+        _run("nft", "-f", "-", text=script)
+        until(lambda: rules() == before, 3, script)
+        time.sleep(0.15)
+    until(lambda: answers(own), 5, "its own address is filtered")
+    assert not answers(other)
+    assert _warned(lxpyd, "Filters or limits of nics were removed")
+    _run("ip", "link", "del", lxpyd.bridge)
+    until(lambda: "isolated on" in _run("bridge", "-d", "link", "show", "dev", host_name), 5, "not isolated any more")
+    until(lambda: _run("ip", "route", "show", "10.94.0.0/24"), 5, "the route stays away")
+    until(lambda: answers(own), 5, "the container is cut off")
+
+
 # What Docker's iptables-nft leaves: everything forwarded is dropped unless DOCKER-USER says otherwise.
 _DOCKER = """
 table ip filter {

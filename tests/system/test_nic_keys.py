@@ -1,5 +1,6 @@
 """Filters, limits, isolation and routes of bridged nics, seen from both sides of the cable."""
 
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ def _host(*command: str) -> str:
 
 def _table(lxpyd: Lxpyd) -> str:
     """The daemon's own rules of nics; "" when there is no such table."""
-    command = ["nft", "list", "table", "netdev", f"{lxpyd.layout.nft_table}_nics"]
+    command = ["nft", "list", "table", "netdev", lxpyd.layout.nft_nics_table]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
@@ -120,10 +121,30 @@ def test_routes_and_queue(lxpyd: Lxpyd, name: str) -> None:
     until(lambda: not _table(lxpyd), 5, "the table stayed")
 
 
+def test_vlans(lxpyd: Lxpyd, busybox: str) -> None:
+    """Where the kernel knows them in bridges: who has another than the rest hears nobody. Elsewhere: a clear line."""
+    lxpyd.wait_address(busybox)
+    keys = ("nic", f"network={lxpyd.bridge}", "name=eth1", "vlan=5", "vlan.tagged=7,9-10")
+    added = lxpyd.cli("config", "device", "add", busybox, "v", *keys, check=False)
+    if "CONFIG_BRIDGE_VLAN_FILTERING" in added.stderr:
+        assert added.returncode == 1 and len(added.stderr.splitlines()) == 1
+        assert "v" not in lxpyd.instance(busybox)["devices"]
+        return
+    assert added.returncode == 0, added.stderr
+    host_name = lxpyd.instance(busybox)["config"]["volatile.v.host_name"]
+    shown = json.loads(_host("bridge", "-j", "vlan", "show", "dev", host_name))[0]["vlans"]
+    ranges = {(one["vlan"], one.get("vlanEnd", one["vlan"]), "PVID" in one.get("flags", [])) for one in shown}
+    assert ranges == {(5, 5, True), (7, 7, False), (9, 10, False)}
+    assert lxpyd.sh(busybox, "udhcpc -i eth1 -nq -t2 -T1 -s /bin/true 2>/dev/null", check=False).returncode != 0
+    assert _answers(lxpyd.addresses(busybox)[0])
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (("vlan=5",), "vlan"),
+        (("vlan=4095",), "'4095' is not a VLAN"),
+        (("vlan.tagged=7-5",), "'7-5' runs backwards"),
+        (("vlan=5", "vlan.tagged=4-6"), "name 5"),
         (("nictype=sriov",), "sriov"),
         (("limits.max=1Mbit", "limits.egress=1Mbit"), "limits.max"),
         (("limits.ingress=fast",), "'fast' is not a rate"),

@@ -31,6 +31,7 @@ class Layout:
         self.logs = f"{self.root}/logs"
         self.images = f"{self.root}/images"
         self.pools = f"{self.root}/storage-pools"
+        self.disks = f"{self.root}/disks"  # files that hold the file systems of pools
         self.networks = f"{self.root}/networks"
         self.cache = f"{self.root}/cache"
         self.cgroup_prefix = f"lxpy-{self.tag}" if self.tag else "lxpy"

@@ -1,13 +1,18 @@
-"""btrfs by ioctl: subvolumes, snapshots, their removal with all that a guest nested in them. No ``btrfs`` is forked.
+"""btrfs by ioctl: subvolumes, snapshots, their removal, with all that a guest nested in them. No ``btrfs`` is forked.
 
 Numbers and structures: include/uapi/linux/btrfs.h and btrfs_tree.h of Linux 6.18.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
+import uuid
 from collections.abc import Iterator
+from typing import NamedTuple
+
+from lxpy.linux import safe_path
 
 SUBVOL_RDONLY = 1 << 1
 _SPEC_BY_ID = 1 << 4
@@ -18,12 +23,23 @@ _ROOT_TREE, _ROOT_REF = 1, 156
 _SUBVOL_CREATE_V2, _SNAP_CREATE_V2, _SNAP_DESTROY_V2 = 0x50009418, 0x50009417, 0x5000943F
 _SUBVOL_GETFLAGS, _SUBVOL_SETFLAGS = 0x80089419, 0x4008941A
 _INO_LOOKUP, _TREE_SEARCH_V2, _RESIZE = 0xD0009412, 0xC0709411, 0x50009403
+_FS_INFO = 0x8400941F
 
 # struct btrfs_ioctl_vol_args_v2: fd, transid, flags, unused[4], name (or, with SPEC_BY_ID, the id)
 _VOL_ARGS = struct.Struct("=qQQ32x4040s")
 _SEARCH_KEY = struct.Struct("=7Q4I32xQ")
 _SEARCH_HEADER = struct.Struct("=3Q2I")
+_ROOT_REF_ITEM = struct.Struct("<QQH")
 _BUFFER = 65536
+_MOST = (1 << 64) - 1
+
+
+class Nested(NamedTuple):
+    """A subvolume inside another: its id, the inode of the directory it is in, and its name there."""
+
+    id: int
+    directory: int
+    name: bytes
 
 
 def is_subvolume(path: str) -> bool:
@@ -37,27 +53,31 @@ def is_subvolume(path: str) -> bool:
 
 def create(path: str) -> None:
     """Make an empty subvolume (0755 less the umask); `path` does not exist."""
-    with _directory(os.path.dirname(path)) as parent:
+    with directory(os.path.dirname(path)) as parent:
         _call(parent, _SUBVOL_CREATE_V2, _volume_arguments(0, 0, path), path)
 
 
 def snapshot(source: str, path: str, *, readonly: bool = False) -> None:
     """Make a snapshot of the subvolume `source`. What is nested in it comes out as empty directories."""
-    with _directory(source) as fd, _directory(os.path.dirname(path)) as parent:
+    with directory(source) as fd, directory(os.path.dirname(path)) as parent:
         flags = SUBVOL_RDONLY if readonly else 0
         _call(parent, _SNAP_CREATE_V2, _volume_arguments(fd, flags, path), path)
 
 
 def readonly(path: str) -> bool:
-    with _directory(path) as fd:
-        flags = bytearray(8)
-        _call(fd, _SUBVOL_GETFLAGS, flags, path)
-    return bool(int.from_bytes(flags, "little") & SUBVOL_RDONLY)
+    with directory(path) as fd:
+        return bool(_flags(fd) & SUBVOL_RDONLY)
+
+
+def _flags(fd: int) -> int:
+    flags = bytearray(8)
+    _call(fd, _SUBVOL_GETFLAGS, flags, "")
+    return int.from_bytes(flags, "little")
 
 
 def set_readonly(path: str, value: bool) -> None:
     """A read-only subvolume can be neither written nor moved to another directory."""
-    with _directory(path) as fd:
+    with directory(path) as fd:
         _call(fd, _SUBVOL_SETFLAGS, bytearray(struct.pack("=Q", SUBVOL_RDONLY if value else 0)), path)
 
 
@@ -69,50 +89,133 @@ def subvolume_id(fd: int) -> int:
     return int.from_bytes(arguments[:8], "little")
 
 
-def children(fd: int, parent: int) -> list[int]:
-    """The ids of the subvolumes directly nested in the subvolume `parent` of the file system of `fd`."""
-    found: list[int] = []
-    first = 0
-    while True:
-        most = (1 << 64) - 1
+def search(
+    fd: int, tree: int, item: int, kind: int, first: int = 0, last: int = _MOST
+) -> Iterator[tuple[int, bytes]]:  # fmt: skip
+    """Offset and content of what has the key (`item`, `kind`, `first` to `last`) in a tree of the file system of `fd`.
+
+    Raises:
+        OSError: ENOENT where there is no such tree.
+    """
+    while first <= last:
         buffer = bytearray(_SEARCH_KEY.size + _BUFFER)
         _SEARCH_KEY.pack_into(
-            buffer, 0, _ROOT_TREE, parent, parent, first, most, 0, most, _ROOT_REF, _ROOT_REF, 4096, 0, _BUFFER
-        )
+            buffer, 0, tree, item, item, first, last, 0, _MOST, kind, kind, 4096, 0, _BUFFER
+        )  # fmt: skip
         _call(fd, _TREE_SEARCH_V2, buffer, "")
         count = struct.unpack_from("=I", buffer, 64)[0]
         if count == 0:
-            return found
+            return
         place = _SEARCH_KEY.size
         for _ in range(count):
-            _, _, child, _, length = _SEARCH_HEADER.unpack_from(buffer, place)
-            place += _SEARCH_HEADER.size + length
-            found.append(child)
-        first = found[-1] + 1
+            _, _, first, _, length = _SEARCH_HEADER.unpack_from(buffer, place)
+            place += _SEARCH_HEADER.size
+            yield first, bytes(buffer[place : place + length])
+            place += length
+        first += 1
+
+
+def nested(fd: int, parent: int) -> list[Nested]:
+    """The subvolumes directly nested in the subvolume `parent` of the file system of `fd`."""
+    found = []
+    for child, item in search(fd, _ROOT_TREE, parent, _ROOT_REF):
+        folder, _, length = _ROOT_REF_ITEM.unpack_from(item)
+        found.append(Nested(child, folder, item[_ROOT_REF_ITEM.size : _ROOT_REF_ITEM.size + length]))
+    return found
+
+
+def children(fd: int, parent: int) -> list[int]:
+    """The ids of `nested`."""
+    return [one.id for one in nested(fd, parent)]
+
+
+def family(path: str) -> list[int]:
+    """The ids of the subvolume at `path` and of all nested in it at any depth, outermost first."""
+    with directory(path) as fd:
+        order = [subvolume_id(fd)]
+        # By id: no path of a guest's making is ever walked.
+        for parent in order:
+            order += children(fd, parent)
+    return order
+
+
+def snapshot_family(source: str, path: str) -> None:
+    """As `snapshot`, with everything nested in `source`; it can be written, what was nested read-only stays so.
+
+    Each subvolume is a moment of its own, outermost first. One that a guest moves or deletes meanwhile may be missed.
+    """
+    snapshot(source, path)
+    with directory(source) as old, directory(path) as new:
+        _nest(old, new, path)
+
+
+def _nest(old: int, new: int, path: str) -> None:
+    top = subvolume_id(new)
+    for child in nested(old, subvolume_id(old)):
+        with contextlib.ExitStack() as stack:
+            # A snapshot keeps inode numbers, and nobody moves anything in this one.
+            place = _opened(stack, new, _path_of(new, top, child.directory))
+            try:
+                sub = _opened(stack, old, _path_of(new, top, child.directory) + child.name)
+                if subvolume_id(sub) != child.id:
+                    continue
+                os.rmdir(child.name, dir_fd=place)
+                _call(place, _SNAP_CREATE_V2, bytearray(_VOL_ARGS.pack(sub, 0, 0, child.name)), path)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            made = _opened(stack, place, child.name)
+            _nest(sub, made, path)
+            if _flags(sub) & SUBVOL_RDONLY:
+                _call(made, _SUBVOL_SETFLAGS, bytearray(struct.pack("=Q", SUBVOL_RDONLY)), path)
+
+
+def _opened(stack: contextlib.ExitStack, fd: int, path: bytes) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    found = safe_path.openat2(fd, path.rstrip(b"/") or b".", flags, resolve=safe_path.NO_LINKS)
+    stack.callback(os.close, found)
+    return found
+
+
+def _path_of(fd: int, subvolume: int, inode: int) -> bytes:
+    """Of a directory within its subvolume, with a "/" at its end; empty for the subvolume's top."""
+    arguments = bytearray(4096)
+    struct.pack_into("=QQ", arguments, 0, subvolume, inode)
+    _call(fd, _INO_LOOKUP, arguments, "")
+    return bytes(arguments[16:]).partition(b"\0")[0]
 
 
 def destroy(path: str) -> None:
     """Delete the subvolume at `path`, read-only or not, and every one nested in it. The space comes back later."""
-    with _directory(path) as fd:
-        top = subvolume_id(fd)
-        # By id, innermost first: no path of a guest's making is ever walked.
-        order = [top]
-        for parent in order:
-            order += children(fd, parent)
-    with _directory(os.path.dirname(path)) as fd:
+    order = family(path)
+    with directory(os.path.dirname(path)) as fd:
         for number in reversed(order):
             arguments = bytearray(_VOL_ARGS.pack(0, 0, _SPEC_BY_ID, struct.pack("=Q", number)))
             _call(fd, _SNAP_DESTROY_V2, arguments, path)
 
 
-def resize(path: str, size: int) -> None:
-    """Give the (single-device) file system mounted at `path` that many bytes, at least 256 MiB (the kernel's rule).
+def resize(path: str, size: int | None) -> None:
+    """Give the (single-device) file system mounted at `path` that many bytes, None for all its device has.
 
     Raises:
-        OSError: ENOSPC when it holds more, EINVAL below the minimum, EFBIG when the device is smaller.
+        OSError: ENOSPC when it holds more, EINVAL below 256 MiB (the kernel's rule), EFBIG when the device is smaller.
     """
-    with _directory(path) as fd:
-        _call(fd, _RESIZE, bytearray(struct.pack("=q4088s", 0, b"%d" % size)), path)
+    word = b"max" if size is None else b"%d" % size
+    with directory(path) as fd:
+        _call(fd, _RESIZE, bytearray(struct.pack("=q4088s", 0, word)), path)
+
+
+def filesystem_uuid(path: str) -> str:
+    """Of the file system of a directory.
+
+    Raises:
+        OSError: ENOTTY when that is no btrfs.
+    """
+    arguments = bytearray(1024)
+    with directory(path) as fd:
+        _call(fd, _FS_INFO, arguments, path)
+    return str(uuid.UUID(bytes=bytes(arguments[16:32])))
 
 
 def _volume_arguments(fd: int, flags: int, path: str) -> bytearray:
@@ -120,7 +223,8 @@ def _volume_arguments(fd: int, flags: int, path: str) -> bytearray:
 
 
 @contextlib.contextmanager
-def _directory(path: str) -> Iterator[int]:
+def directory(path: str) -> Iterator[int]:
+    """A descriptor of a directory; a link in its place is refused."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         yield fd

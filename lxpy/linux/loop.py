@@ -16,6 +16,8 @@ LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
+LO_FLAGS_DIRECT_IO = 16
+LOOP_SET_CAPACITY = 0x4C07
 
 _LOOP_MAJOR = 7
 _ATTEMPTS = 64
@@ -24,15 +26,18 @@ _CONFIG = struct.Struct("=II QQQQQ IIII 64s 64s 32s QQ 8Q")
 
 
 @contextlib.contextmanager
-def attach(path: str, readonly: bool = True) -> Iterator[str]:
+def attach(path: str, readonly: bool = True, direct: bool = False) -> Iterator[str]:
     """A loop device over the file `path`, for as long as the block runs or something has it mounted.
+
+    Args:
+        direct: past the page cache, so that nothing is cached twice; where the file system below cannot, it is not.
 
     Raises:
         OSError: the file cannot be opened, there is no loop driver, or no free device.
     """
     backing = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
     try:
-        device_fd, device = _configure(backing, path, readonly)
+        device_fd, device = _configure(backing, path, readonly, direct)
     finally:
         os.close(backing)
     try:
@@ -41,8 +46,17 @@ def attach(path: str, readonly: bool = True) -> Iterator[str]:
         os.close(device_fd)
 
 
-def _configure(backing: int, path: str, readonly: bool) -> tuple[int, str]:
-    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if readonly else 0)
+def grow(device: str) -> None:
+    """Have a loop device take the size its file has now."""
+    fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, LOOP_SET_CAPACITY)
+    finally:
+        os.close(fd)
+
+
+def _configure(backing: int, path: str, readonly: bool, direct: bool) -> tuple[int, str]:
+    flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_READ_ONLY if readonly else 0) | (LO_FLAGS_DIRECT_IO if direct else 0)
     zeros = (0,) * 8
     config = _CONFIG.pack(
         backing, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags, os.fsencode(path)[-63:], b"", b"", 0, 0, *zeros

@@ -10,6 +10,23 @@ def clone(path: str, *, dir_fd: int = libc.AT_FDCWD, recursive: bool = False) ->
     return libc.open_tree(path, libc.OPEN_TREE_CLONE | (libc.AT_RECURSIVE if recursive else 0), dir_fd)
 
 
+def is_mounted(path: str) -> bool:
+    """Whether a mount is at the directory `path` itself. `os.path.ismount` takes btrfs subvolumes for one."""
+    try:
+        return _mount_id(path) != _mount_id(os.path.dirname(os.path.abspath(path)))
+    except FileNotFoundError:
+        return False
+
+
+def _mount_id(path: str) -> str:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return next(line for line in file if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+
+
 def idmapped(path: str, userns_fd: int, attributes: int = 0, recursive: bool = False) -> int:
     """A detached clone of the mount at `path`, its owners shifted by the (written) map of a user namespace.
 

@@ -62,9 +62,9 @@ class CustomVolumes:
     def _tree_thaw(self, path: str) -> None:
         """Told of a snapshot that is about to be renamed or removed."""
 
-    def _tree_remove(self, path: str) -> None:
-        """Whatever is at `path`, on which nothing is mounted; nothing there is fine."""
-        files.remove_tree(path, f"{self.source}/tmp")
+    def _tree_remove(self, path: str, spare: str = "") -> None:
+        """Whatever is at `path`, on which nothing is mounted; nothing there is fine. `spare`: see `remove_tree`."""
+        files.remove_tree(path, spare or f"{self.source}/tmp")
 
     def _tree_limit(self, path: str, size: int | None) -> None:
         """Limit what a tree may hold, in bytes; None lifts the limit.
@@ -76,6 +76,9 @@ class CustomVolumes:
             raise BadRequest(
                 f"size is not supported on pool {self.name}: the driver {self.driver} has no quota on {self.source}"
             )
+
+    def _tree_replaces(self, path: str, old: str) -> None:
+        """Told of a tree that is about to come into the place of another: its limit goes on."""
 
     def _tree_usage(self, path: str) -> int | None:
         """Bytes a tree takes, None where that would mean walking it."""
@@ -258,6 +261,7 @@ class CustomVolumes:
         temporary = self._temporary()
         try:
             self._tree_copy(source, temporary)
+            self._tree_replaces(temporary, tree)
             libc.renameat2(temporary, tree, libc.RENAME_EXCHANGE)
         finally:
             self._tree_remove(temporary)

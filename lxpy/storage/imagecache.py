@@ -17,11 +17,11 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.api.imagefiles import ImageFiles
-from lxpy.linux import idmap, libc, loop
+from lxpy.linux import idmap, libc, loop, mounts
 from lxpy.storage import files, unpack
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
@@ -33,18 +33,35 @@ _MOUNT_FLAGS = libc.MS_RDONLY | libc.MS_NODEV | libc.MS_NOSUID
 _squashfs_idmaps: bool | None = None
 
 
+class Trees(Protocol):
+    """How the pool makes, freezes and removes a tree; see CustomVolumes."""
+
+    def _tree_make(self, path: str) -> None: ...
+
+    def _tree_freeze(self, path: str) -> None: ...
+
+    def _tree_remove(self, path: str, spare: str = "") -> None: ...
+
+
 class ImageCache:
     """The ``images`` directory of one pool.
 
     Args:
         mounts: whether a squashfs may stay packed and be mounted; else everything is unpacked.
+        trees: the pool.
         discard: takes a path off the pool: rename into ``tmp``, delete in the background.
     """
 
     def __init__(
-        self, pool: str, source: str, mounts: bool, discard: Callable[[str], None], warn: Callable[[str], None]
+        self,
+        pool: str,
+        source: str,
+        mounts: bool,
+        trees: Trees,
+        discard: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
-        self._pool, self._source, self._mounts = pool, source, mounts
+        self._pool, self._source, self._mounts, self._trees = pool, source, mounts, trees
         self._discard, self._warn = discard, warn
         self._directory = f"{source}/images"
         self._ready: set[str] = set()
@@ -161,8 +178,10 @@ class ImageCache:
 
     def unmount(self) -> None:
         """Takes every mount off, for a pool that goes. Blocks."""
-        for fingerprint in self._ready:
-            self._unmount(fingerprint)
+        with contextlib.suppress(FileNotFoundError):
+            # All that are there: the daemon that mounted them may have been another.
+            for name in filter(_FINGERPRINT.match, os.listdir(self._directory)):
+                self._unmount(name)
         self._ready.clear()
 
     def _make(self, image: ImageFiles) -> None:
@@ -174,8 +193,8 @@ class ImageCache:
             os.mkdir(temporary, 0o700)
             # In a directory of its own, so that the image's own mode does not open the door while it fills.
             tree = f"{temporary}/tree"
-            os.mkdir(tree, 0o755)
             try:
+                self._trees._tree_make(tree)
                 what = f"Cannot unpack image {short}"
                 if image.kind == "squashfs":
                     unpack.unpack_squashfs(image.rootfs, tree, what)
@@ -183,8 +202,9 @@ class ImageCache:
                     unpack.unpack_tar(image.rootfs, tree, what, "rootfs" if image.kind == "unified" else "")
                 files.sync(tree)
                 os.rename(tree, f"{self._directory}/{fingerprint}")
+                self._trees._tree_freeze(f"{self._directory}/{fingerprint}")
             finally:
-                files.remove_tree(temporary, f"{self._source}/tmp")
+                self._trees._tree_remove(temporary)
 
     def _make_mount(self, image: ImageFiles) -> bool:
         """False where it has to be unpacked: no loop device, a compression or id maps this kernel cannot do."""
@@ -217,13 +237,13 @@ class ImageCache:
         target = f"{self._directory}/{fingerprint}"
         with contextlib.suppress(FileExistsError):
             os.mkdir(target, 0o700)
-        if not os.path.ismount(target):
+        if not mounts.is_mounted(target):
             with loop.attach(self._squashfs(fingerprint)) as device:
                 libc.mount(device, target, "squashfs", _MOUNT_FLAGS)
 
     def _unmount(self, fingerprint: str) -> None:
         target = f"{self._directory}/{fingerprint}"
-        if os.path.ismount(target):
+        if mounts.is_mounted(target):
             # Lazily: who still looks at a file of it keeps it until then.
             libc.umount2(target, libc.MNT_DETACH)
             os.rmdir(target)

@@ -1,4 +1,8 @@
-"""The storage manager: which pools there are, and their configuration."""
+"""The storage manager: which pools there are, and their configuration.
+
+A row is written before anything happens on the disk and says what is under way: ``creating``, ``deleting``. A daemon
+that was killed in between finds the mark at its next start, and takes away what is left of the pool.
+"""
 
 import asyncio
 import contextlib
@@ -6,18 +10,18 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any
 
-from lxpy.api.errors import BadRequest, Conflict, NotFound
+from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.values import object_name
-from lxpy.linux import idmap
+from lxpy.linux import idmap, mounts
 from lxpy.state.store import Document, Store
 from lxpy.storage import files
+from lxpy.storage.btrfsdriver import BtrfsPool
 from lxpy.storage.dirdriver import DirPool
 from lxpy.storage.overlaydriver import OverlayPool, mount_overlay
 from lxpy.storage.pool import DirectoryPool, Pool
 
-DRIVERS: dict[str, type[DirectoryPool]] = {"overlay": OverlayPool, "dir": DirPool}
-_KNOWN_KEYS = ("source",)
+DRIVERS: dict[str, type[DirectoryPool]] = {"overlay": OverlayPool, "dir": DirPool, "btrfs": BtrfsPool}
 # What clients keep for themselves, and what LXD's own clients send back of a pool they have read.
 _FREE_PREFIXES = ("user.", "volatile.")
 
@@ -40,7 +44,10 @@ class StorageManager:
         for row in self._store.instances.all():
             owned.setdefault(row.pool, set()).add(qualified(row.project, row.name))
         for name, doc in self._store.pools.all().items():
-            pool = DRIVERS[doc["driver"]](name, doc["config"]["source"], self._warn)
+            pool = DRIVERS[doc["driver"]].of(name, doc["config"], self._layout, self._warn)
+            if _mark(doc):
+                await self._take_back(pool, doc)
+                continue
             self._pools[name] = pool
             try:
                 await pool.start()
@@ -50,6 +57,20 @@ class StorageManager:
             orphans = set(pool.volumes()) - owned.get(name, set())
             if orphans:
                 self._warn(f"Pool {name}: volumes without an instance: {', '.join(sorted(orphans))}")
+
+    async def _take_back(self, pool: DirectoryPool, doc: Document) -> None:
+        try:
+            await self._destroy(pool)
+        except (ApiError, OSError) as error:
+            self._warn(f"Storage pool {pool.name!r} was being {_mark(doc)} and cannot be removed: {error}")
+            return
+        self._store.pools.delete(pool.name)
+        self._warn(
+            f"Storage pool {pool.name!r} was being {_mark(doc)} when the daemon ended; what was left of it is removed"
+        )
+
+    async def _destroy(self, pool: DirectoryPool) -> None:
+        await pool.destroy(keep_source=pool.source != f"{self._layout.pools}/{pool.name}")
 
     async def close(self) -> None:
         """Lets deletions in the background come to their end."""
@@ -68,28 +89,32 @@ class StorageManager:
         object_name("storage pool", name)
         if driver not in DRIVERS:
             raise BadRequest(
-                f"Storage driver {driver!r} is not supported{' yet' if driver in ('btrfs', 'zfs', 'lvm') else ''}; "
+                f"Storage driver {driver!r} is not supported{' yet' if driver in ('zfs', 'lvm') else ''}; "
                 f"drivers: {', '.join(DRIVERS)}"
             )
-        _check_keys(driver, config)
+        kind = DRIVERS[driver]
+        _check_keys(kind, config)
         async with self._lock:
-            if name in self._pools:
-                raise Conflict(f"Storage pool {name!r} already exists")
-            given = config.get("source", "")
-            source = given or f"{self._layout.pools}/{name}"
-            if given:
-                self._check_source(given)
-            elif os.path.isdir(f"{source}/instances") and os.listdir(f"{source}/instances"):
-                raise Conflict(f"{source} holds the volumes of an earlier pool: move it away first")
-            pool = DRIVERS[driver](name, os.path.normpath(source), self._warn)
+            if doc := self._store.pools.get(name):
+                left = f": it is being {_mark(doc)}" if _mark(doc) else ""
+                raise Conflict(f"Storage pool {name!r} already exists{left}")
+            config = {key: value for key, value in config.items() if value}
+            complete = kind.plan(name, config, self._layout)
+            pool = kind.of(name, complete, self._layout, self._warn)
+            if pool.source != f"{self._layout.pools}/{name}":
+                self._check_source(config["source"])
+            elif mounts.is_mounted(pool.source) or _has_volumes(pool.source):
+                raise Conflict(f"{pool.source} holds an earlier pool: move it away first")
+            doc = {"driver": driver, "config": pool.config, "description": description}
             async with contextlib.AsyncExitStack() as undo:
-                undo.push_async_callback(pool.destroy, keep_source=bool(given))
-                with files.disk_errors("Create", name, source):
-                    await asyncio.to_thread(pool.prepare)
+                self._store.pools.put(name, doc | {"creating": True})
+                undo.callback(self._store.pools.delete, name)
+                undo.push_async_callback(self._destroy, pool)
+                with files.disk_errors("Create", name, pool.source):
+                    await asyncio.to_thread(pool.prepare, config)
                     await asyncio.to_thread(_probe, pool)
                 await pool.start()
-                kept = {key: value for key, value in config.items() if value} | {"source": pool.source}
-                self._store.pools.put(name, {"driver": driver, "config": kept, "description": description})
+                self._store.pools.put(name, doc)
                 undo.pop_all()
             self._pools[name] = pool
 
@@ -105,14 +130,10 @@ class StorageManager:
             if users:
                 more = f" and {len(users) - 3} more" if len(users) > 3 else ""
                 raise Conflict(f"Storage pool {name!r} is in use by {', '.join(users[:3])}{more}")
-            doc = self.pools()[name]
-            # The row first: cut off after it, what is left is a directory to be reused; the other way round a
-            # pool that cannot start.
-            self._store.pools.delete(name)
+            self._store.pools.put(name, self.pools()[name] | {"deleting": True})
+            await self._destroy(pool)
             del self._pools[name]
-            default = f"{self._layout.pools}/{name}"
-            with contextlib.suppress(FileNotFoundError):
-                await pool.destroy(keep_source=doc["config"]["source"] != default)
+            self._store.pools.delete(name)
 
     async def update_pool(self, name: str, config: dict[str, str], description: str) -> None:
         """Replace configuration and description.
@@ -120,12 +141,23 @@ class StorageManager:
         Raises:
             BadRequest: a key is unknown, or would change where the pool lies.
         """
-        pool = self._pool(name)
-        _check_keys(pool.driver, config)
-        if config.get("source", pool.source) != pool.source:
-            raise BadRequest(f"The source of storage pool {name!r} cannot be changed: create another pool")
-        kept = {key: value for key, value in config.items() if value} | {"source": pool.source}
-        self._store.pools.put(name, {"driver": pool.driver, "config": kept, "description": description})
+        async with self._lock:
+            pool = self._pool(name)
+            new = {key: value for key, value in config.items() if value}
+            # What was chosen once stays, whatever a client sends back.
+            new |= {key: value for key, value in pool.config.items() if key == "source" or key.startswith("volatile.")}
+            _check_keys(type(pool), config)
+            if config.get("source", new["source"]) != new["source"]:
+                raise BadRequest(f"The source of storage pool {name!r} cannot be changed: create another pool")
+            old = self.pools()[name]
+            pool.check_change(new)
+            # Written down first: a change that is cut off is finished by the next start.
+            self._store.pools.put(name, {"driver": pool.driver, "config": new, "description": description})
+            try:
+                await asyncio.to_thread(pool.change, new)
+            except BaseException:
+                self._store.pools.put(name, old)
+                raise
 
     def pool(self, name: str) -> Pool:
         """Raises `NotFound`."""
@@ -137,7 +169,7 @@ class StorageManager:
 
     def pools(self) -> dict[str, Document]:
         """The documents (driver, config, description) by name."""
-        return self._store.pools.all()
+        return {name: doc for name, doc in self._store.pools.all().items() if name in self._pools}
 
     async def resources(self, name: str) -> dict[str, Any]:
         """``{"space": {"used", "total"}, "inodes": {"used", "total"}}`` of the pool's file system; bytes."""
@@ -185,15 +217,23 @@ class StorageManager:
         return users
 
 
-def _check_keys(driver: str, config: dict[str, str]) -> None:
+def _mark(doc: Document) -> str:
+    return "created" if doc.get("creating") else "deleted" if doc.get("deleting") else ""
+
+
+def _has_volumes(source: str) -> bool:
+    return any(os.path.isdir(f"{source}/{part}") and os.listdir(f"{source}/{part}") for part in ("instances", "custom"))
+
+
+def _check_keys(kind: type[DirectoryPool], config: dict[str, str]) -> None:
     for key in config:
-        if key == "size":
+        if key == "size" and key not in kind.keys:
             raise BadRequest(
-                f"size cannot be set on a {driver} pool: it shares the file system its source lies on; "
+                f"size cannot be set on a {kind.driver} pool: it shares the file system its source lies on; "
                 "make a file system of that size and give its mount point as source"
             )
-        if key not in _KNOWN_KEYS and not key.startswith(_FREE_PREFIXES):
-            raise BadRequest(f"Unknown key {key!r} of a {driver} pool; known: {', '.join(_KNOWN_KEYS)}, user.*")
+        if key not in kind.keys and not key.startswith(_FREE_PREFIXES):
+            raise BadRequest(f"Unknown key {key!r} of a {kind.driver} pool; known: {', '.join(kind.keys)}, user.*")
 
 
 def _probe(pool: DirectoryPool) -> None:

@@ -17,10 +17,11 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, Self
 
 from lxpy.api.errors import BadRequest, Conflict, NotFound, Unavailable
 from lxpy.api.imagefiles import ImageFiles
+from lxpy.api.layout import Layout
 from lxpy.runtime.spec import Root
 from lxpy.storage import files
 from lxpy.storage.customvolumes import CustomVolumes, VolumeSource, finish
@@ -116,20 +117,39 @@ class DirectoryPool(CustomVolumes):
 
     Args:
         source: absolute path of the pool's directory, made by `prepare`.
+        config: complete, see `plan`.
     """
 
     driver = ""
     mounts_images = False
+    keys: tuple[str, ...] = ("source",)  # of its configuration
 
-    def __init__(self, name: str, source: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, name: str, source: str, warn: Callable[[str], None], config: dict[str, str]) -> None:
         self.name = name
         self.source = source
+        self.config = config
         self._warn = warn
-        self.images = ImageCache(name, source, self.mounts_images, self._discard_later, self._warn_later)
+        self.images = ImageCache(name, source, self.mounts_images, self, self._discard_later, self._warn_later)
         self._image_of: dict[str, str | None] = {}
         self._away = f"Pool {name} has not been started"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deleting: set[asyncio.Future[None]] = set()
+
+    # Which pool a configuration means.
+
+    @classmethod
+    def plan(cls, name: str, config: dict[str, str], layout: Layout) -> dict[str, str]:
+        """The configuration of a new pool, complete: with its `source` and what else is chosen once.
+
+        Raises:
+            BadRequest: it asks for what the driver cannot do. Conflict: something is in the way.
+        """
+        return {"source": f"{layout.pools}/{name}", **config}
+
+    @classmethod
+    def of(cls, name: str, config: dict[str, str], layout: Layout, warn: Callable[[str], None]) -> Self:
+        """The pool of a complete configuration."""
+        return cls(name, os.path.normpath(config["source"]), warn, config)
 
     # What a driver adds.
 
@@ -149,17 +169,41 @@ class DirectoryPool(CustomVolumes):
 
     # The life of the pool.
 
-    def prepare(self) -> None:
-        """Make the pool's directories; those that are there stay. Blocks."""
+    def prepare(self, given: dict[str, str]) -> None:
+        """Make the pool's directories; those that are there stay. Blocks.
+
+        Args:
+            given: the configuration as the user wrote it, with what is only for this moment.
+        """
         os.makedirs(self.source, mode=0o711, exist_ok=True)
         os.chmod(self.source, 0o711)
         for part in _PARTS:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{self.source}/{part}", 0o700)
 
+    def _attach(self) -> None:
+        """Have the file system there that the pool lies on. Blocks.
+
+        Raises:
+            OSError: it is not to be had.
+        """
+
+    def check_change(self, new: dict[str, str]) -> None:
+        """Raises `BadRequest`: the pool cannot come to have that configuration."""
+
+    def change(self, new: dict[str, str]) -> None:
+        """Have a (checked) new configuration take effect. Blocks; safe to repeat after a crash."""
+        self.config = new
+
     async def start(self) -> None:
         """Mount, reconcile, and delete what a crash has left in ``tmp`` (in the background)."""
         self._loop = asyncio.get_running_loop()
+        try:
+            await asyncio.to_thread(self._attach)
+        except OSError as error:
+            self._away = f"Storage pool {self.name!r} is away: {error.strerror}: {self.config['source']}"
+            self._warn(self._away)
+            return
         if not all(os.path.isdir(f"{self.source}/{part}") for part in ("images", "instances", "tmp")):
             self._away = (
                 f"Storage pool {self.name!r} is away: {self.source} holds no pool (is its file system mounted?)"
@@ -196,16 +240,16 @@ class DirectoryPool(CustomVolumes):
         """
         await self.close()
 
-        def remove() -> None:
-            self.images.unmount()
-            for part in _PARTS:
-                files.remove_tree(f"{self.source}/{part}", self.source)
-            if not keep_source:
-                with contextlib.suppress(FileNotFoundError):
-                    os.rmdir(self.source)
-
         with files.disk_errors("Delete", self.name, self.source):
-            await asyncio.to_thread(remove)
+            await asyncio.to_thread(self._clear, keep_source)
+
+    def _clear(self, keep_source: bool) -> None:
+        self.images.unmount()
+        for part in _PARTS:
+            self._tree_remove(f"{self.source}/{part}", self.source)
+        if not keep_source:
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(self.source)
 
     # Images.
 
@@ -326,6 +370,7 @@ class DirectoryPool(CustomVolumes):
     def _discard_later(self, path: str) -> None:
         """From any thread: the path is free at once, its files go in the background."""
         gone = self._gone()
+        self._tree_thaw(path)
         os.rename(path, gone)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._delete_later, gone)

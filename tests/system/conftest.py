@@ -62,7 +62,8 @@ async def bare() -> AsyncIterator[Lab]:
 
 @pytest_asyncio.fixture(params=list(DRIVERS))
 async def lab(request: pytest.FixtureRequest, bare: Lab) -> Lab:
-    await bare.manager.create_pool("p", request.param, {}, "for a test")
+    config = {"size": "512MiB"} if request.param == "btrfs" else {}
+    await bare.manager.create_pool("p", request.param, config, "for a test")
     return bare
 
 

@@ -146,7 +146,7 @@ async def test_a_dropped_image_goes_with_its_last_user(lab: Lab, images: dict[st
     fingerprint = images["squashfs"].fingerprint
     await pool.drop_image(fingerprint)
     await pool.drop_image(fingerprint)
-    if pool.driver == "dir":  # a complete copy needs its image no more
+    if pool.driver != "overlay":  # a complete copy needs its image no more
         assert pool.images.list() == {}
     else:
         assert pool.images.list()[fingerprint] == {"form": "mounted", "users": ["c1"], "dropped": True}
@@ -231,7 +231,7 @@ async def test_a_broken_image_leaves_nothing(lab: Lab, images: dict[str, ImageFi
     with pytest.raises(NotFound):
         await lab.pool.create_instance("c1", image.fingerprint)
     assert os.listdir(f"{lab.pool.source}/images") == [] and leftovers(lab.pool) == []
-    assert namespace.loops(lab.layout.root) == []
+    assert len(namespace.loops(lab.layout.root)) == (lab.pool.driver == "btrfs")  # its own
     await lab.pool.ensure_image(images[kind])  # and a good one of that name is taken
 
 
@@ -367,13 +367,14 @@ async def test_a_pool_in_use_stays(lab: Lab) -> None:
 async def test_a_pool_whose_disk_is_not_there(lab: Lab, images: dict[str, ImageFiles]) -> None:
     pool = await with_c1(lab, images)
     unmount_all(pool.source)
-    os.rename(pool.source, f"{pool.source}.away")
+    place = pool.config["source"]
+    os.rename(place, f"{place}.away")
     pool = await lab.restart()
     for work in (pool.ensure_image(images["tar"]), pool.create_instance("x", None), pool.delete_instance("c1")):
-        with pytest.raises(Unavailable, match="is its file system mounted"):
+        with pytest.raises(Unavailable, match=rf"'p' is away: .*{place}"):
             await work
-    assert not os.path.exists(pool.source) and len(lab.warnings) == 1
-    os.rename(f"{pool.source}.away", pool.source)
+    assert not os.path.exists(place) and len(lab.warnings) == 1
+    os.rename(f"{place}.away", place)
     pool = await lab.restart()
     with pool.open_root("c1") as root:
         assert safe_path.read_file(root, "etc/hostname", 100) == b"image"

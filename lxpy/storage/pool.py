@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, Self
@@ -27,6 +28,7 @@ from lxpy.storage import files
 from lxpy.storage.customvolumes import CustomVolumes, VolumeSource, finish
 from lxpy.storage.imagecache import ImageCache
 
+_DELETE_ATTEMPTS = 50
 _PARTS = ("images", "instances", "custom", "tmp")
 
 
@@ -381,10 +383,16 @@ class DirectoryPool(CustomVolumes):
         future.add_done_callback(self._deleting.discard)
 
     def _delete(self, path: str) -> None:
-        try:
-            self._tree_remove(path)
-        except OSError as error:
-            self._warn_later(f"Pool {self.name}: {path} cannot be deleted: {error.strerror}")
+        for attempt in range(_DELETE_ATTEMPTS):
+            try:
+                self._tree_remove(path)
+                return
+            except OSError as error:
+                # A cp of a daemon that was killed goes on for a moment, and fills what we empty.
+                if error.errno != errno.ENOTEMPTY or attempt == _DELETE_ATTEMPTS - 1:
+                    self._warn_later(f"Pool {self.name}: {path} cannot be deleted: {error.strerror}")
+                    return
+            time.sleep(0.1)
 
     def _warn_later(self, message: str) -> None:
         assert self._loop is not None

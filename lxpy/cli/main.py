@@ -46,9 +46,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "storage": ("storage", "Manage storage pools"),
     "tui": ("", "Open the full-screen app"),
     "version": ("system", "Show local and remote versions"),
-    "warning": ("system", "Manage warnings"),
+    "warning": ("warning", "Manage warnings"),
 }
-_ALIASES = {"ls": "list", "rm": "delete"}
+_ALIASES = {"ls": "list", "rm": "delete", "ack": "acknowledge"}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""operation, monitor, query, version, warning."""
+"""operation, monitor, query, version."""
 
 from __future__ import annotations
 
@@ -127,42 +127,6 @@ def _version(context: Context, args: Args) -> None:
     sys.stdout.write(f"Client version: {lxpy.__version__}\nServer version: {server}\n")
 
 
-def _warnings(context: Context, args: Args) -> None:
-    client, _ = context.resolve(args.at(0) or ":")
-    found = client.get("/1.0/warnings", recursion="1") or []
-    if not args.flag("all"):
-        found = [one for one in found if str(one.get("status", "")).lower() == "new"]
-    rows = [
-        [one["uuid"], one.get("type", ""), str(one.get("status", "")).upper(), str(one.get("severity", "")).upper(),
-         str(one.get("count", 1)), one.get("project", ""), render.date(one.get("last_seen_at", ""))]
-        for one in sorted(found, key=lambda one: str(one.get("last_seen_at", "")))
-    ]  # fmt: skip
-    header = ["UUID", "TYPE", "STATUS", "SEVERITY", "COUNT", "PROJECT", "LAST SEEN"]
-    sys.stdout.write(render.show(args.value("format"), header, rows, found))
-
-
-def _warning_show(context: Context, args: Args) -> None:
-    client, name = context.resolve(args.rest[0])
-    sys.stdout.write(render.yaml(client.get(f"/1.0/warnings/{quote(name)}")))
-
-
-def _warning_acknowledge(context: Context, args: Args) -> None:
-    client, name = context.resolve(args.rest[0])
-    client.patch(f"/1.0/warnings/{quote(name)}", {"status": "acknowledged"})
-
-
-def _warning_delete(context: Context, args: Args) -> None:
-    client, name = context.resolve(args.at(0) or ":")
-    if args.flag("all"):
-        names = [one["uuid"] for one in client.get("/1.0/warnings", recursion="1") or []]
-    elif not name:
-        raise UsageError("missing argument: <uuid>, or --all")
-    else:
-        names = [name]
-    for one in names:
-        client.delete(f"/1.0/warnings/{quote(one)}")
-
-
 _ALL_PROJECTS = Option("--all-projects", help="Of all projects")
 
 COMMANDS: dict[str, Command | dict[str, Command]] = {
@@ -194,14 +158,4 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         _version, "[<remote>:]", "Show local and remote versions",
         (Option("--client", help="Only ours, on one line"),), 0, 1,
     ),
-    "warning": {
-        "acknowledge": Command(_warning_acknowledge, "[<remote>:]<uuid>", "Acknowledge a warning", (), 1, 1),
-        "delete": Command(
-            _warning_delete, "[<remote>:][<uuid>]", "Delete warnings", (Option("-a --all", help="All of them"),), 0, 1,
-        ),
-        "list": Command(
-            _warnings, "[<remote>:]", "List warnings", (FORMAT, Option("-a --all", help="Acknowledged ones too")), 0, 1,
-        ),
-        "show": Command(_warning_show, "[<remote>:]<uuid>", "Show a warning", (), 1, 1),
-    },
 }  # fmt: skip

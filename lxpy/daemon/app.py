@@ -3,18 +3,18 @@
 import asyncio
 import contextlib
 import json
-import logging
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout
+from lxpy.api.notices import HTTPS, Notice
 from lxpy.daemon import config, envelope
-from lxpy.daemon.events import Events, timestamp
+from lxpy.daemon.events import Events
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, Operations, Work
 from lxpy.daemon.trust import TrustStore
+from lxpy.daemon.warnings import Warnings, host_notices
 from lxpy.profiles.manager import ProfileManager
 from lxpy.projects.manager import ProjectManager
 from lxpy.state.store import Store
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lxpy.storage.manager import StorageManager
     from lxpy.storage.volumes import VolumeManager
 
-log = logging.getLogger("lxpyd")
 _MAX_BODY = 16 << 20  # bytes of a JSON body; uploads are streamed and have no limit
 
 
@@ -35,6 +34,7 @@ class Daemon:
     """Everything the routes use. `start` builds it in the order of need, `close` takes it down."""
 
     store: Store
+    warnings: Warnings
     profiles: ProfileManager
     projects: ProjectManager
     spawner: "Spawner"
@@ -66,31 +66,34 @@ class Daemon:
         from lxpy.storage.manager import StorageManager
         from lxpy.storage.volumes import VolumeManager
 
-        emit = self.events.lifecycle
+        emit = self.happened
         self.store = Store(self.layout.database)
         self._closers.callback(self.store.close)
+        self.warnings = Warnings(self.store)
+        self._closers.callback(self.warnings.close)
+        warn = self.warnings.tell
         self.profiles = ProfileManager(self.store, emit)
         self.projects = ProjectManager(self.store, emit)
         self.spawner = await Spawner.start()
         self._closers.push_async_callback(self.spawner.close)
-        self.storage = StorageManager(self.store, self.layout, self.warn)
+        self.storage = StorageManager(self.store, self.layout, warn)
         self.images = ImageManager(
-            self.store, self.layout, emit, self.warn, lambda project: self.projects.home(project, "images")
+            self.store, self.layout, emit, warn, lambda project: self.projects.home(project, "images")
         )
-        self.networks = NetworkManager(self.store, self.layout, emit, self.warn)
+        self.networks = NetworkManager(self.store, self.layout, emit, warn)
         self._closers.push_async_callback(_close, self.storage)
         self._closers.push_async_callback(_close, self.images)
         self._closers.push_async_callback(_close, self.networks)
         # They are strangers to each other: bridges come up while pools are mounted.
         await asyncio.gather(self.storage.start(), self.images.start(), self.networks.start())
         await self._drop_unknown_images()
-        self.volumes = VolumeManager(self.store, self.storage, emit, self.warn)
+        self.volumes = VolumeManager(self.store, self.storage, emit, warn)
         self._closers.push_async_callback(_close, self.volumes)
         await self.volumes.start()
         self.instances = InstanceManager(
             self.store, self.layout, self.spawner,
             self.images, self.networks, self.storage, self.volumes, self.profiles,
-            emit, self.warn,
+            emit, warn,
         )  # fmt: skip
         self.volumes.users = lambda row: storage_volumes.users(self, row)
         self.volumes.running = lambda row: [one.name for one in self.instances.using_volume(row, running=True)]
@@ -104,7 +107,10 @@ class Daemon:
             try:
                 await self.listen_https(address)
             except Exception as error:  # the local socket must work whatever the address is
-                self.warn(f"core.https_address {address} could not be opened: {error}")
+                warn(Notice(f"core.https_address {address} could not be opened: {error}", HTTPS, "/1.0"))
+        for notice in host_notices():
+            warn(notice)
+        self.warnings.started()
 
     async def close(self) -> None:
         """Stop serving, let go of everything; instances run on."""
@@ -150,21 +156,12 @@ class Daemon:
             raise BadRequest(f"Cannot listen on {address}: {error.strerror or error}") from None
         self._https = site
 
-    # -- warnings ----------------------------------------------------------------------------------------------
+    # -- what happens ------------------------------------------------------------------------------------------
 
-    def warn(self, message: str) -> None:
-        """Record a warning for the administrator; the same one again only counts up."""
-        log.warning("%s", message)
-        now = timestamp()
-        for key, doc in self.store.warnings.all().items():
-            if doc["last_message"] == message:
-                self.store.warnings.put(key, {**doc, "count": doc["count"] + 1, "last_seen_at": now, "status": "new"})
-                return
-        key = str(uuid.uuid4())
-        doc = {"uuid": key, "type": "lxpy", "severity": "moderate", "status": "new", "count": 1, "project": "",
-               "location": "none", "entity_url": "", "first_seen_at": now, "last_seen_at": now,
-               "last_message": message}  # fmt: skip
-        self.store.warnings.put(key, doc)
+    def happened(self, action: str, source: str, project: str, context: dict[str, Any] | None = None) -> None:
+        """A lifecycle event: listeners hear of it, and warnings that it ends are over. This is the managers' `Emit`."""
+        self.events.lifecycle(action, source, project, context)
+        self.warnings.happened(action, source, project)
 
 
 async def _close(manager: object) -> None:
@@ -272,6 +269,7 @@ def build(daemon: Daemon) -> web.Application:
         server,
         storage,
         storage_volumes,
+        warnings,
     )
 
     app = web.Application(middlewares=[envelope.errors], client_max_size=_MAX_BODY)
@@ -287,6 +285,7 @@ def build(daemon: Daemon) -> web.Application:
         profiles,
         operations,
         certificates,
+        warnings,
     )
     for module in modules:
         for method, path, handler in module.ROUTES:

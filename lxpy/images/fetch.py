@@ -8,6 +8,7 @@ from typing import Any
 
 from lxpy.api.errors import BadRequest, Conflict, NotFound, Unavailable
 from lxpy.api.layout import Layout
+from lxpy.api.notices import IMAGE_SERVER, Notice
 from lxpy.images import builtin, files, metadata
 from lxpy.images.aliases import Aliases
 from lxpy.images.architectures import check_runs
@@ -120,7 +121,7 @@ class Fetcher:
         except Unavailable as error:
             if known is None:
                 raise
-            self._warn(f"{error}; using the image fetched from there earlier")
+            self._warn(Notice(f"{error}; using the image fetched from there earlier", IMAGE_SERVER, server))
             return known
         flags = flags | {
             "update_source": {

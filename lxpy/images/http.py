@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable
 from lxpy.api.layout import Layout
+from lxpy.api.notices import IMAGE_SERVER, Notice, Over
 from lxpy.images import files
 from lxpy.images.streams import FileRef
 from lxpy.images.work import Progress
@@ -38,6 +39,7 @@ class Http:
     def __init__(self, layout: Layout, config: Callable[[], dict[str, str]], warn: Callable[[str], None]) -> None:
         self._layout, self._config, self._warn = layout, config, warn
         self._session: aiohttp.ClientSession | None = None
+        self._failing: set[str] = set()
         self.backoff = 0.5  # seconds before the second attempt; doubles
 
     async def close(self) -> None:
@@ -116,13 +118,25 @@ class Http:
             if kept is None:
                 raise
             age = (time.time() - kept["checked"]) / 3600
-            self._warn(f"Image server {base}: using its list of {age:.0f} hours ago, as {error}")
+            self._failing.add(base)
+            self._warn(
+                Notice(f"Image server {base}: using its list of {age:.0f} hours ago, as {error}", IMAGE_SERVER, base)
+            )
             return kept["data"]
+        if base in self._failing:
+            self._failing.discard(base)
+            self._warn(Over(IMAGE_SERVER, base))
         os.makedirs(directory, mode=0o700, exist_ok=True)
         try:
             await asyncio.to_thread(files.write_atomically, name, json.dumps(fresh).encode())
         except OSError as error:
-            self._warn(f"The list of image server {base} cannot be kept in {directory}: {error.strerror}")
+            self._warn(
+                Notice(
+                    f"The list of image server {base} cannot be kept in {directory}: {error.strerror}",
+                    IMAGE_SERVER,
+                    base,
+                )
+            )
         return fresh["data"]
 
     async def _fetch_document(self, url: str, headers: dict[str, str], kept: dict[str, Any] | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
+from lxpy.api.notices import IMAGE_LOST, Notice
 from lxpy.images import files, metadata
 from lxpy.images.aliases import Emit
 from lxpy.images.files import Hashes
@@ -49,7 +50,12 @@ class Index:
                     continue
                 self.store.images.delete(project, fingerprint)
                 self._warn(
-                    f"Image {fingerprint[:12]} of project {project} has lost its files and was removed from the list"
+                    Notice(
+                        f"Image {fingerprint[:12]} of project {project} has lost its files and is no longer listed",
+                        IMAGE_LOST,
+                        f"/1.0/images/{fingerprint}",
+                        project,
+                    )
                 )
         await asyncio.to_thread(files.sweep, self.directory, known)
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from lxpy.api.errors import ApiError
+from lxpy.api.notices import IMAGE_UPDATE, Notice, Over
 from lxpy.images import files, metadata
 from lxpy.images.aliases import Aliases
 from lxpy.images.fetch import Fetcher, silent
@@ -37,6 +38,7 @@ class Upkeep:
         self._config, self._stamp, self._warn = config, stamp, warn
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._failing: set[str] = set()
 
     def start(self) -> None:
         """Begins the hourly look."""
@@ -114,8 +116,19 @@ class Upkeep:
                 if doc["auto_update"] and (doc.get("update_source") or {}).get("protocol") != "builtin":
                     try:
                         await self.refresh(project, fingerprint)
+                        if fingerprint in self._failing:
+                            self._failing.discard(fingerprint)
+                            self._warn(Over(IMAGE_UPDATE, f"/1.0/images/{fingerprint}", project))
                     except ApiError as error:
-                        self._warn(f"Image {fingerprint[:12]} could not be updated: {error}")
+                        self._failing.add(fingerprint)
+                        self._warn(
+                            Notice(
+                                f"Image {fingerprint[:12]} could not be updated: {error}",
+                                IMAGE_UPDATE,
+                                f"/1.0/images/{fingerprint}",
+                                project,
+                            )
+                        )
 
     async def _hourly(self) -> None:
         while True:
@@ -125,7 +138,7 @@ class Upkeep:
             try:
                 await self.tick(time.time())
             except Exception as error:
-                self._warn(f"Looking after images failed: {error}")
+                self._warn(Notice(f"Looking after images failed: {error}", IMAGE_UPDATE))
 
 
 def _number(text: str, default: int) -> int:

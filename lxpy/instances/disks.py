@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from lxpy.api import values
 from lxpy.api.errors import ApiError, Conflict, NotFound
+from lxpy.api.notices import DISK, Notice
 from lxpy.api.objects import Devices
 from lxpy.instances import devices as device_rules
 from lxpy.instances.hotplug import Device, Running
@@ -93,8 +94,13 @@ class Disks:
         mount = self._mount(row.project, {**device, "required": "false"})
         if await self._spawner.unplug_disk(running.live.supervisor, mount) == "busy":
             self._warn(
-                f"The disk {name!r} of instance {row.name!r} was in use when it was taken away: "
-                "processes inside keep the files they have open"
+                Notice(
+                    f"The disk {name!r} of instance {row.name!r} was in use when it was taken away: "
+                    "processes inside keep the files they have open",
+                    DISK,
+                    f"/1.0/instances/{row.name}",
+                    row.project,
+                )
             )
         running.row = self._note(row, name, None)
 
@@ -123,7 +129,7 @@ class Disks:
             try:
                 await self._spawner.unplug_disk(live.supervisor, stray)
             except ApiError as error:
-                self._warn(str(error))
+                self._warn(Notice(str(error), DISK, f"/1.0/instances/{row.name}", row.project))
             row = self._note(row, name, None)
         return row
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.layout import Layout, qualified
+from lxpy.api.notices import AUTOSTART, Notice
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
 from lxpy.instances import apparmor, limits, nics
@@ -338,7 +339,14 @@ class Lifecycle:
             try:
                 await self.start(current)
             except (ApiError, OSError) as error:
-                self._warn(f"Instance {row.name!r} asked for a reboot and could not be started again: {error}")
+                self._warn(
+                    Notice(
+                        f"Instance {row.name!r} asked for a reboot and could not be started again: {error}",
+                        AUTOSTART,
+                        f"/1.0/instances/{row.name}",
+                        row.project,
+                    )
+                )
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 from lxpy.api import status, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout, qualified
+from lxpy.api.notices import ADOPTION, AUTOSTART, BACKUP_FILE, LEFTOVERS, Kind, Notice
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import devices as device_rules
@@ -85,7 +86,7 @@ class InstanceManager:
             try:
                 found = await self._life.adopt(row)
             except (ApiError, OSError) as error:
-                self._warn(f"Instance {row.name!r} could not be taken over: {error}")
+                self._warn(_notice(row, f"Instance {row.name!r} could not be taken over: {error}", ADOPTION))
                 continue
             current = self._records.current(row) or row
             config, devices = self._records.expanded(current)
@@ -93,7 +94,9 @@ class InstanceManager:
                 async with self._plugged(current, devices):
                     pass
             except (ApiError, OSError) as error:
-                self._warn(f"A device of instance {row.name!r} could not be plugged in again: {error}")
+                self._warn(
+                    _notice(row, f"A device of instance {row.name!r} could not be plugged in again: {error}", ADOPTION)
+                )
             autostart = config.get("boot.autostart", "")
             if found == "reboot" or (found == "" and _should_start(autostart, ran)):
                 wanted.append(current)
@@ -138,16 +141,17 @@ class InstanceManager:
             try:
                 await self.set_state(row.project, row.name, "start", -1, False)
             except (ApiError, OSError) as error:
-                self._warn(f"Instance {row.name!r} could not be started: {error}")
+                self._warn(_notice(row, f"Instance {row.name!r} could not be started: {error}", AUTOSTART))
             await asyncio.sleep(float(self._records.expanded(row)[0].get("boot.autostart.delay") or 0))
 
     async def _undo_half_made(self, row: InstanceRow) -> None:
         word = "created" if row.doc.get("creating") else "deleted"
-        self._warn(f"Instance {row.name!r} was being {word} when the daemon ended; what was left of it is removed")
+        text = f"Instance {row.name!r} was being {word} when the daemon ended; what was left of it is removed"
+        self._warn(_notice(row, text, LEFTOVERS))
         try:
             await self._remove(row)
         except (ApiError, OSError) as error:
-            self._warn(f"The rest of instance {row.name!r} could not be removed: {error}")
+            self._warn(_notice(row, f"The rest of instance {row.name!r} could not be removed: {error}", LEFTOVERS))
 
     def _sweep(self) -> None:
         """Remove run directories that belong to no instance."""
@@ -409,7 +413,9 @@ class InstanceManager:
             try:
                 await self.delete(row.project, row.name)
             except (ApiError, OSError) as error:
-                self._warn(f"The ephemeral instance {row.name!r} could not be deleted: {error}")
+                self._warn(
+                    _notice(row, f"The ephemeral instance {row.name!r} could not be deleted: {error}", LEFTOVERS)
+                )
 
         self._keep(work())
 
@@ -424,7 +430,7 @@ class InstanceManager:
             except FileNotFoundError:
                 pass  # deleted or renamed meanwhile
             except OSError as error:
-                self._warn(f"backup.yaml of {row.name!r} could not be written: {error}")
+                self._warn(_notice(row, f"backup.yaml of {row.name!r} could not be written: {error}", BACKUP_FILE))
 
         self._keep(work())
 
@@ -517,3 +523,7 @@ def _uses(row: InstanceRow, kind: str, name: str, records: Records) -> bool:
         return bool(row.doc["config"].get("volatile.base_image") == name)
     devices: Iterable[dict[str, str]] = records.expanded(row)[1].values()
     return any(d.get("type") == "nic" and name in (d.get("network"), d.get("parent")) for d in devices)
+
+
+def _notice(row: InstanceRow, text: str, kind: Kind) -> Notice:
+    return Notice(text, kind, f"/1.0/instances/{row.name}", row.project)

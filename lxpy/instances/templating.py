@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from lxpy.api.errors import NotFound
 from lxpy.api.layout import qualified
+from lxpy.api.notices import TEMPLATES, Notice
 from lxpy.images import metadata
 from lxpy.images.manager import ImageManager
 from lxpy.images.templates import render_templates
@@ -59,7 +60,11 @@ class Templates:
         with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root_fd:
             for trigger in triggers:
                 for problem in render_templates(archive, trigger, context, root_fd):
-                    self._warn(f"Instance {row.name!r}: {problem}")
+                    self._warn(
+                        Notice(
+                            f"Instance {row.name!r}: {problem}", TEMPLATES, f"/1.0/instances/{row.name}", row.project
+                        )
+                    )
 
     def before_start(self, row: InstanceRow) -> InstanceRow:
         """Render what waits for the first start (``volatile.apply_template``), then those with the trigger ``start``.

@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Callable
 
+from lxpy.api.notices import ACLS, Notice
 from lxpy.linux import rtnetlink
 
 _NETLINK_NETFILTER, _SUBSYSTEM_ULOG, _PACKET, _CONFIG = 12, 4, 0, 1
@@ -79,7 +80,7 @@ class AclLog:
             try:
                 self._write("".join(f"{line}\n" for line in lines))
             except OSError as error:
-                self._warn(f"The log of network ACLs cannot be written: {error.strerror}")
+                self._warn(Notice(f"The log of network ACLs cannot be written: {error.strerror}", ACLS))
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):

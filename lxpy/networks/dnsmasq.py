@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 
 from lxpy.api.errors import InternalError
+from lxpy.api.notices import DNSMASQ, NETWORK_MENDED, Notice, Over
 from lxpy.api.objects import Config
 from lxpy.linux import pidfd
 from lxpy.networks import config as keys
@@ -36,6 +37,7 @@ class Dnsmasq:
 
     def __init__(self, name: str, directory: str, warn: Callable[[str], None]) -> None:
         self.name = name
+        self._url = f"/1.0/networks/{name}"
         self._dir = directory
         self._warn = warn
         self._hosts = f"{directory}/dnsmasq.hosts"
@@ -206,10 +208,15 @@ class Dnsmasq:
         self._drop()
         loop = asyncio.get_running_loop()
         self._pause = 0.0 if loop.time() - self._born > _STABLE else self._pause
-        self._warn(f"dnsmasq of network {self.name!r} ended unexpectedly and is started again")
+        self._warn(
+            Notice(
+                f"dnsmasq of network {self.name!r} ended unexpectedly and is started again", NETWORK_MENDED, self._url
+            )
+        )
         self._revival = loop.create_task(self._revive(self._arguments))
 
     async def _revive(self, wanted: list[str]) -> None:
+        failed = False
         while True:
             pause, self._pause = self._pause, min(max(self._pause * 2, 1.0), _LONGEST_PAUSE)
             await asyncio.sleep(pause)
@@ -219,9 +226,12 @@ class Dnsmasq:
                 try:
                     await self._start(wanted)
                     self._revival = None
+                    if failed:
+                        self._warn(Over(DNSMASQ, self._url))
                     return
                 except InternalError as error:
-                    self._warn(error.message)
+                    failed = True
+                    self._warn(Notice(error.message, DNSMASQ, self._url))
 
     # -- reservations -------------------------------------------------------------------------------------------------
 

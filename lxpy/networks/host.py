@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Collection
 
 from lxpy.api.errors import ApiError, Conflict, InternalError, NotFound
+from lxpy.api.notices import FORWARDING, Notice
 from lxpy.api.objects import Config
 from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
@@ -254,7 +255,12 @@ def enable_forwarding(configs: list[Config], record: str, warn: Callable[[str], 
                 _set(path, value)
                 before[path] = old
         except OSError as error:
-            warn(f"Could not set {path} to {value} ({error.strerror}): instances may not reach other networks")
+            warn(
+                Notice(
+                    f"Could not set {path} to {value} ({error.strerror}): instances may not reach other networks",
+                    FORWARDING,
+                )
+            )
     if before:
         with contextlib.suppress(FileNotFoundError, ValueError), open(record, encoding="utf-8") as file:
             before = {**before, **json.load(file)}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound
 from lxpy.api.layout import Layout
+from lxpy.api.notices import ACLS, FIREWALL, LEFTOVERS, NETWORK_UNAVAILABLE, Notice
 from lxpy.api.objects import Config, Lease, Network
 from lxpy.linux import rtnetlink
 from lxpy.networks import config as keys
@@ -79,7 +80,13 @@ class NetworkManager:
             for entry in os.scandir(self._layout.networks):
                 if entry.is_dir() and entry.name not in documents:
                     await self._sweep(entry.name)
-                    self._warn(f"Network {entry.name!r} was half made or half deleted: what was left of it is removed")
+                    self._warn(
+                        Notice(
+                            f"Network {entry.name!r} was half made or half deleted: what was left of it is removed",
+                            LEFTOVERS,
+                            f"/1.0/networks/{entry.name}",
+                        )
+                    )
             for name, document in documents.items():
                 try:
                     made = await self._in_kernel(
@@ -90,13 +97,19 @@ class NetworkManager:
                     await self._server(name).ensure(document["config"], fresh=made)
                     await resolved.register(name, document["config"], self._warn)
                 except (ApiError, OSError) as error:
-                    self._warn(f"Network {name!r} could not be started: {_line(error)}")
+                    self._warn(
+                        Notice(
+                            f"Network {name!r} could not be started: {_line(error)}",
+                            NETWORK_UNAVAILABLE,
+                            f"/1.0/networks/{name}",
+                        )
+                    )
             if documents:
                 self._forward()
                 try:
                     await self._load_firewall(documents)
                 except ApiError as error:
-                    self._warn(error.message)
+                    self._warn(Notice(error.message, FIREWALL))
             if self._store.network_acls.all():
                 with contextlib.suppress(ApiError):
                     await self._filters.sweep({link.name for link in host.snapshot()[0]})
@@ -438,7 +451,13 @@ class NetworkManager:
         try:
             await self._apply(name, document, documents)
         except (ApiError, OSError) as error:
-            self._warn(f"Network {name!r} could not be brought back to its old configuration: {_line(error)}")
+            self._warn(
+                Notice(
+                    f"Network {name!r} could not be brought back to its old configuration: {_line(error)}",
+                    NETWORK_UNAVAILABLE,
+                    f"/1.0/networks/{name}",
+                )
+            )
 
     async def _load_firewall(self, documents: Documents) -> None:
         with self._mender.own_change() as count:
@@ -452,7 +471,9 @@ class NetworkManager:
             try:
                 self._log = AclLog(self._layout.acl_log, self._layout.nflog_group, self._warn)
             except OSError as error:
-                self._warn(f"Nothing that network ACLs log can be read: {error.strerror} ({error.filename})")
+                self._warn(
+                    Notice(f"Nothing that network ACLs log can be read: {error.strerror} ({error.filename})", ACLS)
+                )
 
     async def _load_all(self, _documents: Documents) -> None:
         await self._load_acls(self._store.network_acls.all())

@@ -7,6 +7,7 @@ from typing import Any
 
 from lxpy.api.errors import ApiError
 from lxpy.api.layout import Layout
+from lxpy.api.notices import FIREWALL, NETWORK_MENDED, Notice
 from lxpy.networks import firewall
 from lxpy.networks.guard import LinkGuard, RulesGuard
 from lxpy.state.store import Store
@@ -103,7 +104,7 @@ class Mender:
         recent = self._mended[key] = [when for when in self._mended.get(key, []) if when > now - _WITHIN]
         return _REST if len(recent) >= _OFTEN else _SETTLE
 
-    def _done(self, key: str, what: str) -> None:
+    def _done(self, key: str, what: Notice) -> None:
         self._mended.setdefault(key, []).append(asyncio.get_running_loop().time())
         self._warn(what)
 
@@ -118,7 +119,9 @@ class Mender:
         document = self._store.networks.get(name)
         ports = sorted(self._ports.pop(name, set()))
         if document is not None and (what := await self._mend(name, document, ports)):
-            self._done(f"network {name!r}", f"Network {name!r}: {what}")
+            self._done(
+                f"network {name!r}", Notice(f"Network {name!r}: {what}", NETWORK_MENDED, f"/1.0/networks/{name}")
+            )
 
     def _flushed(self, certain: bool) -> None:
         self._later("the firewall rules", lambda: self._reload(certain))
@@ -129,7 +132,10 @@ class Mender:
             if certain:
                 self._done(
                     "the firewall rules",
-                    "The firewall rules of the networks were removed or changed by somebody and are loaded again",
+                    Notice(
+                        "The firewall rules of the networks were removed or changed by somebody and are loaded again",
+                        FIREWALL,
+                    ),
                 )
 
     async def _look_at_nics(self) -> None:

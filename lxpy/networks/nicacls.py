@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lxpy.api.errors import InternalError
+from lxpy.api.notices import ACLS, Notice
 from lxpy.networks import aclrules, firewall
 
 _OUT4 = "ip saddr . ip daddr . meta l4proto . th sport . th dport"
@@ -99,7 +100,9 @@ class NicAcls:
                 raise
             self._rejects = False  # CONFIG_NFT_BRIDGE_REJECT is missing
             await firewall.run(script())
-            self._warn("This kernel cannot reject frames on a bridge: ACLs of nics drop what they should reject")
+            self._warn(
+                Notice("This kernel cannot reject frames on a bridge: ACLs of nics drop what they should reject", ACLS)
+            )
         return 1
 
     def _nic(self, name: str, nic: Nic, acls: dict[str, dict[str, Any]]) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from lxpy.api.errors import ApiError, BadRequest, Conflict
+from lxpy.api.notices import NIC, Notice
 from lxpy.api.objects import Network
 from lxpy.linux.netns import NetnsThread
 from lxpy.networks import config as keys
@@ -171,7 +172,7 @@ class Nics:
         try:
             await self._filter(nic, device, instance, host_name)
         except ApiError as error:
-            self._warn(f"The nic {device} of {instance!r} has no ACLs: {error}")
+            self._warn(Notice(f"The nic {device} of {instance!r} has no ACLs: {error}", NIC))
         if nic.get("nictype") in uplinks.NICTYPES:
             return
         bridge = nic.get("network") or (nic.get("parent", "") if nic.get("nictype") == "bridged" else "")
@@ -180,7 +181,7 @@ class Nics:
         try:
             await self._extras.apply(nic, device, bridge, host_name)
         except (ApiError, OSError) as error:
-            self._warn(f"The nic {device} of {instance!r} lacks filters, limits or routes: {error}")
+            self._warn(Notice(f"The nic {device} of {instance!r} lacks filters, limits or routes: {error}", NIC))
 
     async def detach(self, host_name: str, pid: int = 0) -> None:
         """Takes a nic away; idempotent. A veth pair goes in the background: the kernel needs 30 ms for it.
@@ -199,7 +200,7 @@ class Nics:
         def done(future: "asyncio.Future[None]") -> None:
             self._leaving.pop(host_name, None)
             if not future.cancelled() and (error := future.exception()):
-                self._warn(f"The interface {host_name!r} could not be removed: {error}")
+                self._warn(Notice(f"The interface {host_name!r} could not be removed: {error}", NIC))
 
         future.add_done_callback(done)
 

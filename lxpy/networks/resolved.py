@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from lxpy.api.notices import NAMES, Notice
 from lxpy.api.objects import Config
 from lxpy.networks import config as keys
 
@@ -46,5 +47,11 @@ async def register(name: str, config: Config, warn: Callable[[str], None]) -> No
             err = b"no answer"
         if process.returncode:
             lines = err.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            warn(f"This host cannot resolve names on network {name!r}: {command[0]} {command[1]}: {lines[0]}")
+            warn(
+                Notice(
+                    f"This host cannot resolve names on network {name!r}: {command[0]} {command[1]}: {lines[0]}",
+                    NAMES,
+                    f"/1.0/networks/{name}",
+                )
+            )
             return

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.api.imagefiles import ImageFiles
+from lxpy.api.notices import IMAGE_LOST, Notice
 from lxpy.linux import idmap, libc, loop, mounts
 from lxpy.storage import files, unpack
 
@@ -155,8 +156,12 @@ class ImageCache:
                     self._mount(fingerprint)
                 except OSError as error:
                     self._warn(
-                        f"Pool {self._pool}: image {fingerprint[:12]} cannot be mounted ({error.strerror}): "
-                        f"{len(users.get(fingerprint, ()))} instances cannot start"
+                        Notice(
+                            f"Pool {self._pool}: image {fingerprint[:12]} cannot be mounted ({error.strerror}): "
+                            f"{len(users.get(fingerprint, ()))} instances cannot start",
+                            IMAGE_LOST,
+                            f"/1.0/images/{fingerprint}",
+                        )
                     )
                     continue
                 self._ready.add(fingerprint)
@@ -174,7 +179,13 @@ class ImageCache:
                     self._remove(fingerprint)
         for fingerprint in set(users) - self._ready:
             if f"{fingerprint}.squashfs" not in names:
-                self._warn(f"Pool {self._pool}: image {fingerprint[:12]} of {sorted(users[fingerprint])} is missing")
+                self._warn(
+                    Notice(
+                        f"Pool {self._pool}: image {fingerprint[:12]} of {sorted(users[fingerprint])} is missing",
+                        IMAGE_LOST,
+                        f"/1.0/images/{fingerprint}",
+                    )
+                )
 
     def unmount(self) -> None:
         """Takes every mount off, for a pool that goes. Blocks."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import Layout, qualified
+from lxpy.api.notices import ORPHANS, POOL_UNAVAILABLE, Notice
 from lxpy.api.values import object_name
 from lxpy.linux import idmap, mounts
 from lxpy.state.store import Document, Store
@@ -52,11 +53,23 @@ class StorageManager:
             try:
                 await pool.start()
             except OSError as error:
-                self._warn(f"Pool {name}: {error.strerror}: {error.filename or pool.source}")
+                self._warn(
+                    Notice(
+                        f"Pool {name}: {error.strerror}: {error.filename or pool.source}",
+                        POOL_UNAVAILABLE,
+                        f"/1.0/storage-pools/{name}",
+                    )
+                )
                 continue
             orphans = set(pool.volumes()) - owned.get(name, set())
             if orphans:
-                self._warn(f"Pool {name}: volumes without an instance: {', '.join(sorted(orphans))}")
+                self._warn(
+                    Notice(
+                        f"Pool {name}: volumes without an instance: {', '.join(sorted(orphans))}",
+                        ORPHANS,
+                        f"/1.0/storage-pools/{name}",
+                    )
+                )
 
     async def _take_back(self, pool: DirectoryPool, doc: Document) -> None:
         try:

@@ -23,6 +23,7 @@ from typing import Protocol, Self
 from lxpy.api.errors import BadRequest, Conflict, NotFound, Unavailable
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
+from lxpy.api.notices import POOL_UNAVAILABLE, Notice
 from lxpy.runtime.spec import Root
 from lxpy.storage import files
 from lxpy.storage.customvolumes import CustomVolumes, VolumeSource, finish
@@ -210,7 +211,7 @@ class DirectoryPool(CustomVolumes):
             self._away = (
                 f"Storage pool {self.name!r} is away: {self.source} holds no pool (is its file system mounted?)"
             )
-            self._warn(self._away)
+            self._warn(Notice(self._away, POOL_UNAVAILABLE, f"/1.0/storage-pools/{self.name}"))
             return
         self._away = ""
         with contextlib.suppress(FileExistsError):

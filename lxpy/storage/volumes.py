@@ -19,6 +19,7 @@ import yaml
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import qualified
+from lxpy.api.notices import BACKUP_FILE, CUSTOM_ORPHANS, EXPIRY, LEFTOVERS, VOLUME, Notice
 from lxpy.state.store import Document, Store
 from lxpy.state.volumes import VolumeRow
 from lxpy.storage import files, retention, volumekeys
@@ -66,13 +67,26 @@ class VolumeManager:
             try:
                 await self._settle(row)
             except (ApiError, OSError) as error:
-                self._warn(f"Storage volume {row.name!r} on pool {row.pool!r} could not be put in order: {error}")
+                self._warn(
+                    Notice(
+                        f"Storage volume {row.name!r} on pool {row.pool!r} could not be put in order: {error}",
+                        VOLUME,
+                        url(row),
+                        row.project,
+                    )
+                )
         owned: dict[str, set[str]] = {}
         for row in self._store.volumes.all():
             owned.setdefault(row.pool, set()).add(qualified(row.project, row.name))
         for name in self._storage.pools():
             if orphans := set(self._storage.pool(name).custom_volumes()) - owned.get(name, set()):
-                self._warn(f"Pool {name}: custom volumes without a record: {', '.join(sorted(orphans))}")
+                self._warn(
+                    Notice(
+                        f"Pool {name}: custom volumes without a record: {', '.join(sorted(orphans))}",
+                        CUSTOM_ORPHANS,
+                        f"/1.0/storage-pools/{name}",
+                    )
+                )
         self._plan()
 
     async def close(self) -> None:
@@ -88,8 +102,13 @@ class VolumeManager:
             await pool.delete_volume(volume)
             self._store.volumes.delete(row)
             self._warn(
-                f"Storage volume {row.name!r} on pool {row.pool!r} was being {word} when the daemon ended; "
-                "what was left of it is removed"
+                Notice(
+                    f"Storage volume {row.name!r} on pool {row.pool!r} was being {word} when the daemon ended; "
+                    "what was left of it is removed",
+                    LEFTOVERS,
+                    url(row),
+                    row.project,
+                )
             )
             return
         if place := row.doc.get("renaming"):
@@ -502,7 +521,14 @@ class VolumeManager:
                 continue
             except (ApiError, OSError) as error:
                 failed = True
-                self._warn(f"Expired snapshot {row.name}/{name} could not be deleted: {error}")
+                self._warn(
+                    Notice(
+                        f"Expired snapshot {row.name}/{name} could not be deleted: {error}",
+                        EXPIRY,
+                        url(row),
+                        row.project,
+                    )
+                )
         self._plan(_PRUNE_RETRY if failed else 0.0)
 
     # -- helpers -----------------------------------------------------------------------------------------------
@@ -528,7 +554,14 @@ class VolumeManager:
         except FileNotFoundError:
             pass  # deleted or renamed meanwhile
         except OSError as error:
-            self._warn(f"backup.yaml of storage volume {row.name!r} could not be written: {error.strerror}")
+            self._warn(
+                Notice(
+                    f"backup.yaml of storage volume {row.name!r} could not be written: {error.strerror}",
+                    BACKUP_FILE,
+                    url(row),
+                    row.project,
+                )
+            )
 
 
 class _OneTree:

@@ -179,3 +179,14 @@ def test_networks_forwards_and_acls(lxc: Lxc, lxpyd: Lxpyd) -> None:
         lxc("network", "rename", "lxlxc1", net)
     finally:
         lxc("network", "delete", net)
+
+
+def test_warnings(lxc: Lxc, lxpyd: Lxpyd) -> None:
+    kind = "AppArmor support has been disabled"
+    lxc("warning", "list", "--all")
+    found = [one for one in lxpyd.json("warning", "list", "-a", "-f", "json") if one["type"] == kind]
+    if found:  # where AppArmor is on, there is no such warning
+        assert f"type: {kind}" in lxc("warning", "show", found[0]["uuid"]).stdout
+        lxc("warning", "ack", found[0]["uuid"])
+        assert kind not in lxc("warning", "list").stdout
+        assert f"{kind},ACKNOWLEDGED,LOW," in lxc("warning", "list", "-a", "-f", "csv", "-c", "tSsc").stdout

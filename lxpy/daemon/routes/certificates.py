@@ -35,7 +35,7 @@ async def add(call: Call) -> web.StreamResponse:
     if type_ != "client":
         raise BadRequest(f"Certificate type {type_!r} is not supported: use client")
     fingerprint = daemon.trust.add(der, str(body.get("name") or "unnamed"), type_)
-    daemon.events.lifecycle("certificate-created", f"/1.0/certificates/{fingerprint}", "default", None)
+    daemon.happened("certificate-created", f"/1.0/certificates/{fingerprint}", "default", None)
     return envelope.sync({}, location=f"/1.0/certificates/{fingerprint}")
 
 
@@ -57,7 +57,7 @@ async def put(call: Call) -> web.StreamResponse:
 async def delete(call: Call) -> web.StreamResponse:
     fingerprint = call.daemon.trust.find(call.part("fingerprint"))["fingerprint"]
     call.daemon.trust.remove(fingerprint)
-    call.daemon.events.lifecycle("certificate-deleted", f"/1.0/certificates/{fingerprint}", "default", None)
+    call.daemon.happened("certificate-deleted", f"/1.0/certificates/{fingerprint}", "default", None)
     return envelope.sync({})
 
 

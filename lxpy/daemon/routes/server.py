@@ -1,11 +1,11 @@
-"""``/``, ``/1.0``, events, resources, warnings, cluster."""
+"""``/``, ``/1.0``, events, resources, cluster."""
 
 import asyncio
 import hashlib
 import ssl
 from typing import Any
 
-from lxpy.api.errors import BadRequest, NotFound
+from lxpy.api.errors import BadRequest
 from lxpy.daemon import config as keys
 from lxpy.daemon import envelope
 from lxpy.daemon.app import Call, Route
@@ -78,7 +78,7 @@ async def put_server(call: Call) -> web.StreamResponse:
         await daemon.listen_https(new.get("core.https_address", ""))
     daemon.store.config.replace(new)
     daemon.images.upkeep.configured()
-    daemon.events.lifecycle("config-updated", "/1.0", "default", None)
+    daemon.happened("config-updated", "/1.0", "default", None)
     return envelope.sync({})
 
 
@@ -123,37 +123,6 @@ async def no_members(call: Call) -> web.StreamResponse:
     raise BadRequest("This server is not clustered")
 
 
-async def warnings(call: Call) -> web.StreamResponse:
-    found = call.daemon.store.warnings.all().values()
-    if call.recursion:
-        return envelope.sync(list(found))
-    return envelope.sync([f"/1.0/warnings/{doc['uuid']}" for doc in found])
-
-
-def _warning(call: Call) -> dict[str, Any]:
-    doc = call.daemon.store.warnings.get(call.part("uuid"))
-    if doc is None:
-        raise NotFound("Warning not found")
-    return doc
-
-
-async def warning(call: Call) -> web.StreamResponse:
-    return envelope.sync(_warning(call))
-
-
-async def put_warning(call: Call) -> web.StreamResponse:
-    doc, body = _warning(call), await call.body()
-    if body.get("status") not in ("new", "acknowledged", "resolved"):
-        raise BadRequest("The status of a warning is new, acknowledged or resolved")
-    call.daemon.store.warnings.put(doc["uuid"], {**doc, "status": body["status"]})
-    return envelope.sync({})
-
-
-async def delete_warning(call: Call) -> web.StreamResponse:
-    call.daemon.store.warnings.delete(_warning(call)["uuid"])
-    return envelope.sync({})
-
-
 ROUTES: list[Route] = [
     ("GET", "/", root),
     ("GET", "/1.0", server),
@@ -164,9 +133,4 @@ ROUTES: list[Route] = [
     ("GET", "/1.0/cluster", cluster),
     ("PUT", "/1.0/cluster", put_cluster),
     ("GET", "/1.0/cluster/members", no_members),
-    ("GET", "/1.0/warnings", warnings),
-    ("GET", "/1.0/warnings/{uuid}", warning),
-    ("PUT", "/1.0/warnings/{uuid}", put_warning),
-    ("PATCH", "/1.0/warnings/{uuid}", put_warning),
-    ("DELETE", "/1.0/warnings/{uuid}", delete_warning),
 ]

@@ -48,7 +48,7 @@ async def create(call: Call) -> web.StreamResponse:
         raise BadRequest("No storage driver given")
     config = {str(key): str(value) for key, value in (body.get("config") or {}).items() if value not in (None, "")}
     await call.daemon.storage.create_pool(name, driver, config, str(body.get("description") or ""))
-    call.daemon.events.lifecycle("storage-pool-created", f"/1.0/storage-pools/{name}", "default", None)
+    call.daemon.happened("storage-pool-created", f"/1.0/storage-pools/{name}", "default", None)
     return envelope.sync({}, location=url("storage-pools", name))
 
 
@@ -68,7 +68,7 @@ async def put(call: Call) -> web.StreamResponse:
     config = {key: value for key, value in config.items() if value != ""}
     description = str(body.get("description", pool["description"] if patch else "") or "")
     await call.daemon.storage.update_pool(pool["name"], config, description)
-    call.daemon.events.lifecycle("storage-pool-updated", f"/1.0/storage-pools/{pool['name']}", "default", None)
+    call.daemon.happened("storage-pool-updated", f"/1.0/storage-pools/{pool['name']}", "default", None)
     return envelope.sync({})
 
 
@@ -77,7 +77,7 @@ async def delete(call: Call) -> web.StreamResponse:
     if pool["used_by"]:
         raise BadRequest(f"Storage pool {pool['name']!r} is in use by {pool['used_by'][0].removeprefix('/1.0/')}")
     await call.daemon.storage.delete_pool(pool["name"])
-    call.daemon.events.lifecycle("storage-pool-deleted", f"/1.0/storage-pools/{pool['name']}", "default", None)
+    call.daemon.happened("storage-pool-deleted", f"/1.0/storage-pools/{pool['name']}", "default", None)
     return envelope.sync({})
 
 

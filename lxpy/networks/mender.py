@@ -142,7 +142,7 @@ class Mender:
         if await self._mend_nics():
             self._done(
                 "the rules of nics",
-                "Filters or limits of nics were removed or changed by somebody and are loaded again",
+                Notice("Filters or limits of nics were removed or changed by somebody and are loaded again", FIREWALL),
             )
 
     def _docker(self) -> None:

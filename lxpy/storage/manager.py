@@ -12,7 +12,7 @@ from typing import Any
 
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import Layout, qualified
-from lxpy.api.notices import ORPHANS, POOL_UNAVAILABLE, Notice
+from lxpy.api.notices import LEFTOVERS, ORPHANS, POOL_UNAVAILABLE, Notice
 from lxpy.api.values import object_name
 from lxpy.linux import idmap, mounts
 from lxpy.state.store import Document, Store
@@ -75,12 +75,14 @@ class StorageManager:
         try:
             await self._destroy(pool)
         except (ApiError, OSError) as error:
-            self._warn(f"Storage pool {pool.name!r} was being {_mark(doc)} and cannot be removed: {error}")
+            text = f"Storage pool {pool.name!r} was being {_mark(doc)} and cannot be removed: {error}"
+            self._warn(Notice(text, LEFTOVERS, f"/1.0/storage-pools/{pool.name}"))
             return
         self._store.pools.delete(pool.name)
-        self._warn(
+        text = (
             f"Storage pool {pool.name!r} was being {_mark(doc)} when the daemon ended; what was left of it is removed"
         )
+        self._warn(Notice(text, LEFTOVERS, f"/1.0/storage-pools/{pool.name}"))
 
     async def _destroy(self, pool: DirectoryPool) -> None:
         await pool.destroy(keep_source=pool.source != f"{self._layout.pools}/{pool.name}")

@@ -205,7 +205,7 @@ class DirectoryPool(CustomVolumes):
             await asyncio.to_thread(self._attach)
         except OSError as error:
             self._away = f"Storage pool {self.name!r} is away: {error.strerror}: {self.config['source']}"
-            self._warn(self._away)
+            self._warn(Notice(self._away, POOL_UNAVAILABLE, f"/1.0/storage-pools/{self.name}"))
             return
         if not all(os.path.isdir(f"{self.source}/{part}") for part in ("images", "instances", "tmp")):
             self._away = (

@@ -79,13 +79,14 @@ _PRIVILEGED = """
   deny mount fstype=efivarfs,
   deny mount fstype=pstore,
 """
-# Without nesting, /proc and /sys stay the only ones of their kind, as they were made.
+# Without nesting, /proc and /sys stay the only ones of their kind, as they were made. (`deny remount` does nothing with
+# the parser of Debian 12.)
 _NOT_NESTED = """
   deny mount fstype=proc -> /{[^p]**,p[^r]**,pr[^o]**,pro[^c]**,proc?*/**,proc[^/]*,proc/?**},
   deny mount fstype=sysfs -> /{[^s]**,s[^y]**,sy[^s]**,sys[^/]*,sys/?**},
-  deny remount /proc/sys/,
-  deny remount /proc/sysrq-trigger,
-  deny remount /sys/,
+  deny mount -> /proc/sys/,
+  deny mount -> /proc/sysrq-trigger,
+  deny mount -> /sys/,
 """
 
 

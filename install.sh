@@ -19,6 +19,8 @@ TEXT
 }
 
 fail() { echo "Error: $*" >&2; exit 1; }
+trap 'echo "Interrupted: run ./install.sh again, it takes up where this ended" >&2; exit 130' INT
+trap '[ ${#scratch[@]} -eq 0 ] || rm -rf "${scratch[@]}"' EXIT
 step() { echo "==> $*"; }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -62,6 +64,7 @@ uses_systemd() { has_systemd && [ "$data" = /var/lib/lxpy ]; }
 install_lxpy() {
     local python
     python=$(find_python) || fail "Python 3.11 or newer is needed: Debian 12, Ubuntu 24.04 and later have it (apt install python3)"
+    room_for_it
     step "Looking for system packages"
     install_packages
     make_venv "$python" "$prefix"
@@ -83,6 +86,15 @@ install_lxpy() {
     restart_daemon
 }
 
+# The program takes 120 MB, pip's unpacking as much again, packages of the distribution 150, a small image the rest.
+room_for_it() {
+    local place=$prefix free
+    while [ ! -d "$place" ]; do place=$(dirname "$place"); done
+    free=$(($(df --output=avail -k "$place" | tail -n 1) / 1024))
+    [ -e "$prefix/.installed" ] || [ "$free" -ge 500 ] ||
+        fail "not enough disk space: $free MiB are free in $place, 500 are needed; nothing was changed"
+}
+
 source_digest() {
     (cd "$here" && find lxpy images packaging pyproject.toml -type f ! -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum)
 }
@@ -91,6 +103,7 @@ source_digest() {
 install_package() {
     local copy log
     copy=$(mktemp -d)
+    scratch+=("$copy")
     log=$copy/pip.log
     (cd "$here" && cp -r lxpy images packaging pyproject.toml README.md LICENSE "$copy/")
     find "$copy" -name __pycache__ -prune -exec rm -rf {} +
@@ -99,10 +112,8 @@ install_package() {
         ! "$prefix/bin/python" -m pip install --no-input --quiet --disable-pip-version-check \
             --no-warn-script-location "$copy" >>"$log" 2>&1; then
         tail -n 15 "$log" >&2
-        rm -rf "$copy"
-        fail "pip could not install lxpy into $prefix (its last words are above)"
+        fail "pip could not install lxpy into $prefix: $(likely_cause "$log")"
     fi
-    rm -rf "$copy"
     "$prefix/bin/python" -m compileall -q -j 0 "$(site_packages)" >/dev/null 2>&1 || true
 }
 

@@ -48,6 +48,22 @@ gcc             gcc                     compiles the programs that attack a cont
 LIST
 }
 
+# likely_cause LOG: why apt or pip failed, for the end of a sentence; their own words have been shown.
+likely_cause() {
+    if grep -qi 'no space left' "$1"; then
+        echo "there is no space left on the disk; make room, then run this again"
+    elif grep -qiE 'temporary failure|could not resolve|connection (refused|timed out)|unreachable|cannot initiate' "$1"; then
+        echo "the package servers cannot be reached; check the network, then run this again"
+    elif grep -q 'dpkg was interrupted' "$1"; then
+        echo "an earlier installation was interrupted; type: dpkg --configure -a, then run this again"
+    else
+        echo "its last words are above"
+    fi
+}
+
+# Files and folders that go whatever happens: the script that sources this removes them at its end.
+scratch=()
+
 # Installs what is missing, each with its reason. `install_packages tests` adds what only the tests want.
 install_packages() {
     local check package why missing=()
@@ -67,13 +83,14 @@ install_packages() {
     echo "Installing ${missing[*]} with apt"
     local log apt=(apt-get -q -y -o DPkg::Lock::Timeout=300)
     log=$(mktemp)
+    scratch+=("$log")
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
     # The package lists of a fresh machine may be empty or old; one refresh cures both.
     if ! "${apt[@]}" install --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
         if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null
         then
             tail -n 15 "$log" >&2
-            fail "apt could not install ${missing[*]} (its last words are above)"
+            fail "apt could not install ${missing[*]}: $(likely_cause "$log")"
         fi
     fi
     rm -f "$log"

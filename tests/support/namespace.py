@@ -27,6 +27,7 @@ PREFIX = "lxpy-t-"
 CACHE = pathlib.Path(os.environ.get("LXPY_TEST_CACHE", "/var/cache/lxpy-tests"))
 
 _MARK = "LXPY_TEST_RUN"
+_HOSTS = "--network-of-the-host"
 _PR_SET_PDEATHSIG = 1
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
@@ -49,12 +50,12 @@ def path(name: str) -> pathlib.Path:
     return RUNS / f"{PREFIX}{os.environ.get(_MARK, os.getpid())}-{name}"
 
 
-def enter(command: list[str]) -> int:
-    """Runs `command` in a namespace of its own, waits, reaps, and gives its exit status."""
+def enter(command: list[str], network: bool = True) -> int:
+    """Runs `command` in namespaces of its own, with or without a network one, waits, reaps, gives its exit status."""
     reap()
     environment = dict(os.environ, **{_MARK: str(os.getpid())})
-    unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    setup = [sys.executable, "-m", "tests.support.namespace", *command]
+    unshare = ["unshare", "--mount", *(["--net"] if network else []), "--pid", "--fork", "--kill-child", "--mount-proc"]
+    setup = [sys.executable, "-m", "tests.support.namespace", *([] if network else [_HOSTS]), *command]
     prctl = ctypes.CDLL(None).prctl
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to pytest as well
 
@@ -162,10 +163,11 @@ def _network_and_sys() -> None:
     held.rmdir()
 
 
-def _prepare() -> None:
-    """Inside: a network of its own, and an empty /run."""
+def _prepare(network: bool) -> None:
+    """Inside: an empty /run and, if there is one, a network of its own."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
-    _network_and_sys()
+    if network:
+        _network_and_sys()
 
 
 def _init(command: list[str]) -> int:
@@ -182,6 +184,8 @@ def _init(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    _prepare()
-    code = _init(sys.argv[1:])
+    arguments = sys.argv[1:]
+    own = arguments[0] != _HOSTS
+    _prepare(own)
+    code = _init(arguments if own else arguments[1:])
     sys.exit(code if code >= 0 else 128 - code)

@@ -87,8 +87,8 @@ install_packages() {
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
     # The package lists of a fresh machine may be empty or old; one refresh cures both.
     if ! "${apt[@]}" install --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null; then
-        if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null
-        then
+        # In a subshell: what Ctrl-C makes the script say must not go into the log.
+        if ! ("${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}") >"$log" 2>&1 </dev/null; then
             tail -n 15 "$log" >&2
             fail "apt could not install ${missing[*]}: $(likely_cause "$log")"
         fi

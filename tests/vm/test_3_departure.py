@@ -11,8 +11,9 @@ from tests.vm.conftest import Vm, tree
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
 
 _PLACES = (
-    "/opt/lxpy /usr/local/bin/lxpy* /etc/systemd/system/lxpy* /run/lxpy* /sys/fs/cgroup/lxpy* /etc/sysctl.d/*lxpy*"
+    "/opt/lxpy /usr/local/bin/lxpy* /etc/systemd/system/lxpy* /etc/sysctl.d/*lxpy* /run/lxpy* /sys/fs/cgroup/lxpy*"
 )
+
 _SYSCTLS = "fs.inotify.max_user_instances kernel.keys.maxkeys kernel.pid_max net.ipv4.neigh.default.gc_thresh3"
 # Uninstalling asks only where there is somebody to ask: on a terminal, which Python's pty is.
 _ANSWER = """

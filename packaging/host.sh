@@ -41,6 +41,7 @@ apparmor_parser apparmor                compiles the profiles of containers, to 
 lxc             lxd-client              is the stock client that the tests run against lxpy
 tmux            tmux                    is the terminal that the tests open the app in
 unshare         util-linux              gives the tests namespaces of their own
+iptables-legacy iptables                is another firewall, that doctor has to see
 ip              iproute2                looks at links and addresses
 mkfs.btrfs      btrfs-progs             makes the file systems that the tests take snapshots on
 gcc             gcc                     compiles the programs that attack a container from inside

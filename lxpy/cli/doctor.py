@@ -64,7 +64,8 @@ def _daemon(path: str) -> list[Finding]:
 
 
 def _fix() -> None:
-    from lxpy.host import sysctls
+    from lxpy.api.layout import Layout
+    from lxpy.host import checks, sysctls
 
     if os.geteuid() != 0:
         raise ApiError("Only root can mend the host: sudo lxpy doctor --fix")
@@ -73,6 +74,8 @@ def _fix() -> None:
             print(f"{change.name} stays at {change.before}: {change.error}", file=sys.stderr)
         else:
             print(f"{change.name}: {change.before} -> {change.after} (kept in {sysctls.CONF})", file=sys.stderr)
+    for line in checks.open_docker(Layout()):
+        print(line, file=sys.stderr)
 
 
 def _print(found: list[Finding]) -> None:
@@ -103,7 +106,7 @@ COMMANDS = {
     "doctor": Command(
         _doctor, "", "Look at this host: what is there, what is missing, what to do",
         (
-            Option("--fix", help="Mend what is safe to mend: raise the host's low limits, for good"),
+            Option("--fix", help="Mend what is safe: raise low limits for good, open Docker's rules for our bridges"),
             Option("-f --format", "FORMAT", "Format (table|json|yaml)", "table"),
         ), 0, 0,
         text="Exit status 1 only for what stops lxpy.",

@@ -11,14 +11,13 @@ import re
 import shutil
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from lxpy.api.layout import Layout
-from lxpy.host import probes, sysctls
-from lxpy.linux import cgroups, devices, libc, rtnetlink, seccomp
+from lxpy.host import firewalls, leftovers, probes, sysctls
+from lxpy.linux import devices, libc, rtnetlink, seccomp
 
 OK, NOTE, WARNING, STOPS = "ok", "note", "warning", "stops"
 _GIB = 1 << 30
@@ -135,9 +134,13 @@ def _cgroups(layout: Layout) -> Iterator[Finding]:
             "cgroups.unified", subject, STOPS, "no cgroup2 hierarchy with cgroup.kill and cgroup.freeze",
             "instances are stopped and frozen by it", "mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified",
         )  # fmt: skip
-    if found.layout == "v2" and _root() and (said := _tried(lambda: devices.load(()))):
-        seen, why = f"no BPF program can be loaded: {said}", "it guards devices on cgroup v2"
-        yield Finding("cgroups.bpf", subject, STOPS, seen, why, "use a kernel with it")
+    if "devices" in found.controllers:  # of v1; v2 has none
+        yield Finding("cgroups.devices", subject, OK, "the devices controller guards devices")
+    elif _root() and (said := _tried(lambda: devices.load(devices.ALLOWED))):
+        seen, why = f"no BPF program can be loaded: {said}", "it guards devices where there is no devices controller"
+        yield Finding("cgroups.devices", subject, STOPS, seen, why, "use a kernel with CONFIG_CGROUP_BPF")
+    elif _root():
+        yield Finding("cgroups.devices", subject, OK, "a BPF program that guards devices can be loaded")
 
 
 def _file_systems(layout: Layout) -> Iterator[Finding]:
@@ -245,36 +248,43 @@ def _bridges(layout: Layout) -> list[str]:
 
 def _firewall(layout: Layout) -> Iterator[Finding]:
     subject, bridges = "firewall", _bridges(layout)
-    program = probes.which("nft")
-    if not (program and _root()):
+    if not (_root() and bridges):
         return
-    rules = subprocess.run([program, "list", "ruleset"], capture_output=True, text=True, check=False).stdout
-    tables = {match[1]: match[2] for match in re.finditer(r"^table (\S+ \S+) \{\n(.*?)^\}", rules, re.M | re.S)}
-    drops = [name for name, body in tables.items() if re.search(r"hook forward priority [^;]*; policy drop;", body)]
-    silent = [
-        bridge
-        for bridge in bridges
-        if drops and not any(f'"{bridge}"' in body for name, body in tables.items() if "lxpy" not in name)
-    ]
-    if silent:
+    rules = firewalls.read()
+    quiet = True
+    for hook, what, why in (
+        ("forward", "what is forwarded", "instances on {} cannot reach other networks"),
+        ("input", "what comes in", "instances on {} get no addresses and no names from this host"),
+    ):
+        for number, (wall, silent) in enumerate(firewalls.shut_out(rules.walls, hook, bridges)):
+            quiet = False
+            by = {"docker": " (Docker does this)", "ufw": " (ufw does this)"}.get(wall.owner, "")
+            fixed = "; lxpyd does it while it runs, or: lxpy doctor --fix"
+            yield Finding(
+                f"firewall.{hook}" + (f".{number + 1}" if number else ""), subject, WARNING,
+                f"{wall.name} drops {what}{by}", why.format(", ".join(silent)),
+                firewalls.remedy(wall, silent[0]) + (fixed if hook == "forward" and wall.owner == "docker" else ""),
+            )  # fmt: skip
+    firewalld = rules.tables.get("inet firewalld")
+    if firewalld is not None and (strange := [one for one in bridges if f'"{one}"' not in firewalld]):
+        quiet = False
         yield Finding(
-            "firewall.forward", subject, WARNING, f"{', '.join(drops)} drops what is forwarded (Docker does this)",
-            f"instances on {', '.join(silent)} cannot reach other networks",
-            f"iptables -I DOCKER-USER -i {silent[0]} -j ACCEPT; iptables -I DOCKER-USER -o {silent[0]} -j ACCEPT; "
-            "or restart lxpyd, which adds both",
+            "firewall.firewalld", subject, WARNING, f"firewalld runs and does not know {', '.join(strange)}",
+            "it refuses DHCP and DNS there",
+            f"firewall-cmd --permanent --zone=trusted --add-interface={strange[0]} && firewall-cmd --reload",
         )  # fmt: skip
-    if "inet firewalld" in tables and bridges:
-        yield Finding(
-            "firewall.firewalld", subject, NOTE, "firewalld runs", "it may refuse DHCP and DNS on the bridge",
-            f"firewall-cmd --permanent --zone=trusted --add-interface={bridges[0]} && firewall-cmd --reload",
-        )  # fmt: skip
-    if bridges and f"inet {layout.nft_table}" not in tables:
+    if f"inet {layout.nft_table}" not in rules.tables:
         yield Finding(
             "firewall.table", subject, WARNING, f"the table inet {layout.nft_table} is gone",
             "NAT and the rules of the bridges are in it", "restart lxpyd, which makes it again",
         )  # fmt: skip
-    elif not silent:
+    elif quiet:
         yield Finding("firewall", subject, OK, "nothing here drops what instances send")
+
+
+def open_docker(layout: Layout) -> list[str]:
+    """Lets the bridges of `layout` through Docker's rules; see `firewalls.open_docker`."""
+    return firewalls.open_docker(layout.nft_table, _bridges(layout))
 
 
 def _names(layout: Layout) -> Iterator[Finding]:
@@ -314,28 +324,15 @@ def _answers(address: str) -> bool:
 
 
 def _leftovers(layout: Layout) -> Iterator[Finding]:
-    subject, found = "leftovers", []
-    unified = cgroups.hierarchies().unified
-    if unified:
-        for entry in os.scandir(unified):
-            if entry.name.startswith(f"{layout.cgroup_prefix}.payload."):
-                if cgroups.read_keyed(f"{entry.path}/cgroup.events").get("populated") == 0:
-                    found.append(f"the empty cgroup {entry.name}")
-    for path in os.listdir("/sys/block"):
-        try:
-            with open(f"/sys/block/{path}/loop/backing_file", encoding="utf-8") as file:
-                backing = file.read().strip()
-        except OSError:
-            continue
-        if backing.startswith(f"{layout.root}/") and backing.endswith(" (deleted)"):
-            found.append(f"/dev/{path} of a deleted file")
-    for pool in os.scandir(layout.pools) if _root() and os.path.isdir(layout.pools) else ():
-        if os.path.isdir(f"{pool.path}/tmp") and (count := len(os.listdir(f"{pool.path}/tmp"))):
-            found.append(f"{count} in {pool.path}/tmp")
-    if found:
+    subject = "leftovers"
+    cleared, rest = leftovers.find(layout), leftovers.by_hand(layout, firewalls.read().tables if _root() else {})
+    if cleared:
         todo = "the next start of lxpyd clears them away"
-        yield Finding("leftovers", subject, NOTE, ", ".join(found), "of a crash, or of work that goes on", todo)
-    else:
+        yield Finding("leftovers", subject, NOTE, ", ".join(cleared), "of a crash, or of work that goes on", todo)
+    if rest:
+        seen, todo = ", ".join(what for what, _ in rest), "; ".join(command for _, command in rest)
+        yield Finding("leftovers.strangers", subject, NOTE, seen, "nothing of lxpy's uses them", todo)
+    if not (cleared or rest):
         yield Finding("leftovers", subject, OK, "none")
 
 
@@ -350,11 +347,21 @@ def _resources(layout: Layout) -> Iterator[Finding]:
         yield Finding("disk", subject, WARNING, seen, "images and instances will soon not fit", "make room")
     else:
         yield Finding("disk", subject, OK, seen)
-    newest = os.stat(__file__).st_mtime
-    if time.time() < newest - 86400:
-        yield Finding(
-            "clock", subject, WARNING, f"the clock says {time.strftime('%Y-%m-%d')}, before lxpy was installed",
-            "certificates and image lists look invalid", "set the clock (timedatectl set-ntp true)",
-        )  # fmt: skip
-    else:
-        yield Finding("clock", subject, OK, f"the clock says {time.strftime('%Y-%m-%d %H:%M')}")
+    yield _clock()
+
+
+def _clock() -> Finding:
+    """Compared with what else knows the time: who installed lxpy, the hardware's clock, NTP."""
+    subject, now = "resources", time.time()
+    seen = f"the clock says {time.strftime('%Y-%m-%d %H:%M', time.localtime(now))}"
+    why, todo = "certificates and image lists look invalid", "set the clock (timedatectl set-ntp true)"
+    if now < os.stat(__file__).st_mtime - 86400:
+        return Finding("clock", subject, WARNING, f"{seen}, before lxpy was installed", why, todo)
+    if probes.clock_synchronised():
+        return Finding("clock", subject, OK, f"{seen}, kept by NTP")
+    hardware = probes.hardware_clock()
+    # It may run in local time, up to 14 hours off.
+    if hardware is not None and abs(hardware - now) > 15 * 3600:
+        other = time.strftime("%Y-%m-%d %H:%M", time.localtime(hardware))
+        return Finding("clock", subject, WARNING, f"{seen}, the hardware's says {other}", why, todo)
+    return Finding("clock", subject, OK, f"{seen}; nothing keeps it by NTP")

@@ -4,9 +4,11 @@ Nothing here needs the daemon, and nothing here changes the host: what is tried 
 child processes that end at once. The answers are what `GET /1.0` reports and what `doctor` explains.
 """
 
+import ctypes
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -139,6 +141,19 @@ def apparmor_off() -> str:
     if not which("apparmor_parser"):
         return "apparmor_parser is missing (apt install apparmor)"
     return ""
+
+
+def clock_synchronised() -> bool:
+    """Whether something (timesyncd, chronyd, ntpd) keeps the clock: the kernel knows of it (adjtimex(2))."""
+    buffer = ctypes.create_string_buffer(256)  # struct timex; modes 0: nothing is changed
+    libc = ctypes.CDLL(None)
+    return libc.adjtimex(buffer) >= 0 and not struct.unpack_from("i", buffer, 40)[0] & 0x40  # status, STA_UNSYNC
+
+
+def hardware_clock() -> float | None:
+    """Seconds since the epoch by the hardware's clock; None where there is none (containers, some virtual machines)."""
+    text = _read("/sys/class/rtc/rtc0/since_epoch").strip()
+    return float(text) if text else None
 
 
 def idmapped_mounts(path: str) -> bool:

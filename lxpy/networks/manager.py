@@ -59,7 +59,7 @@ class NetworkManager:
         self._log: AclLog | None = None
         self.acls = Acls(store, self._lock, self._load_acls, emit)
         self._filters = NicAcls(
-            layout.nft_nic_table, layout.nflog_group, store.network_acls.all, self._mender.own_change, warn
+            layout.nft_nic_table, layout.nflog_group, store.network_acls.all, self._logged_change, warn
         )
         self._extras = Extras(
             layout.nft_nics_table, f"{layout.networks}/nics.json", self._mender.own_change,
@@ -464,6 +464,11 @@ class NetworkManager:
             acls = self._store.network_acls.all()
             self._open_log()
             count.append(await firewall.apply(self._layout.nft_table, documents, acls, self._layout.nflog_group))
+
+    def _logged_change(self) -> contextlib.AbstractContextManager[Indexes]:
+        """A change of rules that may log: somebody listens from the first packet on."""
+        self._open_log()
+        return self._mender.own_change()
 
     def _open_log(self) -> None:
         if self._log is None and self._store.network_acls.all():

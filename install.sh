@@ -19,7 +19,8 @@ TEXT
 }
 
 fail() { echo "Error: $*" >&2; exit 1; }
-trap 'echo "Interrupted: run ./install.sh again, it takes up where this ended" >&2; exit 130' INT
+again=./install.sh
+trap 'echo "Interrupted: run $again again, it takes up where this ended" >&2; exit 130' INT
 trap '[ ${#scratch[@]} -eq 0 ] || rm -rf "${scratch[@]}"' EXIT
 step() { echo "==> $*"; }
 
@@ -244,6 +245,7 @@ uninstall() {
         [ "$answer" = yes ] || { echo "Nothing was changed."; return; }
     fi
 
+    again='./install.sh --uninstall'
     if [ -x "$lxpy" ] && [ -x "$prefix/bin/python" ]; then
         step "Stopping containers and taking networks away"
         "$prefix/bin/python" -I "$here/packaging/teardown.py" "$keep" || fail "lxpy is still installed: see the line above, then run this again"

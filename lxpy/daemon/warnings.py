@@ -17,7 +17,6 @@ log = logging.getLogger("lxpyd")
 _KEPT = 86400.0  # seconds a resolved warning can still be looked at (LXD's day)
 _TICK = 3600.0
 _NEEDED = ("cpu", "cpuset", "memory", "pids")  # controllers that limits.* work by; the v1 names, too
-_APPARMOR = "/sys/module/apparmor/parameters/enabled"
 
 Document = dict[str, Any]
 
@@ -132,6 +131,7 @@ class Warnings:
 
 def host_notices() -> list[Notice]:
     """What this host lacks that every instance would use; two small files are read."""
+    from lxpy.host import probes
     from lxpy.linux import cgroups
 
     there = cgroups.hierarchies()
@@ -146,13 +146,8 @@ def host_notices() -> list[Notice]:
                Kind(CGROUP.name.format(name), CGROUP.severity))
         for name in _NEEDED if name not in available
     ]  # fmt: skip
-    try:
-        with open(_APPARMOR, encoding="ascii") as file:
-            enabled = file.read().strip() == "Y"
-    except OSError:
-        enabled = False
-    if not enabled:
-        found.append(Notice("AppArmor is off: id maps, capabilities and seccomp alone guard the host", APPARMOR))
+    if reason := probes.apparmor_off():
+        found.append(Notice(f"Instances run without AppArmor profiles: {reason}", APPARMOR))
     return found
 
 

@@ -12,7 +12,7 @@ from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import devices as device_rules
-from lxpy.instances import idmaps, keys, names
+from lxpy.instances import idmaps, keys, names, rootsize
 from lxpy.instances.records import Records, now
 from lxpy.instances.templating import Templates
 from lxpy.profiles.manager import ProfileManager
@@ -66,6 +66,7 @@ class Creation:
         keys.validate_config(config)
         device_rules.validate(devices, expanded=True)
         self._check_references(devices, project)
+        rootsize.check(self._storage, device_rules.root_pool(devices), devices)
 
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
         profiles = body.get("profiles")
@@ -121,6 +122,7 @@ class Creation:
             undo.callback(self._records.delete, row)
             undo.push_async_callback(pool.delete_instance, volume)
             await pool.create_instance(volume, fingerprint)
+            await rootsize.apply(self._storage, row, devices)
             if fingerprint is not None:
                 if self._templates.keep(row):
                     row = self._records.set_volatile(row, apply_template="create")

@@ -137,12 +137,10 @@ def _validate_nic(where: str, nic: dict[str, str]) -> None:
 
 def _validate_disk(where: str, disk: dict[str, str]) -> None:
     path = disk.get("path", "")
-    if "size" in disk and is_root(disk):
-        raise BadRequest(f"size on {where} is not supported: the overlay and dir drivers have no quota here")
     for key, why in _DISK_NOT_YET.items():
-        if key in disk:
+        if key in disk and not (key == "size" and is_root(disk)):
             raise BadRequest(f"{key} on {where} is not supported: {why}")
-    _only(where, disk, _DISK_KEYS)
+    _only(where, disk, _DISK_KEYS | {"size"})
     if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise BadRequest(f"Invalid path {path!r} on {where}: an absolute path inside the instance, without ..")
     if is_root(disk):
@@ -151,6 +149,8 @@ def _validate_disk(where: str, disk: dict[str, str]) -> None:
         for key in _DISK_KEYS - {"type", "path", "pool"}:
             if key in disk:
                 raise BadRequest(f"{key} on {where} is not supported: this is the root disk")
+        if "size" in disk:
+            values.size_bytes(f"size on {where}", disk["size"])
         return
     source = disk.get("source", "")
     if not path.strip("/"):

@@ -15,7 +15,7 @@ from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import AUTOSTART, Notice
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
-from lxpy.instances import apparmor, limits, nics
+from lxpy.instances import apparmor, limits, nics, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.disks import Disks
 from lxpy.instances.live import Live
@@ -119,6 +119,7 @@ class Lifecycle:
         config, devices = self._records.expanded(row)
         device_rules.validate(devices, expanded=True)
         row = self.before_start(row)
+        await rootsize.apply(self._storage, row, devices)
         run_dir = self._layout.instance_run(row.id)
         async with self._apparmor.ready(config) as profile, contextlib.AsyncExitStack() as undo:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)

@@ -17,7 +17,7 @@ from lxpy.api.notices import ADOPTION, AUTOSTART, BACKUP_FILE, LEFTOVERS, Kind, 
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import devices as device_rules
-from lxpy.instances import hotplug, idmaps, keys, render
+from lxpy.instances import hotplug, idmaps, keys, render, rootsize
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.lifecycle import Emit, Lifecycle
@@ -224,6 +224,7 @@ class InstanceManager:
             if device_rules.root_pool(devices) != row.pool:
                 raise BadRequest(f"Instance {row.name!r} uses this profile and lies on the pool {row.pool!r}")
             self._check_references(devices, row.project)
+            rootsize.check(self._storage, row.pool, devices)
             if idmaps.privileged(config) != (row.idmap_base is None):
                 raise BadRequest(
                     f"Instance {row.name!r} uses this profile: set security.privileged on the instance itself"
@@ -232,7 +233,9 @@ class InstanceManager:
             for row in users:
                 await undo.enter_async_context(self._life.lock(row))
                 if current := self._records.current(row):
-                    await undo.enter_async_context(self._plugged(current, self._records.expanded(current)[1]))
+                    devices = self._records.expanded(current)[1]
+                    await undo.enter_async_context(self._plugged(current, devices))
+                    await undo.enter_async_context(rootsize.applied(self._storage, current, devices))
             for row in users:
                 self._life.apply_limits(row)
 
@@ -317,7 +320,7 @@ class InstanceManager:
             before = row
             if idmaps.privileged(config) != (row.idmap_base is None):
                 row = self._change_privilege(row, idmaps.privileged(config))
-            async with self._plugged(row, devices):
+            async with self._plugged(row, devices), rootsize.applied(self._storage, row, devices):
                 self._check_references(devices, project)  # a volume may have gone while others were plugged in
                 row = self._records.get(project, name)
                 doc["config"] = hotplug.merged(doc["config"], before.doc["config"], row.doc["config"])

@@ -4,6 +4,7 @@ Numbers and structures: include/uapi/linux/btrfs.h and btrfs_tree.h of Linux 6.1
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -12,13 +13,12 @@ import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lxpy.linux import safe_path
-
 SUBVOL_RDONLY = 1 << 1
 _SPEC_BY_ID = 1 << 4
 # The root directory of every subvolume has this inode number (BTRFS_FIRST_FREE_OBJECTID).
 _ROOT_INODE = 256
 _ROOT_TREE, _ROOT_REF = 1, 156
+_FID_WITHOUT_PARENT = 0x4D
 
 _SUBVOL_CREATE_V2, _SNAP_CREATE_V2, _SNAP_DESTROY_V2 = 0x50009418, 0x50009417, 0x5000943F
 _SUBVOL_GETFLAGS, _SUBVOL_SETFLAGS = 0x80089419, 0x4008941A
@@ -32,6 +32,8 @@ _SEARCH_HEADER = struct.Struct("=3Q2I")
 _ROOT_REF_ITEM = struct.Struct("<QQH")
 _BUFFER = 65536
 _MOST = (1 << 64) - 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Nested(NamedTuple):
@@ -133,7 +135,6 @@ def family(path: str) -> list[int]:
     """The ids of the subvolume at `path` and of all nested in it at any depth, outermost first."""
     with directory(path) as fd:
         order = [subvolume_id(fd)]
-        # By id: no path of a guest's making is ever walked.
         for parent in order:
             order += children(fd, parent)
     return order
@@ -142,7 +143,7 @@ def family(path: str) -> list[int]:
 def snapshot_family(source: str, path: str) -> None:
     """As `snapshot`, with everything nested in `source`; it can be written, what was nested read-only stays so.
 
-    Each subvolume is a moment of its own, outermost first. One that a guest moves or deletes meanwhile may be missed.
+    Each subvolume is a moment of its own, outermost first.
     """
     snapshot(source, path)
     with directory(source) as old, directory(path) as new:
@@ -153,43 +154,45 @@ def _nest(old: int, new: int, path: str) -> None:
     top = subvolume_id(new)
     for child in nested(old, subvolume_id(old)):
         with contextlib.ExitStack() as stack:
-            # A snapshot keeps inode numbers, and nobody moves anything in this one.
-            place = _opened(stack, new, _path_of(new, top, child.directory))
             try:
-                sub = _opened(stack, old, _path_of(new, top, child.directory) + child.name)
-                if subvolume_id(sub) != child.id:
-                    continue
-                os.rmdir(child.name, dir_fd=place)
-                _call(place, _SNAP_CREATE_V2, bytearray(_VOL_ARGS.pack(sub, 0, 0, child.name)), path)
+                sub = _open_inode(stack, old, child.id, _ROOT_INODE)
             except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                if error.errno in (errno.ESTALE, errno.ENOENT):  # deleted meanwhile
                     continue
                 raise
-            made = _opened(stack, place, child.name)
+            # A snapshot keeps inode numbers; what was nested has left an empty directory.
+            place = _open_inode(stack, new, top, child.directory)
+            os.rmdir(child.name, dir_fd=place)
+            _call(place, _SNAP_CREATE_V2, bytearray(_VOL_ARGS.pack(sub, 0, 0, child.name)), path)
+            made = os.open(child.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+            stack.callback(os.close, made)
             _nest(sub, made, path)
             if _flags(sub) & SUBVOL_RDONLY:
                 _call(made, _SUBVOL_SETFLAGS, bytearray(struct.pack("=Q", SUBVOL_RDONLY)), path)
 
 
-def _opened(stack: contextlib.ExitStack, fd: int, path: bytes) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY
-    found = safe_path.openat2(fd, path.rstrip(b"/") or b".", flags, resolve=safe_path.NO_LINKS)
+def _open_inode(stack: contextlib.ExitStack, fd: int, subvolume: int, inode: int) -> int:
+    """A directory by number, on the file system of `fd`: no path of a guest's making is walked."""
+    # struct file_handle, then struct btrfs_fid without a parent (fs/btrfs/export.h); generation 0 is any.
+    handle = ctypes.create_string_buffer(struct.pack("=IiQQI", 20, _FID_WITHOUT_PARENT, inode, subvolume, 0), 28)
+    found = int(_libc.open_by_handle_at(fd, handle, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"subvolume {subvolume}, inode {inode}")
     stack.callback(os.close, found)
     return found
-
-
-def _path_of(fd: int, subvolume: int, inode: int) -> bytes:
-    """Of a directory within its subvolume, with a "/" at its end; empty for the subvolume's top."""
-    arguments = bytearray(4096)
-    struct.pack_into("=QQ", arguments, 0, subvolume, inode)
-    _call(fd, _INO_LOOKUP, arguments, "")
-    return bytes(arguments[16:]).partition(b"\0")[0]
 
 
 def destroy(path: str) -> None:
     """Delete the subvolume at `path`, read-only or not, and every one nested in it. The space comes back later."""
     order = family(path)
     with directory(os.path.dirname(path)) as fd:
+        for parent in order if len(order) > 1 else ():
+            with contextlib.ExitStack() as stack:
+                # What is read-only lets nothing nested in it go.
+                sub = _open_inode(stack, fd, parent, _ROOT_INODE)
+                if _flags(sub) & SUBVOL_RDONLY:
+                    _call(sub, _SUBVOL_SETFLAGS, bytearray(8), path)
         for number in reversed(order):
             arguments = bytearray(_VOL_ARGS.pack(0, 0, _SPEC_BY_ID, struct.pack("=Q", number)))
             _call(fd, _SNAP_DESTROY_V2, arguments, path)

@@ -57,7 +57,8 @@ def limit(path: str, size: int | None, kind: Mode) -> None:
     """Limit what the subvolume `path` may hold, in bytes; with simple quotas with all that is nested in it."""
     family = btrfs.family(path)
     group = family[0]
-    with btrfs.directory(path) as fd:
+    # Not by the subvolume itself: at its limit there would be no room for the change (EDQUOT).
+    with btrfs.directory(os.path.dirname(path)) as fd:
         if kind == "simple":
             group |= _LEVEL_1
             if size is None:
@@ -103,7 +104,8 @@ def lift(path: str) -> None:
     """Take the limit off the subvolume `path`, its group too: at its limit it could not even be deleted (EDQUOT)."""
     with btrfs.directory(path) as fd:
         number = btrfs.subvolume_id(fd)
-        group = number | _LEVEL_1
+    group = number | _LEVEL_1
+    with btrfs.directory(os.path.dirname(path)) as fd:
         if _has(fd, group):
             _set_limit(fd, group, None)
             for member in _members(fd, group):

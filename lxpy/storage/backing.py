@@ -138,6 +138,7 @@ class Backing:
 
     def remove(self) -> None:
         """Unmount it and take the file away, or from the device what says that it is a btrfs. Safe to repeat."""
+        device = ""
         with contextlib.suppress(OSError):
             device = "" if self.is_file else self.device()
         self._unmount()

@@ -166,6 +166,9 @@ class BtrfsPool(DirectoryPool):
     def open_root(self, volume: str) -> AbstractContextManager[int]:
         return open_directory(f"{self._existing(volume)}/rootfs")
 
+    def instance_limit(self, volume: str) -> int | None:
+        return btrfsquota.limit_of(f"{self._existing(volume)}/rootfs")
+
     async def usage(self, volume: str) -> int | None:
         return btrfsquota.usage(f"{self._existing(volume)}/rootfs")
 
@@ -177,6 +180,7 @@ class BtrfsPool(DirectoryPool):
 
     def _tree_copy(self, source: str, target: str) -> None:
         btrfs.snapshot_family(source, target)
+        btrfsquota.lift(target)  # qgroups give a snapshot the limit of its source
 
     def _tree_freeze(self, path: str) -> None:
         btrfs.set_readonly(path, True)
@@ -192,16 +196,19 @@ class BtrfsPool(DirectoryPool):
             btrfs.destroy(subvolume)
         super()._tree_remove(path, spare)
 
+    def check_size(self, size: int | None) -> None:
+        if size is not None and self._disk is None and not btrfsquota.mode(self.source):
+            raise BadRequest(
+                f"size is not supported on pool {self.name}: quotas are off on the btrfs at {self.source}; "
+                f"turn them on with: btrfs quota enable {self.source}"
+            )
+
     def _tree_limit(self, path: str, size: int | None) -> None:
+        self.check_size(size)
         mode = btrfsquota.mode(path)
         if not mode:
             if size is None:
                 return
-            if self._disk is None:
-                raise BadRequest(
-                    f"size is not supported on pool {self.name}: quotas are off on the btrfs at {self.source}; "
-                    f"turn them on with: btrfs quota enable {self.source}"
-                )
             btrfsquota.enable(path, simple=False)
             mode = "qgroup"
         if size is not None:

@@ -72,9 +72,13 @@ class CustomVolumes:
         Raises:
             BadRequest: this pool cannot.
         """
+        self.check_size(size)
+
+    def check_size(self, size: int | None) -> None:
+        """Raises `BadRequest` where no tree can be limited to `size` bytes. None is fine everywhere."""
         if size is not None:
             raise BadRequest(
-                f"size is not supported on pool {self.name}: the driver {self.driver} has no quota on {self.source}"
+                f"size is not supported on pool {self.name}: the driver {self.driver} keeps no quotas; use a btrfs pool"
             )
 
     def _tree_replaces(self, path: str, old: str) -> None:

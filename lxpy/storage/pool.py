@@ -71,6 +71,19 @@ class Pool(Protocol):
     def instance_dir(self, volume: str) -> str:
         """The host's own directory of the volume; ``backup.yaml`` lies in it."""
 
+    def check_size(self, size: int | None) -> None:
+        """Raises `BadRequest` where nothing can be limited to `size` bytes. None is fine everywhere."""
+
+    def instance_limit(self, volume: str) -> int | None:
+        """Bytes the root of a volume is limited to. Raises `NotFound`."""
+
+    async def limit_instance(self, volume: str, size: int | None) -> None:
+        """Limit what the root of a volume may hold, at once; None lifts the limit.
+
+        Raises:
+            BadRequest: the pool cannot, or the root holds more already.
+        """
+
     async def usage(self, volume: str) -> int | None:
         """Bytes the volume itself takes, None where the driver cannot tell without walking the tree."""
 
@@ -343,6 +356,15 @@ class DirectoryPool(CustomVolumes):
 
     def volumes(self) -> list[str]:
         return sorted(self._image_of)
+
+    def instance_limit(self, volume: str) -> int | None:
+        self._existing(volume)
+        return None
+
+    async def limit_instance(self, volume: str, size: int | None) -> None:
+        path = f"{self._existing(volume)}/rootfs"
+        with files.disk_errors(f"Limit volume {volume}", self.name, self.source):
+            await asyncio.to_thread(self._tree_limit, path, size)
 
     async def usage(self, volume: str) -> int | None:
         return None

@@ -1,0 +1,47 @@
+"""The `size` of an instance's root disk: a limit that its pool keeps."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from lxpy.api import values
+from lxpy.api.layout import qualified
+from lxpy.api.objects import Devices
+from lxpy.instances.devices import is_root
+from lxpy.state.store import InstanceRow
+from lxpy.storage.manager import StorageManager
+
+
+def size(devices: Devices) -> int | None:
+    """Bytes, of expanded devices; None for no limit."""
+    root = next((device for device in devices.values() if is_root(device)), {})
+    return values.size_bytes("size", root["size"]) or None if root.get("size") else None
+
+
+def check(storage: StorageManager, pool: str, devices: Devices) -> None:
+    """Raises `BadRequest` where the pool keeps no limits."""
+    storage.pool(pool).check_size(size(devices))
+
+
+async def apply(storage: StorageManager, row: InstanceRow, devices: Devices) -> None:
+    """Have the root limited as its (expanded) devices say.
+
+    Raises:
+        BadRequest: the pool keeps no limits, or the root holds more already.
+    """
+    pool, volume = storage.pool(row.pool), qualified(row.project, row.name)
+    if pool.instance_limit(volume) != size(devices):
+        await pool.limit_instance(volume, size(devices))
+
+
+@contextlib.asynccontextmanager
+async def applied(storage: StorageManager, row: InstanceRow, devices: Devices) -> AsyncIterator[None]:
+    """As `apply`; when the body fails the old limit comes back. A crash in between: the next start applies again."""
+    pool, volume = storage.pool(row.pool), qualified(row.project, row.name)
+    old = pool.instance_limit(volume)
+    await apply(storage, row, devices)
+    try:
+        yield
+    except BaseException:
+        if pool.instance_limit(volume) != old:
+            await pool.limit_instance(volume, old)
+        raise

@@ -39,7 +39,9 @@ def image_source(context: Context, client: Client, ref: str) -> dict[str, Any]:
     if remote.is_image_server:
         return _public(remote, alias)
     if remote.name != client.remote.name:
-        raise ApiError(f"Images of the server {remote.name!r} have to be copied first: lxpy image copy {ref} local:")
+        from lxpy.cli.imagecopy import launch_source
+
+        return launch_source(context, remote, alias)
     if not alias:
         raise UsageError(f"missing the image in {ref!r}")
     # The daemon resolves aliases and fingerprints by itself; one question more only where a remote could be meant.

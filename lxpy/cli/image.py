@@ -9,6 +9,7 @@ from lxpy.api.errors import ApiError, NotFound
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context, pairs
+from lxpy.cli.imagecopy import give_aliases
 from lxpy.cli.objects import FORMAT, Kind, quote
 from lxpy.client.wire import query_string
 
@@ -226,18 +227,8 @@ def _import(context: Context, args: Args) -> None:
     for file in files:
         os.close(file)
     fingerprint = str((ended.get("metadata") or {}).get("fingerprint", ""))
-    _give_aliases(client, args.values("alias"), fingerprint)
+    give_aliases(client, args.values("alias"), fingerprint)
     context.say(f"Image imported with fingerprint: {fingerprint}")
-
-
-def _give_aliases(client: Client, names: list[str], fingerprint: str) -> None:
-    from lxpy.api.errors import Conflict
-
-    for name in names:
-        try:
-            client.post("/1.0/images/aliases", {"name": name, "target": fingerprint, "description": ""})
-        except Conflict:  # it moves to the new image
-            client.put(f"/1.0/images/aliases/{quote(name)}", {"target": fingerprint, "description": ""})
 
 
 def _export(context: Context, args: Args) -> None:
@@ -259,22 +250,9 @@ def _delete(context: Context, args: Args) -> None:
 
 
 def _copy(context: Context, args: Args) -> None:
-    remote, name = context.remotes.parse_ref(args.rest[0])
-    client, rest = context.resolve(args.rest[1])
-    if rest:
-        raise UsageError("The target is a remote (local:); name the copy with --alias")
-    if not remote.is_image_server:
-        raise ApiError("Copying between servers is not possible yet: use image export and image import")
-    source = {"type": "image", "mode": "pull", "server": remote.url, "protocol": remote.protocol, "alias": name}
-    aliases = list(args.values("alias"))
-    if args.flag("copy-aliases"):
-        aliases += _alias_names(_find(context, args.rest[0])[1])
-    body = {
-        "source": source, "public": args.flag("public"), "auto_update": args.flag("auto-update"),
-        "aliases": [{"name": alias, "description": ""} for alias in aliases],
-    }  # fmt: skip
-    context.wait(client, client.post("/1.0/images", body), "Copying the image")
-    context.say("Image copied successfully!")
+    from lxpy.cli.imagecopy import copy
+
+    copy(context, args)
 
 
 def _build(context: Context, args: Args) -> None:
@@ -364,11 +342,17 @@ COMMANDS = {
         },
         "build": Command(_build, "<recipe>", "Build an image from a recipe (builtin:)", (_ALIAS,), 1, 1),
         "copy": Command(
-            _copy, "[<remote>:]<image> <remote>:", "Copy an image from an image server",
+            _copy, "[<remote>:]<image> <remote>:", "Copy images between servers",
             (
-                _ALIAS, _PUBLIC, Option("--auto-update", help="Enable auto-update"),
+                _ALIAS, _PUBLIC, Option("--auto-update", help="Keep the image up to date after the copy"),
                 Option("--copy-aliases", help="Copy aliases from the source"),
+                Option("--mode", "MODE", "Transfer mode: pull (default), push or relay"),
+                Option("--target-project", "PROJECT", "Copy to a project different from the source"),
+                Option("--vm", help="Copy virtual machine images (not possible)"),
             ), 2, 2,
+            "The target pulls from the source, or the source pushes to the target; with relay all passes through this\n"
+            "machine, which is also what happens by default when the source does not listen on the network.\n\n"
+            "--auto-update needs a public image, named by an alias.",
         ),
         "delete": Command(_delete, "[<remote>:]<image>...", "Delete images", (), 1, None),
         "edit": Command(_edit, "[<remote>:]<image>", "Edit an image's properties as YAML", (), 1, 1),

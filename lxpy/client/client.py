@@ -12,7 +12,7 @@ from lxpy.client.http import Response, Stream
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from lxpy.api.objects import Event
@@ -230,6 +230,32 @@ class Client:
         except EOFError:
             self._stream.close()
             raise Unavailable("The server closed the connection during the upload") from None
+
+    def upload_blocks(
+        self, method: str, path: str, blocks: Iterable[bytes], headers: dict[str, str], **query: str
+    ) -> Any:
+        """Send a body as it comes into being; the metadata of the answer."""
+        try:
+            self._stream.send_chunks(method, self.target(path, query), headers, blocks)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the server has said why, and does not want the rest
+        except BaseException:
+            self._stream.close()
+            raise
+        try:
+            return _check(self._stream.read()).json().get("metadata")
+        except (EOFError, OSError):
+            self._stream.close()
+            raise Unavailable("The server closed the connection during the upload") from None
+
+    def download_blocks(self, path: str, **query: str) -> tuple[Response, Iterator[bytes]]:
+        """The headers and, piece by piece, the body of a GET. Raises `ApiError` of the answer's status."""
+        self._stream.send("GET", self.target(path, query), {})
+        response = self._stream.read_head()
+        if response.status >= 400:
+            response.body = b"".join(self._stream.read_blocks(response))
+            _check(response)
+        return response, self._stream.read_blocks(response)
 
     def download(self, path: str, fd: int, **query: str) -> Response:
         """Write the body of a GET to `fd`; gives the headers.

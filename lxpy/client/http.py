@@ -9,7 +9,7 @@ from lxpy.api.errors import Unavailable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 _CHUNK = 1 << 18
@@ -115,6 +115,16 @@ class Stream:
                     self.sock.sendall(data)
                     at += len(data)
 
+    def send_chunks(self, method: str, target: str, headers: dict[str, str], blocks: Iterable[bytes]) -> None:
+        """Send a request whose body's length nobody knows yet."""
+        extra = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
+        head = f"{method} {target} HTTP/1.1\r\n{self._head}{extra}Transfer-Encoding: chunked\r\n\r\n"
+        self.sock.sendall(head.encode())
+        for block in blocks:
+            if block:
+                self.sock.sendall(f"{len(block):x}\r\n".encode() + block + b"\r\n")
+        self.sock.sendall(b"0\r\n\r\n")
+
     def read_head(self) -> Response:
         """Status line and headers of the next answer."""
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
@@ -153,6 +163,25 @@ class Stream:
 
         self._read_body(response, write)
         return total
+
+    def read_blocks(self, response: Response) -> Iterator[bytes]:
+        """The body of `response` (from `read_head`), piece by piece."""
+        chunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
+        left = 0 if chunked else int(response.headers.get("content-length", "0"))
+        while True:
+            if chunked:
+                left = last = int(self._line().split(b";")[0], 16)
+            while left:
+                if not self._buffer:
+                    self._more()
+                piece, self._buffer = self._buffer[:left], self._buffer[left:]
+                left -= len(piece)
+                yield piece
+            if not chunked:
+                return
+            self._line()  # behind a chunk, or behind the last one, which is empty
+            if not last:
+                return
 
     def _read_body(self, response: Response, sink: Callable[[bytes], Any]) -> None:
         headers = response.headers

@@ -54,7 +54,7 @@ def dialler(remote: Remote) -> tuple[Callable[[], socket.socket], str]:
             context = ssl.create_default_context(cafile=pinned)
             context.check_hostname = False
         own = config_dir()
-        if os.path.exists(f"{own}/client.crt"):
+        if not remote.public and os.path.exists(f"{own}/client.crt"):  # strangers need not say who they are
             context.load_cert_chain(f"{own}/client.crt", f"{own}/client.key")
         try:
             plain = socket.create_connection((host, port), timeout=10)

@@ -252,7 +252,13 @@ class Call:
 
 
 Route = tuple[str, str, Callable[[Call], Awaitable[web.StreamResponse]]]
-_PUBLIC = {("GET", "/"), ("GET", "/1.0"), ("POST", "/1.0/certificates")}
+# Without a trusted certificate. The handlers of images then show public ones only, or want a secret.
+_PUBLIC = {
+    ("GET", "/"), ("GET", "/1.0"), ("POST", "/1.0/certificates"), ("GET", "/1.0/operations/{id}/wait"),
+    ("GET", "/1.0/images"), ("POST", "/1.0/images"), ("GET", "/1.0/images/{fingerprint}"),
+    ("GET", "/1.0/images/{fingerprint}/export"), ("GET", "/1.0/images/aliases"),
+    ("GET", "/1.0/images/aliases/{name:.+}"),
+}  # fmt: skip
 
 
 def build(daemon: Daemon) -> web.Application:

@@ -14,7 +14,7 @@ EXTENSIONS = (
     "instances", "container_full", "instance_get_full", "instance_all_projects", "instance_create_start",
     "instance_bulk_state_change", "container_exec_user_group_cwd", "container_exec_recording",
     "container_exec_signal_handling", "console", "container_backup", "instance_nic_network",
-    "image_create_aliases", "image_force_refresh", "image_copy_profile",
+    "image_create_aliases", "image_force_refresh", "image_copy_profile", "images_push_relay",
     "network", "network_leases", "network_state", "network_forward",
     "network_acl", "network_acl_log",
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",

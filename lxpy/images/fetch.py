@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,11 +16,14 @@ from lxpy.images.architectures import check_runs
 from lxpy.images.http import Http
 from lxpy.images.index import Index, document
 from lxpy.images.metadata import utc
+from lxpy.images.peerimages import PeerImages
 from lxpy.images.recipes import Recipe
 from lxpy.images.servers import Servers
 from lxpy.images.wire import NEVER
 from lxpy.images.work import Progress, SharedWork
 from lxpy.state.store import Document
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{12,64}")
 
 
 def silent(key: str, text: str) -> None:
@@ -44,6 +48,7 @@ class Fetcher:
         self.http = Http(layout, config, warn)
         self.recipes = builtin.Recipes(layout)
         self._work = SharedWork()
+        self.peers = PeerImages(index, self.http, self.obtain)
 
     async def close(self) -> None:
         """Cancels downloads and builds; a partial download is taken up again next time."""
@@ -66,25 +71,48 @@ class Fetcher:
         """See `ImageManager.ensure`."""
         alias, fingerprint = str(source.get("alias") or ""), str(source.get("fingerprint") or "")
         server, protocol = str(source.get("server") or ""), str(source.get("protocol") or "")
+        by_default = cached and self._config().get("images.auto_update_cached", "true") == "true"
+        update = by_default if auto_update is None else auto_update
+        flags: Document = {"cached": cached, "auto_update": update, "public": public}
+        if fingerprint and not alias and not _FINGERPRINT.fullmatch(fingerprint):
+            alias, fingerprint = fingerprint, ""  # LXD's client puts either there
         if protocol == "builtin":
             found = await self._builtin(alias or fingerprint, project, progress, cached)
         elif not server:
-            return self._local(project, alias, fingerprint)
-        elif protocol not in ("simplestreams", ""):
-            raise BadRequest(f"Images cannot be fetched by the protocol {protocol!r}: use simplestreams or builtin")
-        else:
-            by_default = cached and self._config().get("images.auto_update_cached", "true") == "true"
-            update = by_default if auto_update is None else auto_update
-            flags = {"cached": cached, "auto_update": update, "public": public}
+            found = await self._local(project, alias, fingerprint, source, flags)
+        elif protocol == "simplestreams":
             found = await self.remote(server.rstrip("/"), alias, fingerprint, project, progress, flags)
+        elif protocol in ("lxd", "incus", ""):
+            found = await self.peers.ensure(source | {"alias": alias, "fingerprint": fingerprint}, project,
+                                             progress, flags, strict=bool(auto_update))  # fmt: skip
+        else:
+            raise BadRequest(
+                f"Images cannot be fetched by the protocol {protocol!r}: use simplestreams, lxd or builtin"
+            )
         doc = self._index.get(project, found)
+        if doc is not None and cached:
+            check_runs(doc["architecture"])
         if doc is not None and not cached and doc["cached"]:
             # Fetched for a launch before, asked for by name now: from here on it is meant to stay.
             kept = {"cached": False, "public": public or doc["public"]}
             self._index.put(project, found, doc | kept | {"auto_update": bool(auto_update)})
         return found
 
-    def _local(self, project: str, alias: str, fingerprint: str) -> str:
+    async def _local(self, project: str, alias: str, fingerprint: str, source: dict[str, Any], flags: Document) -> str:
+        """An image that is here; of another project (``source.project``) it gets a record of its own in this one."""
+        origin = str(source.get("project") or project)
+        if self._index.home(origin) == self._index.home(project):
+            return self._find(project, alias, fingerprint)
+        if origin not in self._index.store.projects.all():
+            raise NotFound(f"Project {origin!r} not found")
+        found = self._find(origin, alias, fingerprint)
+
+        async def gone(report: Progress) -> str:
+            raise NotFound("Image not found")
+
+        return await self.obtain(project, found, gone, silent, flags | {"auto_update": False})
+
+    def _find(self, project: str, alias: str, fingerprint: str) -> str:
         if fingerprint:
             return self._index.find(project, fingerprint)[0]
         if not alias:
@@ -130,19 +158,21 @@ class Fetcher:
             }
         } if alias else flags | {"auto_update": False}  # fmt: skip
 
+        if flags.get("cached"):
+            check_runs(image.architecture)
+
         async def fetch(report: Progress) -> str:
             fetched = await servers.fetch(server, image, report)
             # Checked against the server's list: no need to read the whole root file system once more.
             archive = await asyncio.to_thread(metadata.read_archive, fetched.metadata, image.kind != "unified")
-            check_runs(archive.metadata["architecture"])
             doc = document(archive, image.kind, fetched.hashes, image.properties(), flags)
             doc |= {"filename": os.path.basename(image.metadata.path), "expires_at": utc(image.expires)}
             await self._index.install(project, image.fingerprint, fetched.metadata, fetched.rootfs, archive, doc)
             return image.fingerprint
 
-        return await self._obtain(project, image.fingerprint, fetch, progress, flags)
+        return await self.obtain(project, image.fingerprint, fetch, progress, flags)
 
-    async def _obtain(
+    async def obtain(
         self,
         project: str,
         fingerprint: str,
@@ -163,6 +193,35 @@ class Fetcher:
             self._index.put(project, fingerprint, doc)
             self._index.emit("created", project, fingerprint)
         return fingerprint
+
+    async def latest(self, fingerprint: str, doc: Document, project: str, progress: Progress, flags: Document) -> str:
+        """The image that is now where `doc` came from, fetched or built; `fingerprint` while it is still the one."""
+        origin = doc["update_source"]
+        if origin["protocol"] == "builtin":
+            return await self.build(self.recipes.find(origin["alias"]), project, progress, flags, anew=True)
+        if origin["protocol"] != "simplestreams":
+            return await self.peers.latest(fingerprint, origin, project, progress, flags)
+        image = await self.servers().resolve(origin["server"], origin["alias"])
+        if image.fingerprint == fingerprint:
+            return fingerprint
+        # The record that is here would be taken for the answer: by fingerprint, then.
+        return await self.remote(origin["server"], "", image.fingerprint, project, progress, flags)
+
+    async def source_aliases(self, source: dict[str, Any], project: str) -> list[dict[str, str]]:
+        """See `ImageManager.source_aliases`."""
+        wanted = str(source.get("alias") or source.get("fingerprint") or "")
+        server, protocol = str(source.get("server") or ""), source.get("protocol")
+        if protocol == "builtin":
+            recipe = self.recipes.find(wanted)
+            return [{"name": name, "description": ""} for name in (recipe.name, *recipe.aliases)]
+        if protocol == "simplestreams":
+            image = await self.servers().resolve(server, wanted)
+            return [{"name": name, "description": ""} for name in image.aliases]
+        if server:
+            return await self.peers.aliases(source)
+        origin = str(source.get("project") or project)
+        found = self._find(origin, str(source.get("alias") or ""), str(source.get("fingerprint") or ""))
+        return self._aliases.by_fingerprint(origin).get(found, [])
 
     # -- built-in ------------------------------------------------------------------------------------------------------
 
@@ -194,7 +253,7 @@ class Fetcher:
 
         key = f"recipe:{recipe.name}:{'anew' if anew else ''}"
         fingerprint = await self._work.run(key, build, progress)
-        return await self._obtain(project, fingerprint, build, progress, flags)
+        return await self.obtain(project, fingerprint, build, progress, flags)
 
     def _environment(self) -> dict[str, str]:
         """How builds reach the network: the configured proxies, else the daemon's own environment."""

@@ -40,6 +40,7 @@ class Http:
         self._layout, self._config, self._warn = layout, config, warn
         self._session: aiohttp.ClientSession | None = None
         self._failing: set[str] = set()
+        self._context: tuple[tuple[int, int, int], ssl.SSLContext] | None = None
         self.backoff = 0.5  # seconds before the second attempt; doubles
 
     async def close(self) -> None:
@@ -48,50 +49,92 @@ class Http:
             self._session = None
 
     @asynccontextmanager
-    async def get(self, url: str, headers: dict[str, str] | None = None) -> "AsyncIterator[aiohttp.ClientResponse]":
+    async def get(
+        self, url: str, headers: dict[str, str] | None = None, method: str = "GET"
+    ) -> "AsyncIterator[aiohttp.ClientResponse]":
         """A GET under way; its errors are `Unavailable` with one line, ``HTTP 404`` is `NotFound`."""
+        async with self.open(method, url, headers) as response:
+            if response.status in (404, 410):
+                raise NotFound(f"{url} does not exist")
+            if response.status >= 400 and response.status != 416:
+                raise Unavailable(f"{url} answered HTTP {response.status} {response.reason or ''}".rstrip())
+            yield response
+
+    @asynccontextmanager
+    async def open(
+        self, method: str, url: str, headers: dict[str, str] | None = None, certificate: str = "", data: Any = None
+    ) -> "AsyncIterator[aiohttp.ClientResponse]":
+        """A request under way, whatever its status.
+
+        Args:
+            certificate: PEM; the server has to show this one, and need not have any other merit.
+            data: the body: bytes, or an asynchronous iterator of them.
+
+        Raises:
+            Unavailable: the server is away, or shows a certificate that is not trusted.
+            BadRequest: the address or `certificate` makes no sense.
+        """
         import aiohttp
 
         if urlsplit(url).scheme not in ("http", "https"):
             raise BadRequest(f"{url} is no http or https address")
+        trust = _pinned(certificate) if certificate else self._ssl()
+        try:
+            async with self._connected().request(
+                method, url, headers=headers, proxy=self._proxy(url), data=data, ssl=trust
+            ) as response:
+                yield response
+        except aiohttp.InvalidURL:
+            raise BadRequest(f"{url} is no usable address") from None
+        except aiohttp.ServerFingerprintMismatch:
+            raise Unavailable("it shows another certificate than the one known") from None
+        except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as error:
+            raise Unavailable(_reason(error)) from None
+
+    def _connected(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         if self._session is None or self._session.closed:
             self._session = aiohttp.ClientSession(
-                trust_env=True,  # http_proxy and no_proxy, where the configuration says nothing
                 auto_decompress=False,
-                connector=aiohttp.TCPConnector(ssl=self._ssl(), limit_per_host=4),
+                connector=aiohttp.TCPConnector(limit_per_host=4),
                 # No limit on the whole: a slow line may take hours; a dead one is noticed by its silence.
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=30),
                 headers={"User-Agent": "lxpy"},
             )
-        try:
-            async with self._session.get(url, headers=headers, proxy=self._proxy(url)) as response:
-                if response.status in (404, 410):
-                    raise NotFound(f"{url} does not exist")
-                if response.status >= 400 and response.status != 416:
-                    raise Unavailable(f"{url} answered HTTP {response.status} {response.reason or ''}".rstrip())
-                yield response
-        except aiohttp.InvalidURL:
-            raise BadRequest(f"{url} is no usable address") from None
-        except (aiohttp.ClientError, TimeoutError, ssl.SSLError) as error:
-            raise Unavailable(_reason(error)) from None
+        return self._session
 
     def _proxy(self, url: str) -> str | None:
-        config, parts = self._config(), urlsplit(url)
-        proxy = config.get(f"core.proxy_{parts.scheme}")
-        ignored = config.get("core.proxy_ignore_hosts", "")
-        host = parts.hostname or ""
-        suffixes = [name.strip().lstrip("*").lstrip(".") for name in ignored.split(",")]
-        if not proxy or any(name and (host == name or host.endswith(f".{name}")) for name in suffixes):
+        from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+        config, parts, environment = self._config(), urlsplit(url), getproxies_environment()
+        ignored = config.get("core.proxy_ignore_hosts") or environment.get("no", "")
+        ignored = ",".join(name.strip().removeprefix("*.") for name in ignored.split(","))
+        if proxy_bypass_environment(parts.netloc.rpartition("@")[2], {"no": ignored}):
             return None
-        return proxy
+        proxy = config.get(f"core.proxy_{parts.scheme}") or environment.get(parts.scheme)
+        return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
     def _ssl(self) -> ssl.SSLContext:
-        # OpenSSL's own rules: SSL_CERT_FILE and SSL_CERT_DIR, else the system's certificates.
-        context = ssl.create_default_context()
+        """OpenSSL's own rules (SSL_CERT_FILE and SSL_CERT_DIR, else the system's certificates), and ``ca.pem``.
+
+        Made again when the administrator has changed that file: no restart is needed.
+        """
         own = f"{self._layout.root}/ca.pem"
-        if os.path.exists(own):
-            context.load_verify_locations(own)
-        return context
+        try:
+            status = os.stat(own)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            stamp = (0, 0, 0)
+        if self._context is None or self._context[0] != stamp:
+            context = ssl.create_default_context()
+            if any(stamp):
+                try:
+                    context.load_verify_locations(own)
+                except (OSError, ssl.SSLError) as error:
+                    self._warn(f"The certificates in {own} cannot be used: {error.strerror or error}")
+            self._context = (stamp, context)
+        return self._context[1]
 
     # -- documents -------------------------------------------------------------------------------------------------
 
@@ -285,18 +328,28 @@ class _Transfer:
         if not force and now - self._told < 0.2:
             return
         self._told = now
-        speed = (self.done - max(self._from, 0)) / max(now - self._started, 1e-3)
+        rate = (self.done - max(self._from, 0)) / max(now - self._started, 1e-3)
         percent = self.done * 100 // self.ref.size
-        self.progress("download_progress", f"{self.label}: {percent}% ({_speed(speed)}/s)")
+        self.progress("download_progress", f"{self.label}: {percent}% ({speed(rate)}/s)")
 
 
-def _speed(count: float) -> str:
+def speed(count: float) -> str:
+    """Bytes per second as LXD prints them, without the ``/s``."""
     # LXD prints decimal units here.
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             break
         count /= 1000
     return f"{count:.2f}{unit}"
+
+
+def _pinned(certificate: str) -> "aiohttp.Fingerprint":
+    import aiohttp
+
+    try:
+        return aiohttp.Fingerprint(hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.strip())).digest())
+    except ValueError:
+        raise BadRequest("The server's certificate is not PEM") from None
 
 
 def _read_kept(name: str) -> dict[str, Any] | None:

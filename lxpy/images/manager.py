@@ -16,7 +16,7 @@ from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
 from lxpy.api.objects import Image
 from lxpy.images import builtin, files, metadata, uploads, wire
-from lxpy.images.aliases import Aliases, Emit
+from lxpy.images.aliases import Aliases, Emit, Pairs
 from lxpy.images.fetch import Fetcher, silent
 from lxpy.images.index import Home, Index, Names
 from lxpy.images.metadata import utc
@@ -188,6 +188,7 @@ class ImageManager:
         rootfs_path: str | None,
         headers: dict[str, str],
         progress: Progress = silent,
+        more: dict[str, Any] | None = None,
     ) -> str:
         """Takes in an uploaded image: a unified tarball, or a metadata tarball and a root file system.
 
@@ -195,11 +196,40 @@ class ImageManager:
             metadata_path, rootfs_path: temporary files; they are the store's from here on, also on failure.
             headers: of the request: ``X-LXD-filename``, ``-public``, ``-properties`` (URL-encoded), ``-fingerprint``,
                 or the same with ``X-Incus-``; any case.
+            more: fields of the record beside those the headers say.
 
         Raises:
-            BadRequest: no image, corrupt, truncated, for another machine. Conflict: it is here already.
+            BadRequest: no image, corrupt, truncated. Conflict: it is here already.
         """
-        return await uploads.take_in(self._index, project, metadata_path, rootfs_path, headers, progress)
+        return await uploads.take_in(self._index, project, metadata_path, rootfs_path, headers, progress, more)
+
+    async def import_address(
+        self, url: str, project: str, progress: Progress, public: bool, auto_update: bool, properties: dict[str, str]
+    ) -> str:
+        """Takes in the image at an https address; see `PeerImages.by_address`."""
+        flags = {"public": public, "auto_update": auto_update}
+        return await self._fetcher.peers.by_address(url, project, progress, flags, properties)
+
+    async def push(self, project: str, fingerprint: str, target: dict[str, Any], progress: Progress) -> None:
+        """Uploads an image to another server that expects it.
+
+        Args:
+            target: as in ``POST /1.0/images/{fingerprint}/export``: ``target`` (https address), ``certificate``,
+                ``secret``, ``project``, ``profiles``.
+        """
+        from lxpy.images.peers import Peer
+
+        full, doc = self._index.find(project, fingerprint)
+        peer = Peer(
+            self._http, str(target.get("target") or ""), str(target.get("certificate") or ""),
+            str(target.get("project") or ""),
+        )  # fmt: skip
+        profiles = [str(name) for name in target.get("profiles") or ()]
+        await peer.push(self._index.files(project, full), doc, str(target.get("secret") or ""), profiles, progress)
+
+    async def source_aliases(self, source: dict[str, Any], project: str) -> Pairs:
+        """The aliases an image has at its source (``copy_aliases``): ``[{"name", "description"}]``."""
+        return await self._fetcher.source_aliases(source, project)
 
     # -- other places --------------------------------------------------------------------------------------------------
 

@@ -71,15 +71,9 @@ class Upkeep:
         if not origin:
             return fingerprint
         flags = {key: doc[key] for key in ("cached", "auto_update", "public", "profiles")}
-        if origin["protocol"] == "builtin":
-            recipe = self._fetcher.recipes.find(origin["alias"])
-            new = await self._fetcher.build(recipe, project, progress, flags, anew=True)
-        else:
-            image = await self._fetcher.servers().resolve(origin["server"], origin["alias"])
-            if image.fingerprint == fingerprint:
-                return fingerprint
-            # The record that is here would be taken for the answer: by fingerprint, then.
-            new = await self._fetcher.remote(origin["server"], "", image.fingerprint, project, progress, flags)
+        new = await self._fetcher.latest(fingerprint, doc, project, progress, flags)
+        if new == fingerprint:
+            return fingerprint
         await self._replace(project, fingerprint, new, flags | {"update_source": origin})
         self._index.emit("refreshed", project, new, {"old_fingerprint": fingerprint})
         return new

@@ -6,7 +6,6 @@ from urllib.parse import parse_qsl
 
 from lxpy.api.errors import BadRequest, Conflict, InternalError
 from lxpy.images import files, metadata
-from lxpy.images.architectures import check_runs
 from lxpy.images.index import Index, document
 from lxpy.images.metadata import Archive
 from lxpy.images.work import Progress
@@ -20,8 +19,13 @@ async def take_in(
     rootfs_path: str | None,
     headers: dict[str, str],
     progress: Progress,
+    more: Document | None = None,
 ) -> str:
-    """See `ImageManager.import_upload`."""
+    """See `ImageManager.import_upload`.
+
+    Args:
+        more: fields of the record beside those the headers say.
+    """
     given = {
         key.lower().removeprefix("x-lxd-").removeprefix("x-incus-"): value
         for key, value in headers.items()
@@ -33,7 +37,6 @@ async def take_in(
         if os.stat(metadata_path).st_size == 0:
             raise BadRequest("The image is empty")
         kind, archive = await asyncio.to_thread(inspect, metadata_path, rootfs_path)
-        check_runs(archive.metadata["architecture"])
         hashes = await asyncio.to_thread(files.hash_image, metadata_path, rootfs_path)
         expected = given.get("fingerprint", "")
         if expected and not hashes.fingerprint.startswith(expected.lower()):
@@ -42,7 +45,9 @@ async def take_in(
             )
         properties = archive.metadata["properties"] | dict(parse_qsl(given.get("properties", "")))
         flags: Document = {"public": given.get("public", "").lower() in ("1", "true", "yes", "on")}
-        flags |= {"profiles": given["profiles"].split(",")} if given.get("profiles") else {}
+        if profiles := given.get("profiles", ""):
+            flags["profiles"] = [name for _, name in parse_qsl(profiles)] or profiles.split(",")
+        flags |= more or {}
         doc = document(archive, kind, hashes, properties, flags)
         doc["filename"] = os.path.basename(given.get("filename", ""))
         if index.get(project, hashes.fingerprint):

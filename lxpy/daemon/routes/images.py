@@ -1,18 +1,23 @@
 """``/1.0/images``, aliases, and the catalogues of image servers."""
 
 import asyncio
-import contextlib
 import os
+import secrets
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
-from lxpy.api.errors import BadRequest, NotFound
+from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.daemon import envelope, filter
 from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import ALIAS, IMAGE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 from lxpy.daemon.routes.common import listing, url
+
+if TYPE_CHECKING:
+    from lxpy.api.objects import Image
+    from lxpy.daemon.app import Daemon
 
 _BLOCK = 1 << 20
 
@@ -22,8 +27,21 @@ def _home(call: Call) -> str:
     return call.daemon.projects.home(call.project, "images")
 
 
+def _visible(call: Call, prefix: str) -> "Image":
+    """The image asked for. Whoever is not trusted finds public ones, and the one whose secret he has."""
+    image = call.daemon.images.get(_home(call), prefix)
+    secret = call.request.query.get("secret", "")
+    if not call.trusted and not image["public"]:
+        from lxpy.daemon import imagetokens
+
+        if not secret or imagetokens.find(secret, _home(call), image["fingerprint"]) is None:
+            raise NotFound("Image not found")
+    return image
+
+
 async def list_images(call: Call) -> web.StreamResponse:
-    return listing(call, "images", call.daemon.images.list(_home(call)), key="fingerprint", project=_home(call))
+    found = [one for one in call.daemon.images.list(_home(call)) if call.trusted or one["public"]]
+    return listing(call, "images", found, key="fingerprint", project=_home(call))
 
 
 async def create(call: Call) -> web.StreamResponse:
@@ -31,23 +49,31 @@ async def create(call: Call) -> web.StreamResponse:
     kind = call.request.content_type
     if kind in ("application/octet-stream", "multipart/form-data"):
         return await _upload(call, kind)
+    if not call.trusted:
+        raise Forbidden("not authorized: this client's certificate is not trusted by the server")
     daemon, project, body = call.daemon, _home(call), await call.body()
     source = body.get("source")
     if not isinstance(source, dict):
         raise BadRequest("No source of the image given")
     aliases = [one for one in body.get("aliases") or () if isinstance(one, dict) and one.get("name")]
     type_ = source.get("type")
+    if source.get("mode") == "push":
+        return _expect(call, project, str(source.get("fingerprint") or ""), body)
+    properties = {str(key): str(value) for key, value in (body.get("properties") or {}).items()}
     if type_ in ("instance", "container", "snapshot", "virtual-machine"):
         raise BadRequest("Publishing an instance as an image is not supported by this version of lxpy")
-    if type_ == "url":
-        raise BadRequest("Images by URL are not supported by this version of lxpy: download the file and import it")
-    if type_ not in ("image", "recipe"):
-        raise BadRequest(f"Image source type {type_!r} is not supported: use image or recipe")
+    if type_ not in ("image", "recipe", "url"):
+        raise BadRequest(f"Image source type {type_!r} is not supported: use image, url or recipe")
 
     async def work(op: Operation) -> None:
         if type_ == "recipe":
             names = [str(one["name"]) for one in aliases]
             fingerprint = await daemon.images.build(str(source.get("name") or ""), project, op.progress, names)
+        elif type_ == "url":
+            public, update = bool(body.get("public")), bool(body.get("auto_update"))
+            address = str(source.get("url") or "")
+            fingerprint = await daemon.images.import_address(address, project, op.progress, public, update, properties)
+            _give(daemon, project, fingerprint, aliases)
         else:
             fingerprint = await daemon.images.ensure(
                 source,
@@ -57,26 +83,55 @@ async def create(call: Call) -> web.StreamResponse:
                 auto_update=body.get("auto_update"),
                 public=bool(body.get("public")),
             )
-            if source.get("copy_aliases") or body.get("properties"):
-                image = daemon.images.get(project, fingerprint)
-                if body.get("properties"):
-                    daemon.images.update(project, fingerprint, properties={**image["properties"], **body["properties"]})
-            for alias in aliases:
-                with contextlib.suppress(NotFound):
-                    daemon.images.delete_alias(project, str(alias["name"]))
-                daemon.images.create_alias(
-                    project, str(alias["name"]), fingerprint, str(alias.get("description") or "")
-                )
+            kept = daemon.images.get(project, fingerprint)
+            changes: dict[str, Any] = {"properties": {**kept["properties"], **properties}} if properties else {}
+            if body.get("profiles"):
+                changes["profiles"] = [str(name) for name in body["profiles"]]
+            if changes:
+                daemon.images.update(project, fingerprint, **changes)
+            copied = (
+                await daemon.images.source_aliases(source, project)
+                if source.get("copy_aliases") or body.get("copy_aliases")
+                else []
+            )
+            _give(daemon, project, fingerprint, [*copied, *aliases])
         op.metadata.update(fingerprint=fingerprint, size=daemon.images.get(project, fingerprint)["size"])
 
     description = "Building image" if type_ == "recipe" else "Downloading image"
     return call.run(description, "images", [], work, may_cancel=True)
 
 
+def _give(daemon: "Daemon", project: str, fingerprint: str, aliases: list[Any]) -> None:
+    """Lets `aliases` stand for an image, taking them from those that have them."""
+    for alias in aliases:
+        daemon.images.aliases.give(project, str(alias["name"]), fingerprint, str(alias.get("description") or ""))
+
+
+def _expect(call: Call, project: str, fingerprint: str, body: dict[str, Any]) -> web.StreamResponse:
+    """A secret with which another server may bring an image; what is to become of it is in `body`."""
+    from lxpy.daemon import imagetokens
+
+    if len(fingerprint) != 64:
+        raise BadRequest("An image that is to be pushed here is named by its whole fingerprint")
+    if fingerprint in {image["fingerprint"] for image in call.daemon.images.list(project)}:
+        raise Conflict("Image with same fingerprint already exists")
+    return envelope.accepted(imagetokens.issue(call, project, fingerprint, "Image upload token", body))
+
+
 async def _upload(call: Call, kind: str) -> web.StreamResponse:
     """Stream the files to disk beside the store, then let the store take them over."""
     daemon, project = call.daemon, _home(call)
     headers = dict(call.request.headers)
+    request: dict[str, Any] | None = None
+    if call.header("secret") or not call.trusted:
+        from lxpy.daemon import imagetokens
+
+        token = imagetokens.find(call.header("secret"), project, call.header("fingerprint"), upload=True)
+        if token is None or token.used.is_set():
+            raise Forbidden("not authorized: this image is not expected, or its secret has been used")
+        token.used.set()
+        token.served.set()  # whatever becomes of this upload, there is no second one
+        request = token.request or {}
     os.makedirs(daemon.layout.images, mode=0o700, exist_ok=True)
     paths: list[str] = []
     try:
@@ -96,11 +151,20 @@ async def _upload(call: Call, kind: str) -> web.StreamResponse:
         raise
     metadata, rootfs = paths[0], paths[1] if len(paths) == 2 else None
 
+    given = [{"name": name} for _, name in parse_qsl(call.header("aliases"))]
+    more = {}
+    if request is not None:
+        given = [one for one in request.get("aliases") or () if isinstance(one, dict) and one.get("name")]
+        more = {"public": bool(request.get("public"))}
+
     async def work(op: Operation) -> None:
-        fingerprint = await daemon.images.import_upload(project, metadata, rootfs, headers, op.progress)
+        fingerprint = await daemon.images.import_upload(project, metadata, rootfs, headers, op.progress, more)
+        _give(daemon, project, fingerprint, given)
         op.metadata.update(fingerprint=fingerprint, size=daemon.images.get(project, fingerprint)["size"])
 
-    return call.run("Importing image", "images", [], work)
+    # Whoever brings an image without being trusted waits for its end by a secret of the operation's own.
+    secret = {} if call.trusted else {"secret": secrets.token_hex(32)}
+    return envelope.accepted(call.start("Importing image", "images", [], work, metadata=secret))
 
 
 async def _save(directory: str, source: Any) -> str:
@@ -125,7 +189,7 @@ async def _save(directory: str, source: Any) -> str:
 
 
 async def get(call: Call) -> web.StreamResponse:
-    image = call.daemon.images.get(_home(call), call.part("fingerprint"))
+    image = _visible(call, call.part("fingerprint"))
     return envelope.sync(image, etag=etag(image, IMAGE))
 
 
@@ -165,37 +229,34 @@ async def delete(call: Call) -> web.StreamResponse:
 
 async def export(call: Call) -> web.StreamResponse:
     """Unified: the file. Split: multipart with metadata and rootfs. Both by sendfile's cousin, in big pieces."""
+    from lxpy.images.multipart import framed
+
     project = _home(call)
-    image = call.daemon.images.get(project, call.part("fingerprint"))
+    image = _visible(call, call.part("fingerprint"))
+    token = None
+    if secret := call.request.query.get("secret", ""):
+        from lxpy.daemon import imagetokens
+
+        if token := imagetokens.find(secret, project, image["fingerprint"]):
+            token.used.set()
     files = call.daemon.images.files(project, image["fingerprint"])
     call.daemon.images.touch(project, image["fingerprint"])
     if files.kind == "unified":
         name = os.path.basename(image["filename"] or image["fingerprint"])
         headers = {"Content-Disposition": f"inline;filename={name}", "Content-Type": "application/octet-stream"}
-        return web.FileResponse(files.rootfs, headers=headers)
-    boundary = os.urandom(16).hex()
-    names = {"metadata": f"meta-{image['fingerprint']}.tar", "rootfs": f"{image['fingerprint']}.{files.kind}"}
-    parts: list[tuple[bytes, str]] = []
-    length = 0
-    for field, path in (("metadata", files.metadata), ("rootfs", files.rootfs)):
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{names[field]}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
-        parts.append((head, path))
-        length += len(head) + os.path.getsize(path) + 2
-    tail = f"--{boundary}--\r\n".encode()
-    response = web.StreamResponse(headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
-    response.content_length = length + len(tail)
+        if token is None:
+            return web.FileResponse(files.rootfs, headers=headers)
+    else:
+        headers = {}
+    body = framed(files)
+    response = web.StreamResponse(headers={"Content-Type": body.content_type} | headers)
+    response.content_length = body.length
     await response.prepare(call.request)
-    for head, path in parts:
-        await response.write(head)
-        with open(path, "rb", buffering=0) as file:
-            while chunk := await asyncio.to_thread(file.read, _BLOCK):
-                await response.write(chunk)
-        await response.write(b"\r\n")
-    await response.write(tail)
+    async for block in body.blocks():
+        await response.write(block)
     await response.write_eof()
+    if token is not None:
+        token.served.set()
     return response
 
 
@@ -211,17 +272,35 @@ async def refresh(call: Call) -> web.StreamResponse:
 
 
 async def secret(call: Call) -> web.StreamResponse:
-    call.daemon.images.get(_home(call), call.part("fingerprint"))
-    raise BadRequest("Handing an image to another server by secret is not supported: export it and import it there")
+    """A secret with which another server may fetch a private image, once."""
+    from lxpy.daemon import imagetokens
+
+    fingerprint = call.daemon.images.get(_home(call), call.part("fingerprint"))["fingerprint"]
+    return envelope.accepted(imagetokens.issue(call, _home(call), fingerprint, "Image download token"))
 
 
 async def push(call: Call) -> web.StreamResponse:
-    call.daemon.images.get(_home(call), call.part("fingerprint"))
-    raise BadRequest("Pushing an image to another server is not supported: export it and import it there")
+    """Upload an image to another server that gave a secret for it. Body: see `ImageManager.push`."""
+    daemon, project, body = call.daemon, _home(call), await call.body()
+    fingerprint = daemon.images.get(project, call.part("fingerprint"))["fingerprint"]
+
+    async def work(op: Operation) -> None:
+        await daemon.images.push(project, fingerprint, body, op.progress)
+
+    return call.run("Pushing image", "images", [fingerprint], work, may_cancel=True)
+
+
+def _known_aliases(call: Call) -> list[Any]:
+    project, images = _home(call), call.daemon.images
+    found = images.list_aliases(project)
+    if call.trusted:
+        return list(found)
+    public = {image["fingerprint"] for image in images.list(project) if image["public"]}
+    return [one for one in found if one["target"] in public]
 
 
 async def list_aliases(call: Call) -> web.StreamResponse:
-    found = call.daemon.images.list_aliases(_home(call))
+    found = _known_aliases(call)
     if call.recursion:
         return listing(call, "images/aliases", found)
     holds = filter.parse(call.request.query.get("filter", ""))
@@ -240,6 +319,8 @@ async def create_alias(call: Call) -> web.StreamResponse:
 
 async def get_alias(call: Call) -> web.StreamResponse:
     alias = call.daemon.images.get_alias(_home(call), call.part("name"))
+    if not call.trusted and not call.daemon.images.get(_home(call), alias["target"])["public"]:
+        raise NotFound("Image alias not found")
     return envelope.sync(alias, etag=etag(alias, ALIAS))
 
 

@@ -1,10 +1,11 @@
 """``/1.0/operations``."""
 
 import asyncio
+import hmac
 from typing import Any
 
 from lxpy.api import status
-from lxpy.api.errors import BadRequest, NotFound
+from lxpy.api.errors import BadRequest, Forbidden, NotFound
 from lxpy.daemon import envelope
 from lxpy.daemon.app import Call, Route
 from lxpy.daemon.lean import web
@@ -31,6 +32,9 @@ async def cancel(call: Call) -> web.StreamResponse:
 async def wait(call: Call) -> web.StreamResponse:
     """Answers when the operation has ended, or after ``timeout`` seconds (-1: never) with what it is then."""
     operation = call.daemon.operations.get(call.part("id"))
+    given, secret = call.request.query.get("secret", ""), str(operation.metadata.get("secret") or "")
+    if not call.trusted and not (secret and hmac.compare_digest(given.encode(), secret.encode())):
+        raise Forbidden("not authorized: this client's certificate is not trusted by the server")
     try:
         seconds = float(call.request.query.get("timeout") or -1)
     except ValueError:

@@ -1,0 +1,243 @@
+"""Images of other LXD-style servers: looked up, fetched and pushed over their API, as a client they need not trust.
+
+Public images anybody may read. A private one is read, or pushed, with a secret that its server (or the target) gave to
+a client it trusts; the secret is good for that one image.
+"""
+
+import asyncio
+import os
+import re
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable, from_status
+from lxpy.api.imagefiles import ImageFiles
+from lxpy.images import files
+from lxpy.images.http import Http, speed
+from lxpy.images.multipart import framed
+from lxpy.images.work import Progress
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_CHUNK = 1 << 20
+_ANSWER_LIMIT = 16 << 20
+
+
+class Arrived(NamedTuple):
+    """Temporary files of an image that was fetched; they are the caller's. `rootfs` is None for a unified image."""
+
+    metadata: str
+    rootfs: str | None
+    filename: str
+
+
+class Peer:
+    """One server.
+
+    Args:
+        server: ``https://host:port``.
+        certificate: the one it has to show, PEM; "" where an authority vouches for it.
+        project: whose images.
+    """
+
+    def __init__(self, http: Http, server: str, certificate: str = "", project: str = "") -> None:
+        self._http, self._server, self._certificate = http, server.rstrip("/"), certificate
+        self._project = "" if project == "default" else project
+        if not self._server.startswith("https://"):
+            raise BadRequest(f"{server or 'The source'} is not the https address of a server")
+
+    async def image(self, alias: str, fingerprint: str, secret: str = "") -> dict[str, Any]:
+        """The image object of an alias, or of a fingerprint (its beginning will do).
+
+        Raises:
+            NotFound: there is none of that name, or it is private and `secret` is not its own.
+            Unavailable: the server is away.
+        """
+        wanted = alias or fingerprint
+        try:
+            if alias:
+                found = await self._get(f"/1.0/images/aliases/{quote(alias)}")
+                fingerprint = str(found.get("target", ""))
+            image: dict[str, Any] = await self._get(f"/1.0/images/{quote(fingerprint)}", secret=secret)
+        except NotFound:
+            raise NotFound(f"Image {wanted!r} not found on {self._server} (or it is not public there)") from None
+        if image.get("type") not in (None, "", "container"):
+            raise BadRequest(f"Image {wanted!r} of {self._server} is a virtual machine's: lxpy runs containers")
+        if not re.fullmatch(r"[0-9a-f]{64}", str(image.get("fingerprint"))):
+            raise Unavailable(f"{self._server} answers with an image without a fingerprint: is it LXD, Incus or lxpy?")
+        return image
+
+    async def fetch(self, image: dict[str, Any], secret: str, directory: str, progress: Progress) -> Arrived:
+        """Downloads an image into temporary files of `directory`. Nothing of them has been checked yet.
+
+        Raises:
+            Unavailable: the server fails, or the disk is full.
+        """
+        path = self._path(f"/1.0/images/{image['fingerprint']}/export", {"secret": secret})
+        total = image.get("size") if isinstance(image.get("size"), int) else 0
+        try:
+            async with self._http.open("GET", self._server + path, certificate=self._certificate) as response:
+                if response.status >= 400:
+                    raise await self._refusal(response)
+                return await receive(response, directory, int(total or 0), progress)
+        except Unavailable as error:
+            raise Unavailable(f"Fetching the image from {self._server} failed: {error}") from None
+
+    async def push(
+        self, image: ImageFiles, document: dict[str, Any], secret: str, profiles: list[str], progress: Progress
+    ) -> None:
+        """Uploads an image to a server that expects it and gave `secret` for it; returns when it has it.
+
+        Raises:
+            ApiError: what the server says.
+        """
+        body = framed(image)
+        headers = {
+            "Content-Type": body.content_type, "Content-Length": str(body.length),
+            "X-LXD-fingerprint": image.fingerprint, "X-LXD-secret": secret,
+            "X-LXD-filename": str(document.get("filename") or image.fingerprint),
+            "X-LXD-properties": urlencode(document["properties"]),
+        }  # fmt: skip
+        if profiles:
+            headers["X-LXD-profiles"] = urlencode([("profile", name) for name in profiles])
+
+        async def blocks() -> Any:
+            sent, count = Sending(body.length, progress), 0
+            async for block in body.blocks():
+                yield block
+                count += len(block)
+                sent.report(count)
+
+        operation = await self._ask("POST", "/1.0/images", headers=headers, data=blocks())
+        given = str((operation.get("metadata") or {}).get("secret") or "")
+        ended = await self._ask("GET", f"/1.0/operations/{operation['id']}/wait", {"timeout": "-1", "secret": given})
+        if ended.get("status_code") != 200:
+            raise ApiError(f"{self._server}: {ended.get('err') or ended.get('status') or 'the upload failed'}")
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _path(self, path: str, query: dict[str, str] | None = None) -> str:
+        asked = {key: value for key, value in {"project": self._project, **(query or {})}.items() if value}
+        return path + ("?" + urlencode(asked) if asked else "")
+
+    async def _get(self, path: str, secret: str = "") -> dict[str, Any]:
+        try:
+            return await self._ask("GET", path, {"secret": secret})
+        except Unavailable as error:
+            raise Unavailable(f"Image server {self._server} cannot be reached: {error}") from None
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        data: Any = None,
+    ) -> dict[str, Any]:
+        """The metadata of an answer; the server's error otherwise."""
+        url = self._server + self._path(path, query)
+        async with self._http.open(method, url, headers, self._certificate, data) as response:
+            if response.status >= 400:
+                raise await self._refusal(response)
+            body = await _json(response)
+        metadata = body.get("metadata")
+        if not isinstance(metadata, dict):
+            raise Unavailable(f"{self._server} does not answer as LXD, Incus or lxpy do")
+        return metadata
+
+    async def _refusal(self, response: "aiohttp.ClientResponse") -> ApiError:
+        reason = (await _json(response)).get("error") or f"HTTP {response.status} {response.reason or ''}".rstrip()
+        return from_status(response.status, f"{self._server}: {reason}")
+
+
+class Sending:
+    """Progress of `total` bytes on their way, as LXD words it; at most five times a second."""
+
+    def __init__(self, total: int, progress: Progress, label: str = "rootfs") -> None:
+        self._total, self._progress, self._label = total, progress, label
+        self._started = self._told = time.monotonic()
+
+    def report(self, count: int) -> None:
+        now = time.monotonic()
+        if now - self._told < 0.2:
+            return
+        self._told = now
+        done = f"{min(count * 100 // self._total, 100)}% " if self._total else f"{count >> 20}MiB "
+        rate = speed(count / max(now - self._started, 1e-3))
+        self._progress("download_progress", f"{self._label}: {done}({rate}/s)")
+
+
+async def receive(response: "aiohttp.ClientResponse", directory: str, total: int, progress: Progress) -> Arrived:
+    """The files of an exported image: one, or the ``metadata`` and ``rootfs`` of a multipart body.
+
+    Raises:
+        BadRequest: a virtual machine's. Unavailable: the connection or the disk fails.
+    """
+    import aiohttp
+
+    sending = Sending(total, progress)
+    paths: list[str] = []
+    done = 0
+
+    async def save(read: Any) -> None:
+        nonlocal done
+        fd, path = tempfile.mkstemp(prefix=".upload-", dir=directory)
+        paths.append(path)
+        with open(fd, "wb", buffering=0) as file:
+            buffer = bytearray()
+            while chunk := await read(_CHUNK):
+                buffer += chunk
+                done += len(chunk)
+                sending.report(done)
+                if len(buffer) >= _CHUNK:
+                    await asyncio.to_thread(_write, file.fileno(), bytes(buffer))
+                    buffer.clear()
+            await asyncio.to_thread(_write, file.fileno(), bytes(buffer))
+
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    try:
+        if not response.content_type.startswith("multipart/"):
+            await save(response.content.read)
+            disposition = response.content_disposition
+            return Arrived(paths[0], None, os.path.basename((disposition and disposition.filename) or ""))
+        names = []
+        async for part in aiohttp.MultipartReader.from_response(response):
+            names.append(getattr(part, "name", None) or "")
+            if names[-1] == "rootfs.img":
+                raise BadRequest("This is the image of a virtual machine: lxpy runs containers")
+            await save(part.read_chunk)  # type: ignore[union-attr]
+        if names != ["metadata", "rootfs"]:
+            raise Unavailable(f"the image has the parts {', '.join(names) or 'none'}, expected are metadata and rootfs")
+        return Arrived(paths[0], paths[1], "")
+    except BaseException as error:
+        for path in paths:
+            files.unlink(path)
+        if isinstance(error, ValueError):  # aiohttp's word for a multipart body that ends too early
+            raise Unavailable("the connection ended early") from None
+        if isinstance(error, OSError) and (full := files.disk_full(error, "Fetching the image", directory)):
+            raise full from None
+        raise
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+async def _json(response: "aiohttp.ClientResponse") -> dict[str, Any]:
+    import json
+
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > _ANSWER_LIMIT:
+            break
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}

@@ -32,10 +32,17 @@ class LinkGuard:
         lost: called with the bridge's name and the indexes of the ports it had; or with "" when notifications were
             lost and everything has to be looked at.
         address_gone: called with the bridge's name.
+        carrier: called with the name of any interface that has got its carrier, or "" as above.
     """
 
-    def __init__(self, lost: Callable[[str, list[int]], None], address_gone: Callable[[str], None]) -> None:
-        self._lost, self._address_gone = lost, address_gone
+    def __init__(
+        self,
+        lost: Callable[[str, list[int]], None],
+        address_gone: Callable[[str], None],
+        carrier: Callable[[str], None],
+    ) -> None:
+        self._lost, self._address_gone, self._carrier = lost, address_gone, carrier
+        self._running: set[int] = set()
         self._netlink = rtnetlink.Rtnetlink(_LINKS)
         self._bridges: dict[int, str] = {}
         self._masters: dict[int, int] = {}
@@ -54,6 +61,7 @@ class LinkGuard:
                 self._take(link)
 
     def _take(self, link: rtnetlink.Link) -> None:
+        (self._running.add if link.flags & rtnetlink.IFF_RUNNING else self._running.discard)(link.ifindex)
         if link.kind == "bridge":
             self._bridges[link.ifindex] = link.name
         before = self._masters.get(link.ifindex, 0)
@@ -73,8 +81,12 @@ class LinkGuard:
                         continue
                     link = rtnetlink.parse_link(body)
                     if kind == rtnetlink.RTM_NEWLINK:
+                        before = link.ifindex in self._running
                         self._take(link)
+                        if not before and link.ifindex in self._running:
+                            self._carrier(link.name)
                         continue
+                    self._running.discard(link.ifindex)
                     self._masters.pop(link.ifindex, None)
                     orphans = self._orphans.pop(link.ifindex, {})
                     if name := self._bridges.pop(link.ifindex, ""):
@@ -87,6 +99,7 @@ class LinkGuard:
         except rtnetlink.Overrun:
             self._dump()
             self._lost("", [])
+            self._carrier("")
 
 
 class RulesGuard:

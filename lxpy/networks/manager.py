@@ -55,7 +55,10 @@ class NetworkManager:
         self._lock = asyncio.Lock()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
-        self._mender = Mender(store, layout, self._lock, self._mend, self._load_all, lambda: self._extras.mend(), warn)
+        self._mender = Mender(
+            store, layout, self._lock, self._mend, self._load_all, lambda: self._extras.mend(),
+            lambda name: self._extras.answer_again(name), warn,
+        )  # fmt: skip
         self._log: AclLog | None = None
         self.acls = Acls(store, self._lock, self._load_acls, emit)
         self._filters = NicAcls(

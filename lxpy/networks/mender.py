@@ -27,6 +27,7 @@ class Mender:
         mend: brings a bridge back and says what was wrong, or nothing.
         load: loads the rules of all networks.
         mend_nics: loads the filters and limits of nics that are missing, and says whether any were.
+        carrier: told of an interface (or of "", any) that has got its carrier.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Mender:
         mend: Mend,
         load: Callable[[Documents], Awaitable[None]],
         mend_nics: Callable[[], Awaitable[bool]],
+        carrier: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
         self._store, self._layout, self._lock = store, layout, lock
-        self._mend, self._load, self._mend_nics, self._warn = mend, load, mend_nics, warn
+        self._mend, self._load, self._mend_nics = mend, load, mend_nics
+        self._carrier, self._warn = carrier, warn
         self._links: LinkGuard | None = None
         self._rules: RulesGuard | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -51,7 +54,7 @@ class Mender:
         if self._links is not None:
             return
         try:
-            self._links = LinkGuard(self._lost, lambda name: self._lost(name, []))
+            self._links = LinkGuard(self._lost, lambda name: self._lost(name, []), self._carrier)
             layout = self._layout
             self._rules = RulesGuard(
                 {layout.nft_table, layout.nft_nic_table}, self._flushed, self._docker,

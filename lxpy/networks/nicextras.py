@@ -117,6 +117,17 @@ class Extras:
                 with contextlib.suppress(ApiError, OSError):
                     await self.apply(nic, device, bridge, host_name)
 
+    def answer_again(self, parent: str) -> None:
+        """Has the host answer on an interface ("": on all) as it did: without carrier the kernel forgets it."""
+        lost = [
+            (link, address)
+            for traces in self._traces.values()
+            for link, address in traces["proxies"]
+            if parent in ("", link)
+        ]
+        with contextlib.suppress(OSError):
+            routed.answer(lost, on=True)
+
     async def mend(self) -> bool:
         """Loads chains that somebody took away or changed; whether there were any. Raises `InternalError`."""
         try:

@@ -44,6 +44,28 @@ def test_filters_drop_what_is_not_the_guests_own(lxpyd: Lxpyd, busybox: str) -> 
     until(lambda: not _table(lxpyd), 5, "the table stayed")
 
 
+def test_ipv6_filters(lxpyd: Lxpyd, busybox: str) -> None:
+    """Its own address and its link-local one pass; another address, another MAC and router advertisements do not."""
+    net = f"fd42:97:{lxpyd.number:x}:"
+    own, other = f"{net}:91", f"{net}:92"
+    nic = ("nic", f"network={lxpyd.bridge}", "name=eth1", "hwaddr=00:16:3e:0a:0b:0c", f"ipv6.address={own}")
+    lxpyd.cli("config", "device", "add", busybox, "x", *nic, "security.ipv6_filtering=true")
+    host_name = lxpyd.instance(busybox)["config"]["volatile.x.host_name"]
+    lxpyd.sh(busybox, "ip link set eth0 down")
+    for address in (own, other):
+        netns = f"--net=/proc/{lxpyd.init_pid(busybox)}/ns/net"
+        _host("nsenter", netns, "ip", "addr", "add", f"{address}/64", "dev", "eth1", "nodad")
+    local = f"fe80::216:3eff:fe0a:b0c%{lxpyd.bridge}"
+    until(lambda: _answers(own), 5, "its own address is filtered")
+    until(lambda: _answers(local), 5, "its link-local address is filtered")
+    assert not _answers(other)
+    assert "nd-router-advert drop" in _table(lxpyd) and host_name in _table(lxpyd)
+    lxpyd.cli("config", "device", "unset", busybox, "x", "security.ipv6_filtering")
+    until(lambda: _answers(other), 5, "still filtered")
+    lxpyd.cli("config", "device", "set", busybox, "x", "security.ipv6_filtering=true", "ipv6.address=none")
+    assert not _answers(own) and not _answers(local)
+
+
 def test_limits_by_the_bytes_that_arrive(lxpyd: Lxpyd, busybox: str) -> None:
     address = lxpyd.wait_address(busybox)
     lxpyd.cli("config", "device", "override", busybox, "eth0", "limits.egress=8Mbit", "limits.ingress=16Mbit")

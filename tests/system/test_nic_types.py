@@ -1,5 +1,7 @@
 """Nics that are no port of a bridge."""
 
+import ipaddress
+import pathlib
 import subprocess
 
 import pytest
@@ -37,6 +39,34 @@ def test_routed(lxpyd: Lxpyd, busybox: str) -> None:
     assert address in _host("ip", "neigh", "show", "proxy")
     lxpyd.cli("config", "device", "remove", busybox, "r")
     assert address not in _host("ip", "neigh", "show", "proxy") + _host("ip", "route", "show", "table", "all")
+
+
+def test_routed_by_ipv6(lxpyd: Lxpyd, busybox: str) -> None:
+    """As `test_routed`; the kernel's switches that the refusal names are enough."""
+    one, two = (str(ipaddress.ip_address(f"fd42:97:{lxpyd.number:x}::{last}")) for last in ("f1", "f2"))
+    behind = f"fd79:{lxpyd.number:x}::/64"
+    nic = ("nic", "nictype=routed", f"parent={lxpyd.bridge}", "name=eth1", f"ipv6.address={one},{two}",
+           f"ipv6.routes={behind}")  # fmt: skip
+    switch = pathlib.Path(f"/proc/sys/net/ipv6/conf/{lxpyd.bridge}/proxy_ndp")
+    switch.write_text("1")
+    try:
+        lxpyd.cli("config", "device", "add", busybox, "r", *nic)
+        lxpyd.sh(busybox, "ip link set eth0 down")
+        until(lambda: _answers(one) and _answers(two), 5, "no answer")
+        assert "fe80::1" in lxpyd.sh(busybox, "ip -6 route show default").stdout
+        assert f"via {one} " in _host("ip", "-6", "route", "show", behind)
+        neighbour = f"{busybox}-n"
+        lxpyd.cli("launch", "bb", neighbour)
+        until(lambda: lxpyd.addresses(neighbour, "inet6"), 10, "no IPv6 address")
+        ping = ("exec", neighbour, "-n", "-T", "--", "ping", "-6", "-c1", "-W1", two)
+        until(lambda: lxpyd.cli(*ping, check=False).returncode == 0, 5, "the host does not answer for it")
+        lxpyd.restart(kill=True)
+        assert lxpyd.cli(*ping, check=False).returncode == 0
+        lxpyd.cli("config", "device", "remove", busybox, "r")
+        until(lambda: one not in _host("ip", "-6", "neigh", "show", "proxy"), 3, "the host still answers for it")
+        assert not _host("ip", "-6", "route", "show", behind)
+    finally:
+        switch.write_text("0")
 
 
 def test_p2p(lxpyd: Lxpyd, busybox: str) -> None:

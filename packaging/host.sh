@@ -30,6 +30,7 @@ mmdebstrap      mmdebstrap              builds the Debian images of builtin:
 xz              xz-utils                unpacks images
 zstd            zstd                    unpacks images
 losetup         mount                   mounts images
+mkfs.btrfs      btrfs-progs             makes the file systems of btrfs pools
 xdelta3         xdelta3                 downloads only what has changed of an image
 ensurepip       python3-venv            gives lxpy a Python environment of its own
 LIST
@@ -43,7 +44,6 @@ tmux            tmux                    is the terminal that the tests open the 
 unshare         util-linux              gives the tests namespaces of their own
 iptables-legacy iptables                is another firewall, that doctor has to see
 ip              iproute2                looks at links and addresses
-mkfs.btrfs      btrfs-progs             makes the file systems that the tests take snapshots on
 gcc             gcc                     compiles the programs that attack a container from inside
 /usr/include/stdio.h libc6-dev       is what they are compiled with
 LIST

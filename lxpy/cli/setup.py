@@ -144,8 +144,9 @@ def dump(client: Client) -> Document:
     # What belongs to this machine alone: the password (shown as "true") and places lxpy has chosen itself.
     document["config"].pop("core.trust_password", None)
     for pool in document["storage_pools"]:
-        if str(pool["config"].get("source", "")).endswith(f"/storage-pools/{pool['name']}"):
-            pool["config"] = {key: value for key, value in pool["config"].items() if key != "source"}
+        name, source = pool["name"], str(pool["config"].get("source", ""))
+        own = {"source"} if source.endswith((f"/storage-pools/{name}", f"/disks/{name}.img")) else set()
+        pool["config"] = {k: v for k, v in pool["config"].items() if k not in own and not k.startswith("volatile.")}
     order = ("config", "networks", "storage_pools", "profiles", "projects")
     return {key: document[key] for key in order}
 

@@ -6,8 +6,12 @@ answers the document that ``lxpy init --preseed`` takes. Wording and order follo
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, NotFound
+from lxpy.api.layout import Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +72,10 @@ def facts(client: Client) -> Facts:
     found.networks = [one["name"] for one in networks if one["managed"]]
     found.interfaces = [one["name"] for one in networks]
     found.bridges = [one["name"] for one in networks if one["type"] == "bridge" and not one["managed"]]
+    if client.local:
+        with contextlib.suppress(OSError):
+            space = os.statvfs(Layout().root)
+            found.free = space.f_bavail * space.f_frsize
     try:
         found.devices = client.get("/1.0/profiles/default")["devices"]
     except NotFound:

@@ -55,8 +55,7 @@ class Backing:
         Raises:
             BadRequest: the device is in use or holds something; there is no mkfs.btrfs.
         """
-        tool = shutil.which("mkfs.btrfs", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-        if tool is None:
+        if (tool := _mkfs()) is None:
             raise BadRequest("The driver btrfs needs mkfs.btrfs: install the package btrfs-progs")
         if self.is_file:
             os.makedirs(os.path.dirname(self.source), mode=0o700, exist_ok=True)
@@ -161,6 +160,17 @@ class Backing:
                 if time.monotonic() > end:
                     libc.umount2(self.point, libc.MNT_DETACH)
                 time.sleep(0.02)
+
+
+def available() -> bool:
+    """Whether the kernel knows btrfs, or has a module that does, and there is mkfs.btrfs."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        known = any(line.split()[-1] == "btrfs" for line in file)
+    return (known or os.path.isdir(f"/lib/modules/{os.uname().release}/kernel/fs/btrfs")) and _mkfs() is not None
+
+
+def _mkfs() -> str | None:
+    return shutil.which("mkfs.btrfs", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
 def mount_options(options: str) -> tuple[int, str]:

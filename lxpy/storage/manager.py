@@ -16,7 +16,7 @@ from lxpy.api.notices import LEFTOVERS, ORPHANS, POOL_UNAVAILABLE, Notice
 from lxpy.api.values import object_name
 from lxpy.linux import idmap, mounts
 from lxpy.state.store import Document, Store
-from lxpy.storage import files
+from lxpy.storage import backing, files
 from lxpy.storage.btrfsdriver import BtrfsPool
 from lxpy.storage.dirdriver import DirPool
 from lxpy.storage.overlaydriver import OverlayPool, mount_overlay
@@ -25,6 +25,11 @@ from lxpy.storage.pool import DirectoryPool, Pool
 DRIVERS: dict[str, type[DirectoryPool]] = {"overlay": OverlayPool, "dir": DirPool, "btrfs": BtrfsPool}
 # What clients keep for themselves, and what LXD's own clients send back of a pool they have read.
 _FREE_PREFIXES = ("user.", "volatile.")
+
+
+def usable() -> list[str]:
+    """The drivers that this host has everything for, sorted."""
+    return sorted(name for name in DRIVERS if name != "btrfs" or backing.available())
 
 
 class StorageManager:

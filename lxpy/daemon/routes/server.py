@@ -54,9 +54,9 @@ async def server(call: Call) -> web.StreamResponse:
 
 
 def _drivers() -> list[str]:
-    from lxpy.storage.manager import DRIVERS  # late: the sockets listen before the managers are imported
+    from lxpy.storage.manager import usable  # late: the sockets listen before the managers are imported
 
-    return sorted(DRIVERS)
+    return usable()
 
 
 async def put_server(call: Call) -> web.StreamResponse:

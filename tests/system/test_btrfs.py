@@ -1,0 +1,138 @@
+"""btrfs pools through the daemon: set up by questions, sizes of root disks in use, kill -9 amid work on pools."""
+
+import itertools
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from lxpy.host import sysctls
+from lxpy.linux import btrfsquota
+from tests.support import namespace
+from tests.support.daemon import Lxpyd, until
+
+
+@pytest.fixture
+def pool(lxpyd: Lxpyd, name: str) -> Iterator[str]:
+    """A btrfs pool in a file, of the test's own."""
+    lxpyd.cli("storage", "create", name, "btrfs", "size=512MiB")
+    yield name
+    lxpyd.sweep(name)
+    for volume in lxpyd.json("query", f"/1.0/storage-pools/{name}/volumes/custom"):
+        lxpyd.api("DELETE", volume)
+    lxpyd.cli("storage", "delete", name)
+
+
+def test_the_questions_of_the_set_up(bare_lxpyd: Lxpyd) -> None:
+    daemon = bare_lxpyd
+    answers = ["yes", "p1", "btrfs", "no", "none", "9999999", "1", "no", "no", "no", "yes", "no", "no"]
+    if not any(one.low for one in sysctls.found()):
+        del answers[-2]
+    said = daemon.out("init", input="\n".join(answers) + "\n")
+    assert "Size in GiB of the new loop device" in said and "9999999GiB is more than the" in said
+    config = daemon.json("query", "/1.0/storage-pools/p1")["config"]
+    assert config["size"] == "1GiB" and config["source"] == f"{daemon.dir}/disks/p1.img"
+    dump = yaml.safe_load(daemon.out("init", "--dump"))["storage_pools"]
+    assert [(one["name"], one["driver"], one["config"]) for one in dump] == [("p1", "btrfs", {"size": "1GiB"})]
+    daemon.cli("init", "--preseed", input=yaml.safe_dump({"storage_pools": dump}))
+    assert daemon.json("query", "/1.0/storage-pools/p1")["config"] == config
+
+
+def test_pool_verbs(lxpyd: Lxpyd, pool: str) -> None:
+    show = yaml.safe_load(lxpyd.out("storage", "show", pool))
+    assert (show["driver"], show["config"]["size"]) == ("btrfs", "512MiB")
+    lxpyd.cli("storage", "set", pool, "size=600MiB")
+    assert lxpyd.out("storage", "get", pool, "size") == "600MiB"
+    info = yaml.safe_load(lxpyd.out("storage", "info", pool, "--bytes"))["info"]
+    assert int(info["total space"]) == 600 << 20 > int(info["space used"]) > 0
+    show["config"]["size"], show["description"] = "640MiB", "edited"
+    lxpyd.cli("storage", "edit", pool, input=yaml.safe_dump(show))
+    assert yaml.safe_load(lxpyd.out("storage", "info", pool))["info"]["total space"] == "640.00MiB"
+    for command, words in (
+        (("set", pool, "size=512MiB"), "cannot shrink from 640.00MiB to 512MiB"),
+        (("unset", pool, "size"), "cannot be unset"),
+        (("set", pool, "zfs.pool_name=x"), "Unknown key 'zfs.pool_name' of a btrfs pool"),
+        (("create", f"{pool}-x", "btrfs", "size=1MiB"), "at least 256MiB"),
+        (("create", pool, "btrfs"), "already exists"),
+    ):
+        refused = lxpyd.cli("storage", *command, check=False)
+        assert refused.returncode == 1 and words in refused.stderr and len(refused.stderr.splitlines()) == 1
+    lxpyd.cli("init", "bb", f"{pool}-c", "-s", pool)
+    refused = lxpyd.cli("storage", "delete", pool, check=False)
+    assert refused.returncode == 1 and f"in use by instances/{pool}-c" in refused.stderr
+
+
+def test_the_size_of_a_root_disk(lxpyd: Lxpyd, pool: str) -> None:
+    c, root = f"{pool}-c", f"{lxpyd.dir}/storage-pools/{pool}/instances/{pool}-c/rootfs"
+    lxpyd.cli("launch", "bb", c, "-s", pool, "-d", "root,size=24MiB")
+    written = lxpyd.sh(c, "dd if=/dev/zero of=/big bs=1M count=40; sync; stat -c %s /big", check=False)
+    assert "Disk quota exceeded" in written.stderr and 20 << 20 < int(written.stdout.split()[-1]) < 24 << 20
+    lxpyd.cli("config", "device", "set", c, "root", "size=64MiB")  # while it runs
+    lxpyd.sh(c, "dd if=/dev/zero of=/more bs=1M count=30 && sync")
+    refused = lxpyd.cli("config", "device", "set", c, "root", "size=30MiB", check=False)
+    assert refused.returncode == 1 and "size 30.00MiB is too small: 5" in refused.stderr, refused.stderr
+    assert lxpyd.out("config", "device", "get", c, "root", "size") == "64MiB"
+    lxpyd.cli("restart", "-f", c)
+    assert btrfsquota.limit_of(root) == 64 << 20
+    lxpyd.cli("config", "device", "unset", c, "root", "size")
+    assert btrfsquota.limit_of(root) is None
+    # A profile's size is that of all who use it.
+    lxpyd.cli("profile", "create", pool)
+    lxpyd.cli("profile", "device", "add", pool, "root", "disk", "path=/", f"pool={pool}", "size=100MiB")
+    lxpyd.cli("init", "bb", f"{c}2", "-p", pool)
+    root2 = f"{os.path.dirname(os.path.dirname(root))}/{c}2/rootfs"
+    assert btrfsquota.limit_of(root2) == 100 << 20
+    lxpyd.cli("profile", "device", "set", pool, "root", "size=90MiB")
+    assert btrfsquota.limit_of(root2) == 90 << 20
+    lxpyd.cli("delete", f"{c}2")
+    lxpyd.cli("profile", "delete", pool)
+    for pool_without in ("default", "plain"):
+        line = f"size is not supported on pool {pool_without}: the driver .* keeps no quotas; use a btrfs pool"
+        refused = lxpyd.cli("init", "bb", f"{c}3", "-s", pool_without, "-d", "root,size=1GiB", check=False)
+        assert refused.returncode == 1 and re.search(line, refused.stderr) and len(refused.stderr.splitlines()) == 1
+
+
+def test_killed_anywhere_in_work_on_a_pool(own_lxpyd: Lxpyd) -> None:
+    daemon, rng = own_lxpyd, random.Random(7)
+    disks = daemon.dir / "disks"
+    operations = (
+        ("storage", "create", "k", "btrfs", "size=300MiB"),
+        ("storage", "set", "k", "size=400MiB"),
+        ("storage", "delete", "k"),
+    )
+    for command, share in itertools.product(operations, (0.02, 0.05, 0.08, 0.12, 0.18, 0.25)):
+        there = "k" in [one["name"] for one in daemon.json("query", "/1.0/storage-pools?recursion=1")]
+        if there and command[1] != "delete":
+            daemon.cli("storage", "delete", "k")
+        if (not there and command[1] == "delete") or command[1] == "set":
+            daemon.cli(*operations[0])
+        process = daemon.spawn(*command)
+        time.sleep(share + rng.uniform(0, 0.02))
+        daemon.kill(signal.SIGKILL)
+        _, err = process.communicate(timeout=30)
+        assert b"Traceback" not in err, err.decode()
+        daemon.start()
+        pools = {one["name"]: one for one in daemon.json("query", "/1.0/storage-pools?recursion=1")}
+        assert pools.keys() in ({"default", "plain"}, {"default", "plain", "k"})
+        with sqlite3.connect(daemon.layout.database) as db:
+            docs = [json.loads(row[0]) for row in db.execute("SELECT doc FROM pools")]
+        assert len(docs) == len(pools) and not [doc for doc in docs if {"creating", "deleting"} & set(doc)]
+        files = os.listdir(disks) if disks.exists() else []
+        assert files == (["k.img"] if "k" in pools else [])
+        mounted = f" {daemon.dir}/storage-pools/k " in pathlib.Path("/proc/self/mountinfo").read_text()
+        assert mounted == ("k" in pools) == os.path.exists(daemon.dir / "storage-pools/k")
+        if "k" in pools:
+            size = int(pools["k"]["config"]["size"].removesuffix("MiB")) << 20
+            space = daemon.json("query", "/1.0/storage-pools/k/resources")["space"]
+            assert (disks / "k.img").stat().st_size == space["total"] == size
+        until(lambda files=files: len(namespace.loops(str(disks))) == len(files), 3, "a loop device stays")
+    # Not all of these came before anything was done or after it.
+    assert "'k' was being created when the daemon ended" in pathlib.Path(daemon.layout.log).read_text()

@@ -34,6 +34,11 @@ def _list(context: Context, args: Args) -> None:
 def _add(context: Context, args: Args) -> None:
     config = remotes.load()
     name, url = (args.rest[0], args.rest[1]) if len(args.rest) > 1 else ("", args.rest[0])
+    token = url if _is_token(url) else ""
+    if token and not name:
+        raise UsageError("a remote that is added by a token needs a name: lxpy remote add <remote> <token>")
+    if args.value("auth-type") not in ("", "tls"):
+        raise UsageError(f"Authentication type {args.value('auth-type')!r} is not supported: use tls")
     if not name:
         name = url.partition("://")[2].partition("/")[0].partition(":")[0] or url
     if not name or any(character in name for character in ":/ "):
@@ -48,12 +53,25 @@ def _add(context: Context, args: Args) -> None:
     if protocol == "simplestreams" and not url.startswith(("https://", "http://")):
         raise UsageError("A simplestreams remote needs an http or https URL")
     remote = Remote(name, url.rstrip("/"), protocol, args.flag("public") or protocol == "simplestreams")
-    if url.startswith("https://") and protocol == "lxd":
+    if token:
+        from lxpy.cli.trust import by_token
+
+        remote = by_token(context, name, token, args)
+    elif url.startswith("https://") and protocol == "lxd":
         from lxpy.cli.trust import introduce
 
         introduce(context, remote, args)
+    remote.project = remote.project or args.value("project")
     config.remotes[name] = remote
     remotes.save(config)
+
+
+def _is_token(text: str) -> bool:
+    if not text.startswith("eyJ"):  # base64 of {"
+        return False
+    from lxpy.api.certificates import decode_token
+
+    return decode_token(text) is not None
 
 
 def _remove(context: Context, args: Args) -> None:
@@ -64,6 +82,8 @@ def _remove(context: Context, args: Args) -> None:
             raise ApiError(f"Can't remove the default remote {name}: switch to another one first (lxpy remote switch)")
         del config.remotes[name]
     remotes.save(config)
+    for name in args.rest:
+        remotes.unpin(name)
 
 
 def _rename(context: Context, args: Args) -> None:
@@ -73,6 +93,7 @@ def _rename(context: Context, args: Args) -> None:
     if new in config.remotes:
         raise Conflict(f"Remote {new} already exists")
     del config.remotes[old]
+    remotes.repin(old, new)
     config.remotes[new] = Remote(new, one.url, one.protocol, one.public, False, one.project)
     if config.default == old:
         config.default = new
@@ -110,14 +131,17 @@ def _changeable(config: remotes.Remotes, name: str, verb: str) -> Remote:
 COMMANDS = {
     "remote": {
         "add": Command(
-            _add, "[<remote>] <IP|FQDN|URL|path>", "Add a remote server",
+            _add, "[<remote>] <IP|FQDN|URL|path|token>", "Add a remote server",
             (
                 Option("--protocol", "PROTOCOL", "Server protocol (lxd or simplestreams)"),
                 Option("--public", help="Public image server"),
                 Option("--accept-certificate", help="Accept the certificate without asking"),
                 Option("--password", "PASSWORD", "Trust password or token of the server"),
-                Option("--token", "TOKEN", "Token of the server (servers other than lxpy)"),
+                Option("--token", "TOKEN", "Token that the server gave for this client"),
+                Option("--auth-type", "TYPE", "Server authentication type (tls)"),
             ), 1, 2,
+            text="A token (lxpy config trust add --name NAME, on the server) holds the server's addresses and the\n"
+            "fingerprint of its certificate: lxpy remote add NAME TOKEN asks nothing.",
         ),
         "get-default": Command(_get_default, "", "Show the default remote"),
         "list": Command(_list, "", "List the available remotes", (FORMAT,)),

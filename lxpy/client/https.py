@@ -27,10 +27,10 @@ def address(url: str) -> tuple[str, int]:
     return host, int(port) if port.isdigit() else 8443
 
 
-def server_certificate(url: str) -> str:
-    """The certificate a server shows, PEM. Raises `Unavailable`."""
+def server_certificate(url: str, patience: float = 10) -> str:
+    """The certificate a server shows, PEM. Raises `Unavailable`, after `patience` seconds at the latest."""
     try:
-        return ssl.get_server_certificate(address(url), timeout=10)
+        return ssl.get_server_certificate(address(url), timeout=patience)
     except OSError as error:
         raise Unavailable(f"Cannot reach {url}: {error.strerror or error}") from None
 

@@ -130,6 +130,26 @@ def save(config: Remotes) -> None:
     os.rename(f"{path}.{os.getpid()}", path)
 
 
+def _pin(name: str) -> str:
+    return f"{config_dir()}/servercerts/{name}.crt"
+
+
+def repin(old: str, new: str) -> None:
+    """The pinned certificate of a remote goes by its new name."""
+    try:
+        os.rename(_pin(old), _pin(new))
+    except FileNotFoundError:
+        pass
+
+
+def unpin(name: str) -> None:
+    """Forget a remote's pinned certificate."""
+    try:
+        os.unlink(_pin(name))
+    except FileNotFoundError:
+        pass
+
+
 def parse_ref(ref: str) -> tuple[Remote, str]:
     """``images:alpine/3.20`` as (remote, ``alpine/3.20``); without a colon the default remote."""
     return load().parse_ref(ref)

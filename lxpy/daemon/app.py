@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from lxpy.api import certificates as x509
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout
 from lxpy.api.notices import HTTPS, Notice
-from lxpy.daemon import config, envelope
+from lxpy.daemon import access, config, envelope
 from lxpy.daemon.events import Events
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, Operations, Work
+from lxpy.daemon.tokens import Tokens
 from lxpy.daemon.trust import TrustStore
 from lxpy.daemon.warnings import Warnings, host_notices
 from lxpy.profiles.manager import ProfileManager
@@ -35,6 +38,8 @@ class Daemon:
 
     store: Store
     warnings: Warnings
+    trust: TrustStore
+    tokens: Tokens
     profiles: ProfileManager
     projects: ProjectManager
     spawner: "Spawner"
@@ -48,7 +53,6 @@ class Daemon:
         self.layout = layout
         self.events = Events()
         self.operations = Operations(self.events)
-        self.trust = TrustStore(f"{layout.root}/trust.json")
         self.runner = web.AppRunner(build(self), access_log=None, shutdown_timeout=0.5, keepalive_timeout=300)
         self.stopping = asyncio.Event()
         self.shutting_down = False
@@ -72,6 +76,8 @@ class Daemon:
         self.warnings = Warnings(self.store)
         self._closers.callback(self.warnings.close)
         warn = self.warnings.tell
+        self.trust = TrustStore(self.store, f"{self.layout.root}/trust.json")
+        self.tokens = Tokens(self.operations, self.trust)
         self.profiles = ProfileManager(self.store, emit)
         self.projects = ProjectManager(self.store, emit)
         self.spawner = await Spawner.start()
@@ -103,6 +109,7 @@ class Daemon:
         self.images.on_delete.append(self._drop_image)
         self._closers.push_async_callback(self.instances.close)
         await self.instances.start()
+        await self.runner.setup()
         if address := self.store.config.all().get("core.https_address"):
             try:
                 await self.listen_https(address)
@@ -156,12 +163,33 @@ class Daemon:
             raise BadRequest(f"Cannot listen on {address}: {error.strerror or error}") from None
         self._https = site
 
+    def fingerprint(self) -> str:
+        """Of the server's certificate; empty before it has one."""
+        return x509.fingerprint(ssl.PEM_cert_to_DER_cert(pem)) if (pem := self.certificate()) else ""
+
+    def certificate(self) -> str:
+        """The server's certificate, PEM; empty before it has one."""
+        try:
+            with open(f"{self.layout.root}/server.crt", encoding="ascii") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    async def addresses(self) -> list[str]:
+        """Where clients reach the HTTPS listener, ``host:port``; for a wildcard the host's global addresses."""
+        if not (address := self.store.config.all().get("core.https_address")):
+            return []
+        from lxpy.daemon.https import reachable
+
+        return await asyncio.to_thread(reachable, *config.address("core.https_address", address))
+
     # -- what happens ------------------------------------------------------------------------------------------
 
     def happened(self, action: str, source: str, project: str, context: dict[str, Any] | None = None) -> None:
         """A lifecycle event: listeners hear of it, and warnings that it ends are over. This is the managers' `Emit`."""
         self.events.lifecycle(action, source, project, context)
         self.warnings.happened(action, source, project)
+        self.trust.happened(action, source, context)
 
 
 async def _close(manager: object) -> None:
@@ -176,11 +204,16 @@ async def _close(manager: object) -> None:
 class Call:
     """One request, as the routes see it."""
 
-    def __init__(self, daemon: Daemon, request: web.Request, trusted: bool, der: bytes | None) -> None:
+    def __init__(self, daemon: Daemon, request: web.Request, client: dict[str, Any] | None, der: bytes | None) -> None:
         self.daemon = daemon
         self.request = request
-        self.trusted = trusted
         self.der = der  # the client's certificate, over HTTPS
+        self.client = client  # the record of that certificate, if it is trusted
+        self.trusted = client is not None or not _is_https(request)
+        self.allowed = access.projects_of(client)  # the projects of a restricted client; None: everything
+
+    def may_see(self, project: str) -> bool:
+        return self.allowed is None or project in self.allowed
 
     @property
     def query(self) -> "dict[str, str]":
@@ -304,16 +337,22 @@ def _bound(
     daemon: Daemon, handler: Callable[[Call], Awaitable[web.StreamResponse]], public: bool
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def serve(request: web.Request) -> web.StreamResponse:
-        trusted, der = True, None
-        transport = request.transport
-        tls = transport.get_extra_info("ssl_object") if transport is not None else None
-        if tls is not None:
-            der = tls.getpeercert(binary_form=True)
-            trusted = daemon.trust.trusts(der)
-        if not trusted and not public:
+        client, der = None, None
+        if _is_https(request):
+            assert request.transport is not None
+            der = request.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            client = daemon.trust.client(der)
+        call = Call(daemon, request, client, der)
+        if not call.trusted and not public:
             raise Forbidden("not authorized: this client's certificate is not trusted by the server")
         if daemon.shutting_down and request.method in ("POST", "PUT"):
             raise Conflict("The server is shutting down")
-        return await handler(Call(daemon, request, trusted, der))
+        await access.check(call)
+        return await handler(call)
 
     return serve
+
+
+def _is_https(request: web.Request) -> bool:
+    transport = request.transport
+    return transport is not None and transport.get_extra_info("ssl_object") is not None

@@ -20,6 +20,12 @@ def _text(key: str, value: str) -> str:
     return value
 
 
+def _expiry(key: str, value: str) -> None:
+    from lxpy.storage.retention import check_expiry
+
+    check_expiry(key, value)
+
+
 def address(key: str, value: str) -> tuple[str, int]:
     """Host and port of ``:8443``, ``0.0.0.0:8443``, ``[::1]:8443`` or a bare host; the port defaults to 8443."""
     if value.startswith("["):
@@ -39,6 +45,7 @@ KEYS: dict[str, Check] = {
     "core.proxy_http": _text,
     "core.proxy_https": _text,
     "core.proxy_ignore_hosts": _text,
+    "core.remote_token_expiry": _expiry,
     "core.trust_password": _text,
     "images.auto_update_cached": values.boolean,
     "images.auto_update_interval": _number,  # hours
@@ -49,13 +56,19 @@ KEYS: dict[str, Check] = {
 # LXD has these; nothing is accepted and then ignored.
 _REFUSED = {
     "acme.": "lxpy makes a certificate of its own", "backups.": "lxpy makes no backups yet",
-    "cluster.": "lxpy is not clustered", "core.bgp_": "lxpy does not speak BGP",
-    "core.debug_address": "lxpy has no debug listener", "core.dns_address": "lxpy serves no DNS zones",
-    "core.metrics_": "lxpy has no metrics listener", "core.remote_token_expiry": "lxpy gives no trust tokens yet",
+    "candid.": "clients are known by their certificates", "cluster.": "lxpy is not clustered",
+    "core.bgp_": "lxpy does not speak BGP", "core.debug_address": "lxpy has no debug listener",
+    "core.dns_address": "lxpy serves no DNS zones", "core.https_allowed_": "browsers are no clients of lxpy",
+    "core.https_trusted_proxy": "clients connect directly, so that their certificates are seen",
+    "core.metrics_": "lxpy has no metrics listener",
     "core.shutdown_timeout": "an instance's boot.host_shutdown_timeout bounds its stop",
+    "core.storage_buckets_address": "lxpy serves no buckets",
+    "core.trust_ca_certificates": "each client is trusted by itself (lxpy config trust), not by its issuer",
     "images.compression_algorithm": "images are kept as they came",
-    "images.default_architecture": "instances have the host's architecture", "loki.": "lxpy does not send to Loki",
-    "maas.": "MAAS is not supported", "oidc.": "OpenID Connect is not supported",
+    "images.default_architecture": "instances have the host's architecture",
+    "instances.": "interfaces are named by lxpy or by a nic's host_name", "loki.": "lxpy does not send to Loki",
+    "maas.": "MAAS is not supported", "network.ovn.": "lxpy has no OVN networks",
+    "oidc.": "OpenID Connect is not supported", "rbac.": "clients are restricted by their certificates",
     "storage.": "images and backups lie in lxpy's own directory",
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ EXTENSIONS = (
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",
     "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
     "resources", "resources_v2", "projects", "project_usage",
-    "certificate_update", "warnings",
+    "certificate_update", "certificate_project", "certificate_token", "warnings",
     "lxpy_catalogue", "lxpy_recipes", "lxpy_state_fields",
 )  # fmt: skip
 _NAMESPACES = ("user", "pid", "cgroup")

@@ -25,9 +25,10 @@ def timestamp() -> str:
 class Subscription:
     """One listener. `queue` holds encoded frames; None ends it."""
 
-    def __init__(self, types: frozenset[str], project: str | None) -> None:
+    def __init__(self, types: frozenset[str], projects: frozenset[str] | None, server: bool) -> None:
         self.types = types
-        self.project = project
+        self.projects = projects
+        self.server = server
         self.queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     def put(self, frame: str) -> None:
@@ -46,17 +47,18 @@ class Events:
         self._handler = _LogHandler(self)
 
     @contextmanager
-    def subscribe(self, types: str, project: str | None) -> Iterator[Subscription]:
+    def subscribe(self, types: str, projects: frozenset[str] | None, *, server: bool = True) -> Iterator[Subscription]:
         """Listen while the context is open.
 
         Args:
             types: comma-separated; empty for all.
-            project: only its events and those of no project; None for every project.
+            projects: only their events and those of no project; None for every project.
+            server: those of no project, too, and the log.
         """
         chosen = frozenset(types.split(",")) if types else frozenset(TYPES)
         if not chosen <= set(TYPES):
             raise BadRequest(f"Invalid event type {types!r}: choose from {', '.join(TYPES)}")
-        listener = Subscription(chosen, project)
+        listener = Subscription(chosen if server else chosen - {"logging"}, projects, server)
         self._listeners.add(listener)
         self._watch_log()
         try:
@@ -89,7 +91,9 @@ class Events:
     def _send(self, type_: str, metadata: dict[str, Any], project: str) -> None:
         frame = ""
         for listener in self._listeners:
-            if type_ not in listener.types or (project and listener.project not in (None, project)):
+            if type_ not in listener.types or not (project or listener.server):
+                continue
+            if project and listener.projects is not None and project not in listener.projects:
                 continue
             if not frame:
                 event = {"type": type_, "timestamp": timestamp(), "metadata": metadata, "location": "none"}

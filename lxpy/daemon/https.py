@@ -5,6 +5,7 @@ and accept each; the request decides. Python's ssl can only verify or not ask at
 """
 
 import ctypes
+import ipaddress
 import os
 import socket
 import ssl
@@ -45,6 +46,23 @@ def ensure_certificate(directory: str) -> tuple[str, str]:
     os.rename(f"{key}.new", key)
     os.rename(f"{crt}.new", crt)
     return crt, key
+
+
+def reachable(host: str, port: int) -> list[str]:
+    """``host:port`` of what a listener on `host` can be reached at; for a wildcard the host's global addresses."""
+    if host not in ("", "0.0.0.0", "::"):
+        return [_joined(host, port)]
+    from lxpy.linux.rtnetlink import Rtnetlink
+
+    with Rtnetlink() as netlink:
+        found = [ipaddress.ip_address(one.address) for one in netlink.addresses()]
+    usable = [one for one in found if not (one.is_loopback or one.is_link_local or one.is_multicast)]
+    # The IPv4 wildcard is IPv4 alone; the others are both.
+    return [_joined(str(one), port) for one in dict.fromkeys(usable) if one.version == 4 or host != "0.0.0.0"]
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def server_context(crt: str, key: str) -> ssl.SSLContext:

@@ -98,7 +98,6 @@ async def _run(layout: Layout, api: socket.socket, local: socket.socket) -> int:
     code = 0
     try:
         await daemon.start()
-        await daemon.runner.setup()
         await web.SockSite(daemon.runner, api, backlog=128).start()
         local_server = LocalServer(local, daemon.instances)
         # What is there now stays: out of the collector's way, and its pages stay shared with forks.

@@ -44,6 +44,7 @@ class Operation:
         self.done = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.streams: Any = None  # the websockets of an exec or console (`lxpy.daemon.streams.Streams`)
+        self.on_cancel: Callable[[], None] | None = None  # called before it is cancelled by a client
         self._owner = owner
         self._last_progress = 0.0
 
@@ -153,6 +154,8 @@ class Operations:
             raise BadRequest("Operation has already ended")
         if not operation.may_cancel or operation.task is None:
             raise BadRequest(f"Operation {operation.description!r} can't be cancelled")
+        if operation.on_cancel is not None:
+            operation.on_cancel()
         operation.status_code = status.CANCELLING
         operation.changed()
         operation.task.cancel()

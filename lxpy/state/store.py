@@ -19,7 +19,7 @@ from lxpy.api.errors import Conflict, InternalError
 from lxpy.state.volumes import VolumeTable
 
 Document = dict[str, Any]
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Store:
         self.images = ProjectTable(self, "images", "fingerprint")
         self.aliases = AliasTable(self)
         self.warnings = NamedTable(self, "warnings", "uuid")
+        self.certificates = NamedTable(self, "certificates", "fingerprint")
+        self.certificate_tokens = NamedTable(self, "certificate_tokens")
         self.volumes = VolumeTable(self)
 
     def close(self) -> None:

@@ -190,3 +190,32 @@ def test_warnings(lxc: Lxc, lxpyd: Lxpyd) -> None:
         lxc("warning", "ack", found[0]["uuid"])
         assert kind not in lxc("warning", "list").stdout
         assert f"{kind},ACKNOWLEDGED,LOW," in lxc("warning", "list", "-a", "-f", "csv", "-c", "tSsc").stdout
+
+
+def test_trust(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
+    """A token made by the stock client, used by it over HTTPS, listed, revoked; a restricted client."""
+    lxpyd.cli("config", "set", "core.https_address=127.0.0.1:19611")
+    token = lxc("config", "trust", "add", "--name", "stock").stdout.splitlines()[-1]
+    assert token in lxc("config", "trust", "list-tokens").stdout
+    lxc("remote", "add", "far", token)
+    assert busybox in lxc("list", "far:", "-f", "csv", "-c", "n").stdout
+    assert lxc("exec", f"far:{busybox}", "--", "echo", "over").stdout == "over\n"
+    assert lxc("config", "trust", "list-tokens", "-f", "csv").stdout.strip() == ""
+    row = lxc("config", "trust", "list", "-f", "csv").stdout.strip().split(",")
+    assert (
+        row[:2] == ["client", "stock"]
+        and row[3] == lxpyd.json("config", "trust", "list", "-f", "json")[0]["fingerprint"][:12]
+    )
+    header = lxc("config", "trust", "list").stdout.splitlines()[1]
+    assert header.split() == lxpyd.out("config", "trust", "list").splitlines()[1].split()
+    assert "name: stock" in lxc("config", "trust", "show", row[3]).stdout
+    document = "name: renamed\ntype: client\nrestricted: true\nprojects: [default]\n"
+    lxc("config", "trust", "edit", row[3], input=document)
+    assert busybox in lxc("list", "far:", "-f", "csv", "-c", "n").stdout
+    assert "not authorized" in lxc("config", "set", "far:", "user.a=b", ok=False).stderr
+    lxc("config", "trust", "remove", row[3])
+    assert lxc("list", "far:", ok=False).returncode == 1
+    lxc("config", "trust", "add", "--name", "unused")
+    lxc("config", "trust", "revoke-token", "unused")
+    assert lxpyd.json("config", "trust", "list-tokens", "-f", "json") == []
+    lxpyd.cli("config", "unset", "core.https_address")

@@ -42,7 +42,7 @@ def test_https_remote(lxpyd: Lxpyd, busybox: str) -> None:
     assert busybox in lxpyd.out("list", "far:", "-c", "n", "-f", "csv").splitlines()
     said = lxpyd.cli("exec", f"far:{busybox}", "--", "sh", "-c", "cat; exit 4", input="data", check=False)
     assert (said.stdout, said.returncode) == ("data", 4)
-    fingerprint = lxpyd.out("config", "trust", "list", "-f", "csv").rpartition(",")[2]
+    fingerprint = lxpyd.out("config", "trust", "list", "-f", "csv").split(",")[3]
     lxpyd.cli("config", "trust", "remove", fingerprint)
     lxpyd.cli("remote", "remove", "far")
     lxpyd.cli("config", "unset", "core.https_address")

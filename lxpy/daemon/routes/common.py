@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from lxpy.daemon import envelope, filter
+from lxpy.daemon import access, envelope, filter
 from lxpy.daemon.app import Call
 from lxpy.daemon.lean import web
 
@@ -42,4 +42,4 @@ def with_users(call: Call, kind: str, document: Any) -> dict[str, Any]:
     if kind == "storage-pool":
         users += [url(f"storage-pools/{name}/volumes/custom", row.name, row.project)
                   for row in daemon.store.volumes.all(name)]  # fmt: skip
-    return {**document, "used_by": users}
+    return {**document, "used_by": access.visible(call, users)}

@@ -39,7 +39,7 @@ def _full(call: Call, instance: Instance, fields: set[str] | None) -> Instance:
 
 
 async def list_instances(call: Call) -> web.StreamResponse:
-    found = call.daemon.instances.list(call.project, call.all_projects)
+    found = [one for one in call.daemon.instances.list(call.project, call.all_projects) if call.may_see(one["project"])]
     holds = filter.parse(call.request.query.get("filter", ""))
     if holds is not None:
         found = [one for one in found if holds(one)]

@@ -41,7 +41,8 @@ async def delete_profile(call: Call) -> web.StreamResponse:
 
 
 async def list_projects(call: Call) -> web.StreamResponse:
-    return listing(call, "projects", call.daemon.projects.list())
+    found = [one for one in call.daemon.projects.list() if call.may_see(one["name"])]
+    return listing(call, "projects", found)
 
 
 async def create_project(call: Call) -> web.StreamResponse:

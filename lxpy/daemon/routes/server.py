@@ -1,8 +1,6 @@
 """``/``, ``/1.0``, events, resources, cluster."""
 
 import asyncio
-import hashlib
-import ssl
 from typing import Any
 
 from lxpy.api.errors import BadRequest
@@ -38,18 +36,13 @@ async def server(call: Call) -> web.StreamResponse:
     if not call.trusted:
         return envelope.sync(public)
     config = _config(call)
-    certificate = fingerprint = ""
-    try:
-        with open(f"{call.daemon.layout.root}/server.crt", encoding="ascii") as file:
-            certificate = file.read()
-        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
-    except FileNotFoundError:
-        pass
     drivers = _drivers()
-    addresses = [config["core.https_address"]] if config.get("core.https_address") else []
-    public["config"] = config
-    public["environment"] = environment(addresses, certificate, fingerprint, drivers)
+    daemon = call.daemon
+    public["environment"] = environment(await daemon.addresses(), daemon.certificate(), daemon.fingerprint(), drivers)
     public["environment"]["project"] = call.project
+    if call.allowed is not None:
+        config = {}  # there must be one: lxc dies without it
+    public["config"] = config
     return envelope.sync(public, etag=etag({"config": config}, ("config",)))
 
 
@@ -83,9 +76,9 @@ async def put_server(call: Call) -> web.StreamResponse:
 
 
 async def events(call: Call) -> web.StreamResponse:
-    project = None if call.all_projects else call.project
+    projects = call.allowed if call.all_projects else frozenset({call.project})
     types = call.request.query.get("type", "")
-    with call.daemon.events.subscribe(types, project) as listener:
+    with call.daemon.events.subscribe(types, projects, server=call.allowed is None) as listener:
         websocket = web.WebSocketResponse(compress=False, heartbeat=30.0 if call.der else None, timeout=1.0)
         await websocket.prepare(call.request)
 

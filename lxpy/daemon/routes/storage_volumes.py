@@ -75,7 +75,8 @@ def _all(call: Call) -> Iterator[dict[str, Any]]:
 async def list_volumes(call: Call) -> web.StreamResponse:
     wanted = call.request.match_info.get("type")
     holds = filter.parse(call.request.query.get("filter", ""))
-    found = [one for one in _all(call) if wanted in (None, one["type"]) and (holds is None or holds(one))]
+    found = [one for one in _all(call) if wanted in (None, one["type"]) and call.may_see(one["project"])]
+    found = [one for one in found if holds is None or holds(one)]
     if call.recursion:
         return envelope.sync(found)
     return envelope.sync([_url(call.part("pool"), one) for one in found])

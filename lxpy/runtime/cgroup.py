@@ -176,9 +176,14 @@ class InstanceCgroup:
             self._set("cpu", "cpu.shares", "cpu.weight", str(v1), str(v2), shares is None)
         cpus = limits.get("cpuset")
         if cpus is not None or not fresh:
-            root = self._h.v1.get("cpuset", "")
-            everything = cgroups.read(f"{root}/cpuset.cpus") if root else "\n"
-            self._set("cpuset", "cpuset.cpus", "cpuset.cpus", cpus or everything, cpus or "\n", cpus is None)
+            if cpus is None:
+                # All, by name: a cgroup with processes in it cannot be given back its empty list (ENOSPC).
+                root = self._h.v1.get("cpuset", "")
+                try:
+                    cpus = cgroups.read(f"{root}/cpuset.cpus" if root else f"{self._h.unified}/cpuset.cpus.effective")
+                except FileNotFoundError:
+                    return  # no such controller, so there was no limit
+            self._set("cpuset", "cpuset.cpus", "cpuset.cpus", cpus, cpus, limits.get("cpuset") is None)
 
     def freeze(self, timeout: float = 5.0) -> None:
         """Stops every process of the guest; back once they stand still.

@@ -52,7 +52,7 @@ def test_pause(vm: Vm) -> None:
 def test_init_killed_for_want_of_memory_is_told(vm: Vm) -> None:
     vm.run("lxpy launch builtin:busybox small && lxpy config set small limits.memory=20MiB limits.memory.swap=false")
     # Of the guest's processes its init is to be the first that the kernel takes.
-    hog = "echo 1000 > /proc/1/oom_score_adj; dd if=/dev/zero of=/dev/null bs=100M count=1"
+    hog = "echo 1000 > /proc/1/oom_score_adj; dd if=/dev/zero of=/dev/shm/x bs=1M count=100"
     vm.run(f"lxpy exec small -- sh -c '{hog}' || true")
     vm.until("lxpy list -f csv -c s small", "STOPPED")
     assert vm.run("lxpy config get small volatile.last_state.reason") == "killed: out of memory"

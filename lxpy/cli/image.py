@@ -8,10 +8,9 @@ import sys
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context, pairs
-from lxpy.cli.imagecopy import give_aliases
+from lxpy.cli.context import Context
+from lxpy.cli.imagecopy import find
 from lxpy.cli.objects import FORMAT, Kind, quote
-from lxpy.client.wire import query_string
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,13 +57,38 @@ def _images(context: Context, ref: str) -> tuple[list[dict[str, Any]], bool]:
     return found, True
 
 
-def _matches(image: dict[str, Any], word: str) -> bool:
+def _matcher(word: str) -> Callable[[dict[str, Any]], bool]:
+    """LXD's rules: a part of an alias or of the fingerprint; ``key=value`` with a field, or with a property whose name
+    the dotted parts of the key begin (``req.cg`` is ``requirements.cgroup``) and whose whole value the regular
+    expression fits, or a part of it if it has ``^`` or ``$``. Beyond LXD's, case does not matter."""
     key, equals, value = word.partition("=")
     if not equals:
-        return image["fingerprint"].startswith(word) or any(word in name for name in _alias_names(image))
-    direct = {"type": image["type"], "architecture": image["architecture"], "public": str(image["public"]).lower()}
-    actual = direct.get(key, (image.get("properties") or {}).get(key.removeprefix("properties."), ""))
-    return str(actual).lower() in [one.lower() for one in value.split(",")]
+        return lambda image: word in image["fingerprint"] or any(word in name for name in _alias_names(image))
+    import re
+
+    whole = value if "^" in value or "$" in value else rf"\A(?:{value})\Z"
+    try:
+        fits = re.compile(whole, re.IGNORECASE).search
+    except re.error:
+        fits = re.compile(rf"\A{re.escape(value)}\Z", re.IGNORECASE).search
+    parts, key = key.split("."), key.removeprefix("properties.")
+    known: dict[str, bool] = {}
+
+    def named(name: str) -> bool:
+        if name not in known:
+            pieces = name.split(".")
+            begun = len(pieces) == len(parts) and all(map(str.startswith, pieces, parts))
+            known[name] = begun or name == key
+        return known[name]
+
+    def holds(image: dict[str, Any]) -> bool:
+        for name, found in (image.get("properties") or {}).items():
+            if named(name) and fits(found):
+                return True
+        field = image.get(key)
+        return isinstance(field, str | bool | int) and str(field).lower() == value.lower()
+
+    return holds
 
 
 def _list(context: Context, args: Args) -> None:
@@ -75,8 +99,8 @@ def _list(context: Context, args: Args) -> None:
         if rest:
             filters.insert(0, rest)
     images, _ = _images(context, ref)
-    for word in filters:
-        images = [one for one in images if _matches(one, word)]
+    for matches in map(_matcher, filters):
+        images = [one for one in images if matches(one)]
     columns = []
     for letter in args.value("columns").replace(",", ""):
         if letter not in _COLUMNS:
@@ -99,10 +123,7 @@ def _find(context: Context, ref: str) -> tuple[Client | None, dict[str, Any]]:
                 return None, image
         raise ApiError(f'Image "{name}" not found on {remote.name} (see lxpy image list {remote.name}:)')
     client = context.client_of(remote)
-    try:
-        return client, client.get(f"/1.0/images/{quote(_fingerprint(client, name))}")
-    except NotFound:
-        raise NotFound(f'Image "{name}" not found on {remote.name} (see lxpy image list {remote.name}:)') from None
+    return client, find(client, name)
 
 
 def _fingerprint(client: Client, name: str) -> str:
@@ -193,52 +214,18 @@ def _refresh(context: Context, args: Args) -> None:
 
 
 def _import(context: Context, args: Args) -> None:
-    words = list(args.rest)
-    paths = [words.pop(0)]
-    if words and "=" not in words[0] and not words[0].endswith(":"):
-        paths.append(words.pop(0))
-    remote = words.pop(0) if words and words[0].endswith(":") else ":"
-    client, _ = context.resolve(remote)
-    properties = pairs(words, "property")
-    for path in paths:
-        if path.startswith(("http://", "https://")):
-            raise ApiError("Images are imported from files: download it first")
-        if os.path.isdir(path):
-            raise ApiError(f"{path} is a directory: name the image's file")
-    headers = {"X-LXD-filename": os.path.basename(paths[0]), "X-LXD-public": "true" if args.flag("public") else "false"}
-    if properties:
-        headers["X-LXD-properties"] = query_string(properties)[1:]
-    files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
-    context.show("Transferring image")
-    parts: list[bytes | int] = [files[0]]
-    headers["Content-Type"] = "application/octet-stream"
-    if len(files) > 1:
-        mark = f"lxpy-{os.urandom(12).hex()}"
-        headers["Content-Type"] = f"multipart/form-data; boundary={mark}"
-        parts = []
-        for name, path, file in zip(("metadata", "rootfs"), paths, files, strict=False):
-            parts += [
-                f'--{mark}\r\nContent-Disposition: form-data; name="{name}"; filename="{os.path.basename(path)}"\r\n'
-                f"Content-Type: application/octet-stream\r\n\r\n".encode(),
-                file, b"\r\n",
-            ]  # fmt: skip
-        parts.append(f"--{mark}--\r\n".encode())
-    ended = context.wait(client, client.upload("POST", "/1.0/images", parts, headers))
-    for file in files:
-        os.close(file)
-    fingerprint = str((ended.get("metadata") or {}).get("fingerprint", ""))
-    give_aliases(client, args.values("alias"), fingerprint)
-    context.say(f"Image imported with fingerprint: {fingerprint}")
+    from lxpy.cli.imagefiles import import_image
+
+    import_image(context, args)
 
 
 def _export(context: Context, args: Args) -> None:
     client, image = _find(context, args.rest[0])
     if client is None:
         raise ApiError(f"Copy the image here first: lxpy image copy {args.rest[0]} local:")
-    from lxpy.cli.download import export_image
+    from lxpy.cli.imagefiles import export_image
 
-    for path in export_image(client, image["fingerprint"], args.at(1) or "."):
-        context.say(f"Image exported to {path}")
+    export_image(context, client, image["fingerprint"], args.at(1) or ".")
 
 
 def _delete(context: Context, args: Args) -> None:
@@ -314,11 +301,13 @@ def _alias_rename(context: Context, args: Args) -> None:
 
 
 def _alias_list(context: Context, args: Args) -> None:
-    images, _ = _images(context, args.at(0) if ":" in args.at(0) else "")
+    filters = list(args.rest)
+    images, _ = _images(context, filters.pop(0) if ":" in args.at(0) else "")
     raw = [
         {"name": alias["name"], "description": alias.get("description", ""), "target": image["fingerprint"],
          "type": image["type"]}
         for image in images for alias in image.get("aliases") or []
+        if all(word in alias["name"] or word in image["fingerprint"] for word in filters)
     ]  # fmt: skip
     raw.sort(key=lambda one: str(one["name"]))
     rows = [[one["name"], one["target"][:12], str(one["type"]).upper(), one["description"]] for one in raw]
@@ -337,7 +326,10 @@ COMMANDS = {
                 (Option("--description", "TEXT", "Description"),), 2, 2,
             ),
             "delete": Command(_alias_delete, "[<remote>:]<alias>...", "Delete aliases", (), 1, None),
-            "list": Command(_alias_list, "[<remote>:]", "List aliases", (FORMAT,), 0, 1),
+            "list": Command(
+                _alias_list, "[<remote>:] [<filter>...]", "List aliases", (FORMAT,), 0, None,
+                "A filter is a part of an alias or of a fingerprint.",
+            ),
             "rename": Command(_alias_rename, "[<remote>:]<alias> <new name>", "Rename an alias", (), 2, 2),
         },
         "build": Command(_build, "<recipe>", "Build an image from a recipe (builtin:)", (_ALIAS,), 1, 1),
@@ -356,16 +348,26 @@ COMMANDS = {
         ),
         "delete": Command(_delete, "[<remote>:]<image>...", "Delete images", (), 1, None),
         "edit": Command(_edit, "[<remote>:]<image>", "Edit an image's properties as YAML", (), 1, 1),
-        "export": Command(_export, "[<remote>:]<image> [<target>]", "Export an image to files", (), 1, 2),
+        "export": Command(
+            _export, "[<remote>:]<image> [<target>]", "Export an image to files", (), 1, 2,
+            "The target is a directory, the beginning of the files' names, or - for standard output; it defaults to\n"
+            "the working directory. A split image becomes two files.",
+        ),
         "import": Command(
-            _import, "<tarball> [<rootfs>] [<remote>:] [key=value...]", "Import an image from files",
+            _import, "<tarball>|<directory>|<URL>|- [<rootfs>] [<remote>:] [key=value...]", "Import an image",
             (_ALIAS, _PUBLIC), 1, None,
+            "From a tarball (- for standard input), a metadata tarball and a root file system (squashfs or tar), a\n"
+            "directory with metadata.yaml and rootfs (root only), or an https address, which the server downloads.",
         ),
         "get-property": Command(_get_property, "[<remote>:]<image> <key>", "Get an image's property", (), 2, 2),
         "info": Command(_info, "[<remote>:]<image>", "Show useful information about an image", (), 1, 1),
         "list": Command(
             _list, "[<remote>:] [<filter>...]", "List images",
             (FORMAT, Option("-c --columns", "COLUMNS", "Columns, of lLfFpdatsu", "lfpdatsu")), 0, None,
+            "A filter is a part of an alias or of a fingerprint, or KEY=VALUE: a property, whose name may be cut\n"
+            "short (req.cg) and whose value is a regular expression, or a field (architecture, public, cached).\n\n"
+            "Columns: l shortest alias, L all aliases, f fingerprint, F whole fingerprint, p public, d description,\n"
+            "a architecture, t type, s size, u upload date.",
         ),
         "refresh": Command(_refresh, "[<remote>:]<image>...", "Fetch or build images anew", (), 1, None),
         "serve": Command(

@@ -8,6 +8,9 @@ from typing import Any
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, explain
 
+_SYNC = {
+    "type": "sync", "status": "Success", "status_code": 200, "operation": "", "error_code": 0, "error": "",
+}  # fmt: skip
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -27,16 +30,15 @@ def sync(metadata: Any = None, *, etag: str = "", location: str = "") -> web.Res
         headers["ETag"] = etag
     if location:
         headers["Location"] = location
-    body = {
-        "type": "sync",
-        "status": "Success",
-        "status_code": 200,
-        "operation": "",
-        "error_code": 0,
-        "error": "",
-        "metadata": metadata,
-    }
-    return _response(body, 201 if location else 200, headers)
+    return _response({**_SYNC, "metadata": metadata}, 201 if location else 200, headers)
+
+
+def ready(metadata: bytes) -> web.Response:
+    """200 with what is JSON already."""
+    body = _response({**_SYNC, "metadata": "@"}, 200).body
+    assert isinstance(body, bytes)
+    head, _, tail = body.rpartition(b'"@"')
+    return web.Response(body=head + metadata + tail, content_type="application/json")
 
 
 def accepted(operation: Operation) -> web.Response:

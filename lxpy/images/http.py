@@ -138,6 +138,10 @@ class Http:
 
     # -- documents -------------------------------------------------------------------------------------------------
 
+    def kept(self, base: str) -> str:
+        """The directory in which the documents of a server are kept."""
+        return f"{self._layout.cache}/streams/{hashlib.sha256(base.encode()).hexdigest()[:24]}"
+
     async def document(self, base: str, path: str) -> Any:
         """A JSON document of a server: from the cache while fresh; stale, with a warning, if the server is away.
 
@@ -145,7 +149,7 @@ class Http:
             Unavailable: the server is away and nothing is cached.
             BadRequest: what it sends is no JSON.
         """
-        directory = f"{self._layout.cache}/streams/{hashlib.sha256(base.encode()).hexdigest()[:24]}"
+        directory = self.kept(base)
         name = f"{directory}/{hashlib.sha256(path.encode()).hexdigest()[:24]}"
         kept = await asyncio.to_thread(_read_kept, name)
         if kept is not None and 0 <= time.time() - kept["checked"] < FRESH_SECONDS:

@@ -5,6 +5,7 @@ and expires.
 """
 
 import asyncio
+import json
 import os
 import shutil
 import time
@@ -250,6 +251,14 @@ class ImageManager:
             return result
         images = await self._fetcher.servers().images(server)
         return [wire.listed(image, server.rstrip("/")) for image in images if image.preferred]
+
+    async def catalogue_json(self, server: str, protocol: str, project: str) -> bytes:
+        """`catalogue`, as JSON; that of an image server lies ready for an hour."""
+        if protocol == "builtin":
+            return json.dumps(await self.catalogue(server, protocol, project)).encode()
+        from lxpy.images.catalogue import rendered
+
+        return await rendered(self._fetcher.servers(), server, self._http.kept(server.rstrip("/")))
 
     async def refresh(self, project: str, prefix: str, progress: Progress = silent) -> str:
         """Looks for a newer version where the image came from; aliases move over and the old one goes.

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class StreamServer:
     files: dict[str, bytes] = field(default_factory=dict)
     products: dict[str, Any] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)  # path -> more headers of the answer
     requests: list[tuple[str, str]] = field(default_factory=list)  # (path, Range)
     url: str = ""
     _runner: web.AppRunner | None = None
@@ -78,15 +80,15 @@ class StreamServer:
         product["versions"].setdefault(serial, {"items": {}})["items"].update(items)
         return fingerprint
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        self.url = f"{'https' if tls else 'http'}://{host}:{port}"
 
     async def stop(self) -> None:
         if self._runner:
@@ -98,6 +100,8 @@ class StreamServer:
         self.requests.append((path, request.headers.get("Range", "")))
         if path.startswith("/streams/"):
             return self._document(request, path)
+        if request.method == "HEAD" and path in self.headers:
+            return web.Response(headers=self.headers[path])
         data = self.files.get(path)
         if data is None or self.faults.missing:
             raise web.HTTPNotFound
@@ -149,20 +153,20 @@ class StreamServer:
 
 def age_documents(cache: pathlib.Path, seconds: float) -> None:
     """Makes what the client keeps of a server's lists older."""
-    for path in (cache / "streams").glob("*/*"):
+    for path in (cache / "streams").glob("*/[!l]*"):  # hashes, and not the list made of them
         kept = json.loads(path.read_text())
         kept["checked"] -= seconds
         path.write_text(json.dumps(kept))
 
 
 @contextlib.contextmanager
-def serving(server: StreamServer) -> Iterator[StreamServer]:
+def serving(server: StreamServer, tls: ssl.SSLContext | None = None) -> Iterator[StreamServer]:
     """`server` answering from a thread of its own, for tests that run commands."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.start(tls), loop).result(10)
         yield server
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)

@@ -1,6 +1,7 @@
 """``/1.0/images``, aliases, and the catalogues of image servers."""
 
 import asyncio
+import json
 import os
 import secrets
 import tempfile
@@ -351,9 +352,11 @@ async def catalogue(call: Call) -> web.StreamResponse:
     """Ours: what an image server or the built-in recipes offer, as image objects."""
     query = call.request.query
     protocol = query.get("protocol", "simplestreams")
-    found = await call.daemon.images.catalogue(query.get("server", ""), protocol, _home(call))
+    found = await call.daemon.images.catalogue_json(query.get("server", ""), protocol, _home(call))
     holds = filter.parse(query.get("filter", ""))
-    return envelope.sync([one for one in found if holds is None or holds(one)])
+    if holds is None:
+        return envelope.ready(found)
+    return envelope.sync([one for one in json.loads(found) if holds(one)])
 
 
 async def serve(call: Call) -> web.StreamResponse:

@@ -83,7 +83,7 @@ class StreamServer:
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, keepalive_timeout=0.0 if tls else 75.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
@@ -170,6 +170,7 @@ def serving(server: StreamServer, tls: ssl.SSLContext | None = None) -> Iterator
         yield server
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0.2), loop).result(10)  # TLS says goodbye
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

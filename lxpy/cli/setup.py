@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
-from lxpy.api.errors import ApiError, NotFound
 from lxpy.cli import create, render
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context, steady
-from lxpy.cli.objects import quote
+from lxpy.cli.context import Context
+from lxpy.client import preseed
 from lxpy.client.setup import free_bridge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
     from typing import Any
 
     from lxpy.client.client import Client
@@ -38,14 +35,6 @@ _SETUP = (
     Option("--trust-password", "PASSWORD", "Password required to add new clients"),
 )
 _MODES = ("auto", "minimal", "preseed", "dump")
-# (key of the preseed, path, what identifies one, what PUT takes)
-_KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("storage_pools", "/1.0/storage-pools", ("config", "description")),
-    ("networks", "/1.0/networks", ("config", "description")),
-    ("projects", "/1.0/projects", ("config", "description")),
-    ("profiles", "/1.0/profiles", ("config", "description", "devices")),
-)
-_MADE_WITH = {"storage_pools": ("driver",), "networks": ("type",)}  # what can only be said when it is made
 
 
 def _init(context: Context, args: Args) -> int | None:
@@ -80,26 +69,7 @@ def _preseed(path: str) -> Document:
     else:
         text = sys.stdin.read()
     document = render.parse_yaml(text, "The preseed")
-    if not isinstance(document, dict):
-        raise ApiError("The preseed is not a YAML mapping (config, networks, storage_pools, profiles, projects)")
-    known = {"config", *(key for key, _, _ in _KINDS)}
-    unknown = sorted(set(document) - known)
-    if "cluster" in unknown:
-        raise ApiError("The preseed's cluster section is not supported yet: nothing was changed")
-    if unknown:
-        raise ApiError(f"Unknown section {unknown[0]!r} in the preseed (known: {', '.join(sorted(known))})")
-    for key, _, fields in _KINDS:
-        entries = document.get(key) or []
-        if not isinstance(entries, list) or not all(isinstance(one, dict) and one.get("name") for one in entries):
-            raise ApiError(f"The preseed's {key} must be a list of entries with a name: nothing was changed")
-        allowed = {"name", *fields, *_MADE_WITH.get(key, ())}
-        for one in entries:
-            if strange := sorted(set(map(str, one)) - allowed - {"project"}):
-                where = f"{key} entry {one['name']!r}"
-                raise ApiError(
-                    f"Unknown key {strange[0]!r} in the preseed's {where} (known: {', '.join(sorted(allowed))})"
-                )
-    return document
+    return preseed.check(document)
 
 
 def _auto(client: Client, args: Args) -> Document:
@@ -137,9 +107,9 @@ def _auto(client: Client, args: Args) -> Document:
 def dump(client: Client) -> Document:
     """The server's set-up in LXD's preseed shape; `apply` takes it back."""
     document: Document = {"config": client.get("/1.0").get("config") or {}}
-    for key, path, fields in _KINDS:
+    for key, path, fields in preseed.KINDS:
         found = [one for one in client.get(path, recursion="1") if one.get("managed", True)]
-        extra = _MADE_WITH.get(key, ())
+        extra = preseed.MADE_WITH.get(key, ())
         document[key] = [{field: one.get(field) for field in ("name", *extra, *fields)} for one in found]
     # What belongs to this machine alone: the password (shown as "true") and places lxpy has chosen itself.
     document["config"].pop("core.trust_password", None)
@@ -151,89 +121,41 @@ def dump(client: Client) -> Document:
     return {key: document[key] for key in order}
 
 
-def apply(context: Context, client: Client, document: Document) -> None:
+def apply(context: Context, client: Client, document: Document, limits: bool = False) -> Document:
     """Make the server as `document` says: what is missing is created, what is there updated; all or nothing.
+
+    Args:
+        limits: raise the host's limits, too.
+
+    Returns:
+        What the operation tells: ``limits`` are the changes of them.
 
     Raises:
         ApiError: what went wrong; everything done so far has been taken back.
     """
-    undo: list[Callable[[], Any]] = []
+    document = _plain(document)
+    if "lxpy_preseed" in client.get("/1.0")["api_extensions"]:
+        # The server takes it back itself, and so it does when we, or it, are killed meanwhile.
+        body = {"preseed": document, "raise_limits": limits}
+        return dict(context.wait(client, context.begin(client, "/1.0/preseed", body)).get("metadata") or {})
+    pressed = _signal.getsignal(_signal.SIGINT)
+    stop: list[int] = []
+    _signal.signal(_signal.SIGINT, lambda number, frame: stop.append(number))
     try:
-        _apply(context, client, document, undo)
-    except BaseException as error:
+        preseed.Apply(client, context.show, stopped=lambda: bool(stop)).run(document)
+    finally:
+        _signal.signal(_signal.SIGINT, pressed)
         context.clear()
-        if isinstance(error, KeyboardInterrupt):
-            print("Taking back what was done", file=sys.stderr)
-        stuck = []
-        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
-        for step in reversed(undo):
-            try:
-                step()
-            except (ApiError, OSError) as other:
-                stuck.append(str(other))
-        if stuck and isinstance(error, ApiError):
-            raise ApiError(f"{error}; and taking back what was done failed too: {'; '.join(stuck)}") from error
-        raise
+    return {}
 
 
-def _apply(context: Context, client: Client, document: Document, undo: list[Callable[[], Any]]) -> None:
-    changes = {str(key): create._text(value) for key, value in (document.get("config") or {}).items()}
-
-    def configure() -> None:
-        old = client.get("/1.0").get("config") or {}
-        client.put("/1.0", {"config": {**old, **changes}})
-        undo.append(lambda: client.put("/1.0", {"config": old}))
-
-    steps: list[Callable[[], None]] = [configure] if changes else []
-    for key, path, fields in _KINDS:
-        for given in document.get(key) or []:
-            steps.append(partial(_apply_one, context, client, path, fields, given, undo))
-    for step in steps:
-        # Ctrl-C waits for the end of a step: half of one could not be taken back.
-        if steady(step)[1]:
-            raise KeyboardInterrupt
-
-
-def _apply_one(
-    context: Context, client: Client, path: str, fields: tuple[str, ...], given: Document, undo: list[Callable[[], Any]]
-) -> None:
-    name = str(given["name"])
-    url = f"{path}/{quote(name)}"
-    context.show(f"Setting up {path.rpartition('/')[2].removesuffix('s').replace('-', ' ')} {name}")
-    wanted: Document = {field: given[field] for field in fields if given.get(field) is not None}
-    for field in ("config", "devices"):
-        if isinstance(wanted.get(field), dict):
-            wanted[field] = _strings(wanted[field])
-    try:
-        there, etag = client.get_etag(url)
-    except NotFound:
-        kept = {field: given[field] for field in ("driver", "type") if given.get(field)}
-        context.wait(client, client.post(path, {"name": name, "config": {}, **kept, **wanted}))
-        undo.append(lambda: client.wait(client.delete(url)))
-        return
-    if there.get("managed") is False:
-        raise ApiError(f"{name} is an interface of the host that lxpy does not manage: choose another name")
-    if given.get("driver") and given["driver"] != there.get("driver"):
-        raise ApiError(f"Storage pool {name} exists with driver {there.get('driver')}, not {given['driver']}")
-    before = {field: there[field] for field in fields if field in there}
-    for key, value in list((wanted.get("config") or {}).items()):
-        if value == "auto" and before.get("config", {}).get(key, "none") != "none":
-            del wanted["config"][key]  # it was found automatically already: asking again must not move it
-    after = {**before, **wanted}
-    if "config" in wanted:
-        after["config"] = {**before.get("config", {}), **wanted["config"]}
-    if "devices" in wanted:
-        after["devices"] = {**before.get("devices", {}), **wanted["devices"]}
-    if after != before:
-        client.wait(client.put(url, after, etag))
-        undo.append(lambda: client.wait(client.put(url, before)))
-
-
-def _strings(value: Any) -> Any:
-    """YAML's numbers and booleans as the strings the API wants."""
+def _plain(value: Any) -> Any:
+    """YAML's dates and the like as text."""
     if isinstance(value, dict):
-        return {str(key): _strings(inner) for key, inner in value.items()}
-    return create._text(value)
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 _TEXT = """

@@ -12,6 +12,8 @@ from lxpy.client import setup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from lxpy.client.client import Client
     from lxpy.client.setup import Answers, Facts, Question
 
@@ -33,25 +35,42 @@ def run(context: Context, client: Client) -> int:
     if sys.stdin.isatty():
         print("Enter takes the value in brackets, ? explains, Ctrl-C leaves everything as it is.\n")
     answers: Answers = {}
-    for question in setup.QUESTIONS:
-        if question.asked(answers, facts):
-            answers[question.id] = _ask(question, answers, facts)
-    document = setup.preseed(answers, facts)
-    if answers["print"] == "yes":
-        sys.stdout.write("\n" + render.yaml(document))
-    from lxpy.cli.setup import apply
+    while True:
+        answers = _ask_all(answers, facts)
+        document = setup.preseed(answers, facts)
+        if answers["print"] == "yes":
+            sys.stdout.write("\n" + render.yaml(document))
+        from lxpy.cli.setup import apply
 
-    print()
-    apply(context, client, document)
-    if answers.get("sysctls") == "yes":
-        _raise_limits()
+        print()
+        try:
+            told = apply(context, client, document, answers.get("sysctls") == "yes")
+            break
+        except ApiError as error:
+            context.clear()
+            if not sys.stdin.isatty():
+                if answers["print"] != "yes":
+                    print("Nothing was changed. What was answered, for lxpy init --preseed:\n")
+                    sys.stdout.write(render.yaml(document))
+                raise
+            print(f"Error: {error}\nNothing was changed. Change the answers: Enter keeps what you said.\n")
+    _tell_limits(told.get("limits") or [])
     context.clear()
     print("lxpy is ready. Next: lxpy launch builtin:busybox first, or lxpy image list images: to see what there is.")
     return 0
 
 
-def _ask(question: Question, answers: Answers, facts: Facts) -> str:
-    default = question.default(answers, facts)
+def _ask_all(before: Answers, facts: Facts) -> Answers:
+    """Every question; what was answered `before` is offered again."""
+    answers: Answers = {}
+    for question in setup.QUESTIONS:
+        if question.asked(answers, facts):
+            answers[question.id] = _ask(question, answers, facts, before.get(question.id, ""))
+    return answers
+
+
+def _ask(question: Question, answers: Answers, facts: Facts, before: str) -> str:
+    default = before or question.default(answers, facts)
     if question.choices is not None:
         offered = question.choices(facts)
         width = max(map(len, offered))
@@ -94,17 +113,12 @@ def _line(prompt: str) -> str:
     return line
 
 
-def _raise_limits() -> None:
+def _tell_limits(changes: list[list[Any]]) -> None:
+    """What became of the host's limits: entries of name, value before, value after, the kernel's reason."""
     from lxpy.host import sysctls
 
-    try:
-        changes = sysctls.raise_low()
-    except OSError as error:
-        print(f"The host's limits stay as they are: {error.strerror} ({error.filename})", file=sys.stderr)
-        return
-    for change in changes:
-        if change.error:
-            print(f"{change.name} stays at {change.before}: {change.error}", file=sys.stderr)
-    raised = sum(1 for change in changes if not change.error)
-    if raised:
+    for name, before, _after, error in changes:
+        if error:
+            print(f"{name} stays at {before}: {error}", file=sys.stderr)
+    if raised := sum(1 for change in changes if not change[3]):
         print(f"Raised {raised} of the host's limits, kept in {sysctls.CONF}")

@@ -23,6 +23,7 @@ from lxpy.projects.manager import ProjectManager
 from lxpy.state.store import Store
 
 if TYPE_CHECKING:
+    from lxpy.daemon.setup import Setup
     from lxpy.images.manager import ImageManager
     from lxpy.instances.manager import InstanceManager
     from lxpy.networks.manager import NetworkManager
@@ -38,6 +39,7 @@ class Daemon:
 
     store: Store
     warnings: Warnings
+    setup: "Setup"
     trust: TrustStore
     tokens: Tokens
     profiles: ProfileManager
@@ -63,6 +65,7 @@ class Daemon:
         """Open the store, start the managers, adopt what runs."""
         # Imported late: the sockets listen already, and a client that activated us waits.
         from lxpy.daemon.routes import storage_volumes
+        from lxpy.daemon.setup import Setup
         from lxpy.images.manager import ImageManager
         from lxpy.instances.manager import InstanceManager
         from lxpy.networks.manager import NetworkManager
@@ -77,6 +80,7 @@ class Daemon:
         self._closers.callback(self.warnings.close)
         warn = self.warnings.tell
         self.trust = TrustStore(self.store, f"{self.layout.root}/trust.json")
+        self.setup = Setup(self)
         self.tokens = Tokens(self.operations, self.trust)
         self.profiles = ProfileManager(self.store, emit)
         self.projects = ProjectManager(self.store, emit)

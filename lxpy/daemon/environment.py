@@ -21,7 +21,7 @@ EXTENSIONS = (
     "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
     "resources", "resources_v2", "projects", "project_usage",
     "certificate_update", "certificate_project", "certificate_token", "warnings",
-    "lxpy_catalogue", "lxpy_recipes", "lxpy_state_fields",
+    "lxpy_catalogue", "lxpy_preseed", "lxpy_recipes", "lxpy_state_fields",
 )  # fmt: skip
 _NAMESPACES = ("user", "pid", "cgroup")
 

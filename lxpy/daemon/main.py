@@ -104,6 +104,7 @@ async def _run(layout: Layout, api: socket.socket, local: socket.socket) -> int:
         gc.collect()
         gc.freeze()
         sockets.notify("READY=1")
+        await daemon.setup.recover()
         log.info("serving %s after %.0f ms", layout.root, (time.monotonic() - started) * 1000)
         await daemon.stopping.wait()
         sockets.notify("STOPPING=1")

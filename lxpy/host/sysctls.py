@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CONF = "/etc/sysctl.d/60-lxpy.conf"  # read at boot by systemd-sysctl and by procps
 _HEADER = "# Limits that lxpy raised. `# was` is what was found; deleting this file takes them back at the next boot.\n"
@@ -102,6 +102,35 @@ def raise_low(table: Iterable[Sysctl] = WANTED, conf: str = CONF) -> list[Change
             _save(conf, kept | {name: (kept.get(name, both)[0], both[1]) for name, both in done.items()})
         undo.pop_all()
     return changes
+
+
+def state(table: Iterable[Sysctl] = WANTED, conf: str = CONF) -> dict[str, Any]:
+    """What `raise_low` would change, as it is now, for `restore`; it can be kept as JSON."""
+    try:
+        with open(conf, encoding="utf-8") as file:
+            text: str | None = file.read()
+    except FileNotFoundError:
+        text = None
+    return {"values": {one.sysctl.name: one.value for one in found(table) if one.low}, "conf": text}
+
+
+def restore(state: dict[str, Any], table: Iterable[Sysctl] = WANTED, conf: str = CONF) -> None:
+    """Takes one `raise_low` back: values that are still what it sets, and its file.
+
+    Raises:
+        OSError: the kernel or the file system refuses.
+    """
+    wanted = {one.name: one.wanted for one in table}
+    for name, value in state["values"].items():
+        if read(name) == wanted.get(name):
+            _write(name, value)
+    if state["conf"] is not None:
+        with open(f"{conf}.new", "w", encoding="utf-8") as file:
+            file.write(state["conf"])
+        os.rename(f"{conf}.new", conf)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(conf)
 
 
 def undo(conf: str = CONF) -> list[Change]:

@@ -1,14 +1,19 @@
 """``lxpy init`` with questions. The one about the host's limits gets a no: they are the machine's, not the tests'."""
 
+import contextlib
+import json
+import pathlib
 import re
 import signal
+import sqlite3
 import time
+from typing import Any
 
 import pytest
 import yaml
 
 from lxpy.host import sysctls
-from tests.support.daemon import Lxpyd
+from tests.support.daemon import Lxpyd, until
 
 # One answer per question when the pool is overlay and the subnets are given.
 _ANSWERS = (
@@ -118,6 +123,97 @@ def test_all_or_nothing(bare_lxpyd: Lxpyd) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
         assert b"Traceback" not in err
-        if b"lxpy is ready" in out:
+        if b"lxpy is ready" in out or b"it was done already" in err:
             break
         assert daemon.snapshot() == before, (n, out, err)
+
+
+def _preseed(daemon: Lxpyd) -> str:
+    return f"""\
+config: {{user.x: y, core.trust_password: sesame}}
+storage_pools: [{{name: p1, driver: overlay}}, {{name: p2, driver: dir}}]
+networks:
+- {{name: {daemon.bridge}, type: bridge, config: {{ipv4.address: 10.97.{daemon.number}.1/24, ipv6.address: none}}}}
+projects: [{{name: pr, config: {{features.images: false}}}}]
+profiles:
+- {{name: default, devices: {{root: {{type: disk, path: /, pool: p1}}}}}}
+- {{name: more, description: 2024-01-02, config: {{limits.cpu: 1}}}}
+"""
+
+
+@pytest.mark.parametrize("killed", ["client", "daemon", "stopped"])
+def test_whoever_is_killed_meanwhile(bare_lxpyd: Lxpyd, killed: str) -> None:
+    """Without the client the daemon goes on; a daemon that ends takes half a set-up back when it starts again."""
+    daemon = bare_lxpyd
+    daemon.cli("config", "set", "core.trust_password=before")
+    hashed, journal = _hash(daemon), daemon.dir / "setup.json"
+    before = _state(daemon)
+    done = False
+    for n in range(12):
+        process = daemon.spawn("init", "--preseed")
+        assert process.stdin is not None
+        process.stdin.write(_preseed(daemon).encode())
+        process.stdin.close()
+        process.stdin = None
+        time.sleep(0.06 + 0.012 * n)
+        if killed == "client":
+            process.kill()
+        else:
+            daemon.kill(signal.SIGKILL if killed == "daemon" else signal.SIGTERM)
+            daemon.start()
+        process.communicate(timeout=20)
+        until(lambda: not journal.exists() and not _running(daemon), 15, "the set-up does not end")
+        after = _state(daemon)
+        if after == before:
+            assert _hash(daemon) == hashed
+            continue
+        assert {one["name"] for one in after["profiles"]} == {"default", "more"}, (n, after)
+        assert [one["name"] for one in after["pools"]] == ["p1", "p2"] and _hash(daemon) != hashed
+        done = True
+        break
+    assert done or killed != "client", "the daemon never finished what it had begun"
+    daemon.cli("init", "--preseed", input=_preseed(daemon))
+    daemon.api("DELETE", "/1.0/projects/pr")
+
+
+def _running(daemon: Lxpyd) -> bool:
+    groups = json.loads(daemon.out("query", "/1.0/operations?recursion=1") or "{}")
+    return any(one["description"] == "Setting up the server" for one in groups.get("running") or [])
+
+
+def _hash(daemon: Lxpyd) -> str:
+    with contextlib.closing(sqlite3.connect(daemon.layout.database)) as database:
+        return str(database.execute("SELECT value FROM server_config WHERE key = 'core.trust_password'").fetchone()[0])
+
+
+def _state(daemon: Lxpyd) -> dict[str, Any]:
+    return {**daemon.snapshot(), "projects": daemon.json("query", "/1.0/projects"),
+            "config": daemon.json("query", "/1.0")["config"]}  # fmt: skip
+
+
+def test_a_failed_set_up_gives_the_answers_back(bare_lxpyd: Lxpyd) -> None:
+    daemon = bare_lxpyd
+    answers = _answers(daemon)
+    answers[7] = "127.0.0.5/8"
+    result = daemon.cli("init", input=_text(answers), check=False)
+    assert result.returncode == 1
+    printed = re.search(r"^config:.*", result.stdout, re.MULTILINE | re.DOTALL)
+    assert printed is not None and "Nothing was changed." in result.stdout
+    daemon.cli("init", "--preseed", input=printed[0].replace("127.0.0.5/8", f"10.97.{daemon.number}.1/24"))
+    assert daemon.json("query", "/1.0/storage-pools") == ["/1.0/storage-pools/p1"]
+
+
+def test_limits_are_taken_back(tmp_path: pathlib.Path) -> None:
+    """With a limit of this network namespace alone, as the others are the machine's."""
+    table = (sysctls.Sysctl("net.ipv4.ip_unprivileged_port_start", 1100, "a limit of the test's own"),)
+    conf = tmp_path / "sysctl.d/60.conf"
+    for earlier in (None, "# of an earlier one\n"):
+        if earlier is not None:
+            conf.write_text(earlier)
+        before = sysctls.state(table, str(conf))
+        assert before == {"values": {table[0].name: 1024}, "conf": earlier}
+        assert [one.after for one in sysctls.raise_low(table, str(conf))] == [1100]
+        assert sysctls.read(table[0].name) == 1100 and conf.exists()
+        sysctls.restore(before, table, str(conf))
+        assert sysctls.read(table[0].name) == 1024
+        assert (conf.read_text() if conf.exists() else None) == earlier

@@ -10,6 +10,7 @@ from lxpy.daemon.app import Call, Route
 from lxpy.daemon.environment import EXTENSIONS, environment, resources
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web
+from lxpy.daemon.operations import Operation
 from lxpy.daemon.trust import hash_password
 
 
@@ -75,6 +76,17 @@ async def put_server(call: Call) -> web.StreamResponse:
     return envelope.sync({})
 
 
+async def preseed(call: Call) -> web.StreamResponse:
+    """``{"preseed": {...}, "raise_limits": bool}``: the set-up of ``lxpy init``, all or nothing."""
+    body = await call.body()
+    document, limits = body.get("preseed"), bool(body.get("raise_limits"))
+
+    async def work(operation: Operation) -> None:
+        await call.daemon.setup.apply(operation, document or {}, limits)
+
+    return call.run("Setting up the server", "", [], work, may_cancel=True)
+
+
 async def events(call: Call) -> web.StreamResponse:
     projects = call.allowed if call.all_projects else frozenset({call.project})
     types = call.request.query.get("type", "")
@@ -122,6 +134,7 @@ ROUTES: list[Route] = [
     ("PUT", "/1.0", put_server),
     ("PATCH", "/1.0", put_server),
     ("GET", "/1.0/events", events),
+    ("POST", "/1.0/preseed", preseed),
     ("GET", "/1.0/resources", host_resources),
     ("GET", "/1.0/cluster", cluster),
     ("PUT", "/1.0/cluster", put_cluster),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from lxpy.linux import rtnetlink
+from lxpy.networks.firewalld import TABLE as FIREWALLD
 
 _LINKS = rtnetlink.RTMGRP_LINK | rtnetlink.RTMGRP_IPV4_IFADDR | rtnetlink.RTMGRP_IPV6_IFADDR
 _AF_BRIDGE = 7
@@ -111,6 +112,7 @@ class RulesGuard:
         docker: called when the chain DOCKER-USER came or changed.
         nics: another table of ours, of which the kernel itself takes chains away with their interfaces.
         look: called when that was changed.
+        firewalld: called when its table was changed.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class RulesGuard:
         docker: Callable[[], None],
         nics: str,
         look: Callable[[], None],
+        firewalld: Callable[[], None],
     ) -> None:
         self._tables, self._changed, self._docker, self._nics, self._look = tables, changed, docker, nics, look
+        self._firewalld = firewalld
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
         self._socket.bind((0, _GROUP_NFTABLES))
         self._socket.setblocking(False)
@@ -161,6 +165,8 @@ class RulesGuard:
             self._docker()
         if "nics" in hit:
             self._look()
+        if FIREWALLD in hit:
+            self._firewalld()
 
     def _drain(self) -> tuple[int, set[str]]:
         """How many transactions there were, and what they changed."""
@@ -176,6 +182,8 @@ class RulesGuard:
                     hit.add("ours")
                 elif table == self._nics:
                     hit.add("nics")
+                elif table == FIREWALLD:
+                    hit.add(FIREWALLD)
                 elif table == "filter" and kind in (_NEWCHAIN, _NEWRULE, _DELRULE):
                     name = found.get(3 if kind == _NEWCHAIN else 2, b"")
                     if name.rstrip(b"\0") == b"DOCKER-USER":

@@ -18,6 +18,7 @@ from lxpy.networks import firewall, forwards, host, leases, resolved
 from lxpy.networks.acllog import AclLog
 from lxpy.networks.acls import Acls
 from lxpy.networks.dnsmasq import Dnsmasq
+from lxpy.networks.firewalld import Firewalld
 from lxpy.networks.mender import Mender
 from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.nicextras import Extras
@@ -55,9 +56,10 @@ class NetworkManager:
         self._lock = asyncio.Lock()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
         self._kernel = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="rtnetlink")
+        self._firewalld = Firewalld(store.networks.all, warn)
         self._mender = Mender(
             store, layout, self._lock, self._mend, self._load_all, lambda: self._extras.mend(),
-            lambda name: self._extras.answer_again(name), warn,
+            lambda name: self._extras.answer_again(name), self._firewalld.changed, warn,
         )  # fmt: skip
         self._log: AclLog | None = None
         self.acls = Acls(store, self._lock, self._load_acls, emit)
@@ -124,6 +126,7 @@ class NetworkManager:
     async def close(self) -> None:
         """Lets go of everything and leaves it running."""
         self._mender.close()
+        self._firewalld.close()
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -228,6 +231,7 @@ class NetworkManager:
             documents = self._store.networks.all()
             del documents[name]
             await self._load_firewall(documents)
+            await self._firewalld.forget(name)
             self._store.networks.delete(name)
         self._emit("network-deleted", f"/1.0/networks/{name}", "default", None)
 
@@ -467,6 +471,7 @@ class NetworkManager:
             acls = self._store.network_acls.all()
             self._open_log()
             count.append(await firewall.apply(self._layout.nft_table, documents, acls, self._layout.nflog_group))
+        await self._firewalld.trust(documents)
 
     def _logged_change(self) -> contextlib.AbstractContextManager[Indexes]:
         """A change of rules that may log: somebody listens from the first packet on."""

@@ -28,6 +28,7 @@ class Mender:
         load: loads the rules of all networks.
         mend_nics: loads the filters and limits of nics that are missing, and says whether any were.
         carrier: told of an interface (or of "", any) that has got its carrier.
+        firewalld: told when its rules change.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class Mender:
         load: Callable[[Documents], Awaitable[None]],
         mend_nics: Callable[[], Awaitable[bool]],
         carrier: Callable[[str], None],
+        firewalld: Callable[[], None],
         warn: Callable[[str], None],
     ) -> None:
         self._store, self._layout, self._lock = store, layout, lock
         self._mend, self._load, self._mend_nics = mend, load, mend_nics
-        self._carrier, self._warn = carrier, warn
+        self._carrier, self._firewalld, self._warn = carrier, firewalld, warn
         self._links: LinkGuard | None = None
         self._rules: RulesGuard | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -59,6 +61,7 @@ class Mender:
             self._rules = RulesGuard(
                 {layout.nft_table, layout.nft_nic_table}, self._flushed, self._docker,
                 layout.nft_nics_table, lambda: self._later("the rules of nics", self._look_at_nics),
+                self._firewalld,
             )  # fmt: skip
         except OSError as error:
             self._warn(f"Nobody will notice when bridges or firewall rules are removed by hand: {error.strerror}")

@@ -221,7 +221,7 @@ class Nics:
             if netns >= 0:
                 os.close(netns)
         if said:
-            self._warn(said)
+            self._warn(Notice(said, NIC))
 
     def connected(self, host_name: str, pid: int) -> bool:
         """Whether a nic that an earlier daemon put into the instance of that init is there."""

@@ -1,6 +1,6 @@
-"""firewalld refuses what comes in on interfaces it does not know: our bridges go into its zone trusted, for DHCP and DNS.
+"""firewalld refuses what comes in on interfaces it does not know, DHCP and DNS too: bridges go into its zone trusted.
 
-In its running configuration only, as Docker and libvirt do it: a reload or restart forgets it, which nftables tells us.
+In its running configuration only, as Docker and libvirt do it: a reload or restart forgets, and nftables tells us.
 A bridge that the administrator put into a zone stays there. Nothing happens on hosts without firewalld.
 """
 

@@ -164,7 +164,9 @@ restart_daemon() {
     daemon_answers || fail "lxpyd does not answer: $(failure_hint)"
 }
 
+# What lxpyd itself gave as the reason, and where there is more.
 failure_hint() {
+    tail -n 1 "$data/lxpyd.log" 2>/dev/null | sed -n 's/^[-0-9]* [0-9:,]* ERROR \(.*\)$/\1; /p' | tr -d '\n'
     if uses_systemd; then echo "see journalctl -u lxpy"; else echo "see $data/lxpyd.log"; fi
 }
 

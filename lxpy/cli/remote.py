@@ -34,6 +34,8 @@ def _list(context: Context, args: Args) -> None:
 def _add(context: Context, args: Args) -> None:
     config = remotes.load()
     name, url = (args.rest[0], args.rest[1]) if len(args.rest) > 1 else ("", args.rest[0])
+    if not url:
+        raise UsageError("the server's address or token is empty")
     token = url if _is_token(url) else ""
     if token and not name:
         raise UsageError("a remote that is added by a token needs a name: lxpy remote add <remote> <token>")

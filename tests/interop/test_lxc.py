@@ -77,6 +77,34 @@ def test_images(lxc: Lxc, tmp_path: pathlib.Path) -> None:
     assert lxc("image", "info", "interop", ok=False).returncode == 1
 
 
+def test_btrfs_pools_and_sizes(lxc: Lxc, name: str) -> None:
+    lxc("storage", "create", name, "btrfs", "size=512MiB")
+    try:
+        assert f"{name},btrfs," in lxc("storage", "list", "-f", "csv").stdout
+        lxc("storage", "set", name, "size", "600MiB")
+        assert lxc("storage", "get", name, "size").stdout.strip() == "600MiB"
+        assert "total space: 600.00MiB" in lxc("storage", "info", name).stdout
+        assert "cannot shrink" in lxc("storage", "set", name, "size", "512MiB", ok=False).stderr
+        show = lxc("storage", "show", name).stdout
+        lxc("storage", "edit", name, input=show.replace('description: ""', "description: edited"))
+        assert "description: edited" in lxc("storage", "show", name).stdout
+        lxc("launch", "bb", name, "-s", name)
+        lxc("storage", "volume", "create", name, "v", "size=10MiB")
+        lxc("storage", "volume", "attach", name, "v", name, "data", "/data")
+        script = "dd if=/dev/zero of=/data/big bs=1M count=40; sync"
+        assert "Disk quota exceeded" in lxc("exec", name, "--", "sh", "-c", script, ok=False).stderr
+        lxc("config", "device", "set", name, "root", "size", "24MiB")
+        script = "dd if=/dev/zero of=/big bs=1M count=40; sync"
+        assert "Disk quota exceeded" in lxc("exec", name, "--", "sh", "-c", script, ok=False).stderr
+        assert "in use" in lxc("storage", "delete", name, ok=False).stderr
+        lxc("delete", "-f", name)
+        lxc("storage", "volume", "delete", name, "v")
+    finally:
+        lxc("delete", "-f", name, ok=False)
+        lxc("storage", "volume", "delete", name, "v", ok=False)
+        lxc("storage", "delete", name)
+
+
 def test_profiles_networks_storage_projects(lxc: Lxc, lxpyd: Lxpyd, name: str) -> None:
     lxc("profile", "create", name)
     lxc("profile", "set", name, "limits.memory", "64MiB")

@@ -184,7 +184,9 @@ def _own(context: Context, ref: str) -> tuple[Client, Any]:
 
 def _get_property(context: Context, args: Args) -> None:
     _, image = _find(context, args.rest[0])
-    print((image.get("properties") or {}).get(args.rest[1], ""))
+    if args.rest[1] not in (image.get("properties") or {}):
+        raise NotFound("Property not found")
+    print(image["properties"][args.rest[1]])
 
 
 def _set_property(context: Context, args: Args) -> None:
@@ -197,8 +199,6 @@ def _set_property(context: Context, args: Args) -> None:
 
 def _unset_property(context: Context, args: Args) -> None:
     client, image = _own(context, args.rest[0])
-    if args.rest[1] not in (image.get("properties") or {}):
-        raise ApiError(f"The image has no property {args.rest[1]!r}")
     kept = {key: image[key] for key in IMAGE.writable if key in image}
     kept["properties"] = {key: value for key, value in image["properties"].items() if key != args.rest[1]}
     client.put(IMAGE.url(image["fingerprint"]), kept)

@@ -148,8 +148,8 @@ def test_image_export_and_alias(lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
     assert lxpyd.out("image", "get-property", "bb", "colour") == "red"
     lxpyd.cli("image", "unset-property", "bb", "colour")
     lxpyd.cli("image", "unset-property", "bb", "size")
-    assert lxpyd.out("image", "get-property", "bb", "colour") == ""
-    assert "has no property" in lxpyd.cli("image", "unset-property", "bb", "colour", check=False).stderr
+    assert "Property not found" in lxpyd.cli("image", "get-property", "bb", "colour", check=False).stderr
+    lxpyd.cli("image", "unset-property", "bb", "colour")  # LXD does not mind either
     assert lxpyd.cli("image", "refresh", "bb", check=False).stderr.count("\n") <= 1
     lxpyd.cli("image", "export", "bb", str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2  # their hash was checked by the command

@@ -1,6 +1,6 @@
 """A normal host: an emulated Debian 12 with systemd as PID 1, pure cgroup v2, kernel 6.1 and AppArmor.
 
-Run by hand: ``LXPY_VM_LAB=DIRECTORY ./tests/run -m vm -n 0 tests/vm``. The directory holds ``build-image.sh``,
+Run by hand: ``LXPY_VM_LAB=DIRECTORY ./tests/run -m vm tests/vm``. The directory holds ``build-image.sh``,
 ``run.sh [--fresh]``, ``vmexec.sh COMMAND`` (root shell in the guest, standard input passed on) and ``stop.sh``, all led
 by ``LAB`` (where the image lies) and ``PORT`` (of its ssh). Software emulation is some 20 times slower: only right and
 wrong are tested here, never time. The files run in their order, on one machine: arrival, life, departure.
@@ -51,7 +51,7 @@ class Vm:
     def until(self, command: str, wanted: str, seconds: int = 240) -> None:
         """Repeats a command in the guest until its output contains `wanted`."""
         loop = (
-            f"for _ in $(seq {seconds}); do seen=$({command} 2>&1 </dev/null || true); "
+            f"for _ in $(seq {seconds}); do seen=$({{ {command}; }} 2>&1 </dev/null || true); "
             f'case "$seen" in *{shlex.quote(wanted)}*) exit 0;; esac; sleep 1; done; echo "$seen"; exit 1'
         )
         self.run(loop)

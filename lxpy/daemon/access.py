@@ -20,7 +20,7 @@ _IN_PROJECTS = {
 _READABLE = ("networks", "network-acls", "storage-pools", "resources", "cluster")
 
 
-async def check(call: "Call") -> None:
+def check(call: "Call") -> None:
     """Whether a restricted client may make this call.
 
     Raises:
@@ -32,9 +32,9 @@ async def check(call: "Call") -> None:
         return
     kind = parts[0] if parts else ""
     if kind == "storage-pools" and len(parts) > 2 and parts[2] in ("volumes", "buckets"):
-        await _in_project(call, "storage.volumes")
+        _in_project(call, "storage.volumes")
     elif kind in _IN_PROJECTS:
-        await _in_project(call, _IN_PROJECTS[kind])
+        _in_project(call, _IN_PROJECTS[kind])
     elif kind == "projects" and method in _READS:
         if len(parts) > 1 and parts[1] not in allowed:
             raise _forbidden(call, f"project {parts[1]!r}")
@@ -42,7 +42,7 @@ async def check(call: "Call") -> None:
         raise _forbidden(call, "the server's own settings")
 
 
-async def _in_project(call: "Call", feature: str) -> None:
+def _in_project(call: "Call", feature: str) -> None:
     assert call.allowed is not None
     # Of all projects a list shows those that it may see.
     if not (call.all_projects and call.request.method in _READS):
@@ -51,17 +51,18 @@ async def _in_project(call: "Call", feature: str) -> None:
         return
     if feature:
         _permit(call, call.daemon.projects.home(call.project, feature))
-    # A copy or a move names another project in its body.
-    if "json" in call.request.headers.get("Content-Type", "json"):
-        body = await call.body()
-        source = body.get("source")
-        for place in (body, source if isinstance(source, dict) else {}):
-            for key in ("project", "target_project"):
-                if name := place.get(key):
-                    _permit(call, str(name))
     for key in ("target-project", "target_project"):
         if name := call.request.query.get(key):
             _permit(call, name)
+
+
+def check_body(call: "Call", body: dict[str, Any]) -> None:
+    """A copy or a move names another project in its body. Raises `Forbidden`."""
+    source = body.get("source")
+    for place in (body, source if isinstance(source, dict) else {}):
+        for key in ("project", "target_project"):
+            if name := place.get(key):
+                _permit(call, str(name))
 
 
 def _permit(call: "Call", project: str) -> None:

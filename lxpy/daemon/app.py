@@ -266,6 +266,7 @@ class Call:
             raise BadRequest(f"The request's body is not JSON: {error}") from None
         if not isinstance(body, dict):
             raise BadRequest("The request's body must be a JSON object")
+        access.check_body(self, body)
         return body
 
     def run(
@@ -351,7 +352,7 @@ def _bound(
             raise Forbidden("not authorized: this client's certificate is not trusted by the server")
         if daemon.shutting_down and request.method in ("POST", "PUT"):
             raise Conflict("The server is shutting down")
-        await access.check(call)
+        access.check(call)
         return await handler(call)
 
     return serve

@@ -39,7 +39,7 @@ class Warnings:
     def tell(self, text: str) -> None:
         """Record a warning, or the end of one (`Over`). This is the managers' ``warn``."""
         notice = text if isinstance(text, Notice) else Notice(text, UNKNOWN)
-        key = (notice.kind.name, notice.url, notice.project, text if notice.kind is UNKNOWN else "")
+        key = (notice.kind.name, notice.url, notice.project, "" if notice.url else str(text))
         if isinstance(notice, Over):
             self._resolve(key)
             return
@@ -156,7 +156,8 @@ def _shown(doc: Document) -> Document:
 
 
 def _key(doc: Document) -> tuple[str, str, str, str]:
-    message = doc["last_message"] if doc["type"] in (UNKNOWN.name, "lxpy") else ""
+    # What is about no object is known by what it says.
+    message = "" if doc["entity_url"] else doc["last_message"]
     return doc["type"], doc["entity_url"].partition("?")[0], doc["project"], message
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lxpy.api.errors import ApiError
 from lxpy.api.layout import Layout
-from lxpy.api.notices import FIREWALL, NETWORK_MENDED, Notice
+from lxpy.api.notices import FIREWALL, NETWORK_MENDED, NETWORK_UNAVAILABLE, Notice, Over
 from lxpy.networks import firewall
 from lxpy.networks.guard import LinkGuard, RulesGuard
 from lxpy.state.store import Store
@@ -51,6 +51,7 @@ class Mender:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ports: dict[str, set[int]] = {}
         self._mended: dict[str, list[float]] = {}
+        self._failing: set[str] = set()
 
     def start(self) -> None:
         if self._links is not None:
@@ -64,7 +65,8 @@ class Mender:
                 self._firewalld,
             )  # fmt: skip
         except OSError as error:
-            self._warn(f"Nobody will notice when bridges or firewall rules are removed by hand: {error.strerror}")
+            text = f"Nobody will notice when bridges or firewall rules are removed by hand: {error.strerror}"
+            self._warn(Notice(text, FIREWALL))
 
     def close(self) -> None:
         for task in self._tasks.values():
@@ -86,7 +88,7 @@ class Mender:
             if guard is not None and guard is self._rules:
                 guard.end(sum(count))
 
-    def _later(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+    def _later(self, key: str, work: Callable[[], Awaitable[None]], url: str = "/1.0/networks") -> None:
         """Runs `work` once, however often it is asked for meanwhile."""
         if key in self._tasks:
             return
@@ -98,8 +100,12 @@ class Mender:
                 async with self._lock:
                     del self._tasks[key]  # what is heard from here on is something new
                     await work()
+                if key in self._failing:
+                    self._failing.discard(key)
+                    self._warn(Over(NETWORK_UNAVAILABLE, url))
             except (ApiError, OSError) as error:
-                self._warn(f"Mending {key} failed: {error}")
+                self._failing.add(key)
+                self._warn(Notice(f"Mending {key} failed: {error}", NETWORK_UNAVAILABLE, url))
             finally:
                 if self._tasks.get(key) is task:
                     del self._tasks[key]
@@ -119,7 +125,8 @@ class Mender:
             if self._store.networks.get(one) is None:
                 continue
             self._ports.setdefault(one, set()).update(ports)
-            self._later(f"network {one!r}", lambda one=one: self._look(one))  # type: ignore[misc]
+            url = f"/1.0/networks/{one}"
+            self._later(f"network {one!r}", lambda one=one: self._look(one), url)  # type: ignore[misc]
 
     async def _look(self, name: str) -> None:
         document = self._store.networks.get(name)

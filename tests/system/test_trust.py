@@ -1,6 +1,7 @@
 """Who may use the HTTPS API: certificates and their names, tokens, clients restricted to projects; kill -9 amid it."""
 
 import base64
+import http.client
 import json
 import pathlib
 import signal
@@ -169,6 +170,17 @@ def test_restricted_to_a_project(own_lxpyd: Lxpyd, lxpyd: Lxpyd, name: str) -> N
         result = here.cli("query", "-X", method, *data, f"far:{path}", check=False)
         assert result.returncode == 1 and "not authorized" in result.stderr, (method, path, result)
         assert len(result.stderr.splitlines()) == 1
+    # A body that does not say what it is, is looked at all the same.
+    own = here.dir / "home/.config/lxpy"
+    context = ssl.create_default_context(cafile=own / "servercerts/far.crt")
+    context.check_hostname = False
+    context.load_cert_chain(own / "client.crt", own / "client.key")
+    connection = http.client.HTTPSConnection("127.0.0.1", 19602, context=context)
+    copy = {"name": "c", "source": {"type": "copy", "source": name, "project": "default"}}
+    kind = {"Content-Type": "text/plain"}
+    connection.request("POST", f"/1.0/instances?project={project}", json.dumps(copy), kind)
+    assert connection.getresponse().status == 403
+    connection.close()
     operations = here.json("query", "far:/1.0/operations?recursion=1&all-projects=true")
     assert secret and not any(one["class"] == "token" for group in operations.values() for one in group)
     assert there.snapshot() == before

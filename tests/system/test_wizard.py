@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import signal
@@ -217,3 +218,29 @@ def test_limits_are_taken_back(tmp_path: pathlib.Path) -> None:
         sysctls.restore(before, table, str(conf))
         assert sysctls.read(table[0].name) == 1024
         assert (conf.read_text() if conf.exists() else None) == earlier
+
+
+def test_on_a_terminal_a_failed_set_up_asks_again(bare_lxpyd: Lxpyd) -> None:
+    """With the answers given before as the defaults: Enter keeps them, the wrong one is put right."""
+    daemon = bare_lxpyd
+    answers = _answers(daemon)
+    again = [""] * len(answers)
+    again[7] = answers[7]
+    answers[7] = "127.0.0.5/8"
+    master, slave = os.openpty()
+    process = daemon.spawn("init", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    said = b""
+    for answer in [*answers, *again]:
+        seen = len(said)
+        while b"]: " not in said[seen:]:
+            said += os.read(master, 65536)
+        os.write(master, answer.encode() + b"\n")
+    while b"lxpy is ready" not in said:
+        said += os.read(master, 65536)
+    assert process.wait(20) == 0
+    os.close(master)
+    text = said.decode()
+    assert text.count("Nothing was changed. Change the answers") == 1 and "[default=127.0.0.5/8]" in text
+    assert f"[default={daemon.bridge}]" in text
+    assert daemon.json("query", f"/1.0/networks/{daemon.bridge}")["config"]["ipv4.address"] == again[7]

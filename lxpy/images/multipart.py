@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from lxpy.api.imagefiles import ImageFiles
+from lxpy.images.files import sniff
 
 _BLOCK = 1 << 20
 
@@ -31,6 +32,12 @@ class Body(NamedTuple):
                     yield chunk
 
 
+def suffix(path: str) -> str:
+    """``squashfs``, ``tar``, ``tar.xz`` ...: by what the file is."""
+    kind = sniff(path)
+    return kind if kind in ("squashfs", "tar") else f"tar.{kind}"
+
+
 def framed(files: ImageFiles) -> Body:
     """`files` as LXD's clients and servers send them: a split image has the parts ``metadata`` and ``rootfs``."""
     if files.kind == "unified":
@@ -38,8 +45,8 @@ def framed(files: ImageFiles) -> Body:
     boundary = os.urandom(16).hex()
     parts: list[bytes | str] = []
     for field, name, path in (
-        ("metadata", f"meta-{files.fingerprint}.tar", files.metadata),
-        ("rootfs", f"{files.fingerprint}.{files.kind}", files.rootfs),
+        ("metadata", f"meta-{files.fingerprint}.{suffix(files.metadata)}", files.metadata),
+        ("rootfs", f"{files.fingerprint}.{suffix(files.rootfs)}", files.rootfs),
     ):
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'

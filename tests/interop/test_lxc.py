@@ -243,6 +243,11 @@ def test_trust(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
     assert "not authorized" in lxc("config", "set", "far:", "user.a=b", ok=False).stderr
     lxc("config", "trust", "remove", row[3])
     assert lxc("list", "far:", ok=False).returncode == 1
+    lxpyd.cli("config", "set", "core.trust_password=sesame")
+    lxc("remote", "add", "other", "https://127.0.0.1:19611", "--accept-certificate", "--password", "sesame")
+    assert busybox in lxc("list", "other:", "-f", "csv", "-c", "n").stdout
+    lxpyd.cli("config", "trust", "remove", row[3])
+    lxpyd.cli("config", "unset", "core.trust_password")
     lxc("config", "trust", "add", "--name", "unused")
     lxc("config", "trust", "revoke-token", "unused")
     assert lxpyd.json("config", "trust", "list-tokens", "-f", "json") == []

@@ -1,8 +1,12 @@
 """Warnings: one per kind and object, counted, over when the condition is, gone a day later."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import sqlite3
+import subprocess
 import time
 
 from lxpy.api.notices import DNSMASQ, NETWORK_MENDED, POOL_UNAVAILABLE, Notice, Over
@@ -101,6 +105,22 @@ def test_what_a_daemon_tells_and_takes_back(own_lxpyd: Lxpyd) -> None:
     assert _of(daemon, POOL_UNAVAILABLE.name)[0]["status"] == "resolved"
     until(lambda: daemon.status("a") == "RUNNING", 10, "not started")
     assert _of(daemon, "Failed to autostart instance")[0]["status"] == "resolved"
+    # Mended at once; an event, which stays until somebody has seen it, or the network goes.
+    subprocess.run(["ip", "link", "delete", daemon.bridge], check=True)
+    mended = until(lambda: _of(daemon, "Network mended"), 10, "the bridge is not mended")
+    assert mended[0]["entity_url"] == f"/1.0/networks/{daemon.bridge}"
+    # An address that somebody else has: the local socket works, and another address puts it right.
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon.kill(signal.SIGTERM)
+        with contextlib.closing(sqlite3.connect(daemon.layout.database)) as database, database:
+            database.execute("INSERT INTO server_config VALUES ('core.https_address', ?)", (f"127.0.0.1:{port}",))
+        daemon.start()
+        address = _of(daemon, "HTTPS address unavailable")
+        assert [(w["status"], w["severity"]) for w in address] == [("new", "high")]
+        assert str(port) in str(address[0]["last_message"])
+        daemon.cli("config", "unset", "core.https_address")
+        assert _of(daemon, "HTTPS address unavailable")[0]["status"] == "resolved"
     for words, said in (
         (("delete",), "missing argument: <uuid>, or --all"),
         (("delete", "-a", "x"), "--all takes no <uuid>"),

@@ -109,6 +109,16 @@ def test_between_two_daemons(own_lxpyd: Lxpyd, lxpyd: Lxpyd, busybox: str) -> No
     assert _names(there) == ["third"]
     here.cli("remote", "remove", "far")
     there.cli("config", "trust", "remove", "third")
+    # A server of public images wants no trust, and shows nothing else.
+    here.cli("remote", "add", "pub", "127.0.0.1:19601", "--public", "--accept-certificate")
+    assert here.json("image", "list", "pub:", "-f", "json") == []
+    fingerprint = there.json("image", "list", "bb", "-f", "json")[0]["fingerprint"]
+    there.api("PATCH", f"/1.0/images/{fingerprint}", {"public": True})
+    assert [one["fingerprint"] for one in here.json("image", "list", "pub:", "-f", "json")] == [fingerprint]
+    there.api("PATCH", f"/1.0/images/{fingerprint}", {"public": False})
+    assert "not authorized" in here.cli("list", "pub:", check=False).stderr
+    assert _names(there) == []
+    here.cli("remote", "remove", "pub")
     there.cli("config", "unset", "core.https_address")
     there.cli("config", "unset", "core.remote_token_expiry")
 

@@ -150,13 +150,13 @@ def test_whoever_is_killed_meanwhile(bare_lxpyd: Lxpyd, killed: str) -> None:
     hashed, journal = _hash(daemon), daemon.dir / "setup.json"
     before = _state(daemon)
     done = False
-    for n in range(0, 12, 2):
+    for n in range(12):
         process = daemon.spawn("init", "--preseed")
         assert process.stdin is not None
         process.stdin.write(_preseed(daemon).encode())
         process.stdin.close()
         process.stdin = None
-        time.sleep(0.06 + 0.012 * n)
+        time.sleep(0.05 * 1.4**n)
         if killed == "client":
             process.kill()
         else:
@@ -172,7 +172,7 @@ def test_whoever_is_killed_meanwhile(bare_lxpyd: Lxpyd, killed: str) -> None:
         assert [one["name"] for one in after["pools"]] == ["p1", "p2"] and _hash(daemon) != hashed
         done = True
         break
-    assert done or killed != "client", "the daemon never finished what it had begun"
+    assert done, "it never came to its end"
     daemon.cli("init", "--preseed", input=_preseed(daemon))
     daemon.api("DELETE", "/1.0/projects/pr")
 

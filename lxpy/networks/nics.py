@@ -326,11 +326,14 @@ class Nics:
         for other, reservations in server.reservations().items():
             if other == instance:
                 own.update(one.hwaddr for one in reservations)
+                if any(one.ipv6 and ipaddress.ip_address(one.ipv6) == wanted for one in reservations):
+                    return  # who has the lease need not be told: the DUIDs of systemd-networkd name no MAC address
             elif any(a and ipaddress.ip_address(a) == wanted for one in reservations for a in (one.ipv4, one.ipv6)):
                 raise Conflict(f"{key}={value}: the address belongs to {other!r} on network {network!r} already")
         for lease in server.leases.read():
             alive = lease.expires == 0 or lease.expires > time.time()
-            if alive and lease.hwaddr not in own and ipaddress.ip_address(lease.address) == wanted:
+            ours = lease.hwaddr in own or (not lease.hwaddr and lease.hostname == instance)
+            if alive and not ours and ipaddress.ip_address(lease.address) == wanted:
                 holder = repr(lease.hostname) if lease.hostname else lease.hwaddr
                 raise Conflict(f"{key}={value}: the address is leased to {holder} on network {network!r} at present")
 

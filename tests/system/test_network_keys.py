@@ -1,5 +1,6 @@
 """Keys of a bridge that act on the host or in a guest, changed while a container runs; and kill -9 amid changes."""
 
+import ipaddress
 import json
 import random
 import subprocess
@@ -128,6 +129,25 @@ def test_stateful_dhcp6_and_reserved_leases(lxpyd: Lxpyd, net: str, name: str) -
         assert "Leases:" in info and "Upper devices: veth" in info
     finally:
         lxpyd.sweep(name)
+
+
+@pytest.mark.timeout(120)
+def test_debian_takes_dhcp6(lxpyd: Lxpyd, net: str, name: str, debian_image: str) -> None:
+    """A guest with systemd-networkd: the reserved address by stateful DHCPv6; else one of its own."""
+    prefix = f"fd42:96:a{lxpyd.number:x}:"
+    own = str(ipaddress.ip_address(f"{prefix}:77"))
+    lxpyd.cli("network", "set", net, "ipv6.dhcp.stateful=true")
+    nic = {"type": "nic", "network": net, "name": "eth0", "ipv6.address": own}
+    lxpyd.cli("launch", debian_image, name, input=json.dumps({"devices": {"eth0": nic}}))
+    until(lambda: own in lxpyd.addresses(name, "inet6"), 40, "no address by DHCPv6")
+    assert lxpyd.addresses(name, "inet6") == [own]
+    default = lxpyd.sh(name, "ip -6 route show default").stdout
+    assert "via fe80::" in default and "proto ra" in default
+    until(lambda: lxpyd.sh(name, f"ping -6 -c1 -W1 {prefix}:1", check=False).returncode == 0, 5, "no answer")
+    lxpyd.cli("network", "set", net, "ipv6.dhcp.stateful=false")
+    lxpyd.cli("restart", name)
+    found = until(lambda: lxpyd.addresses(name, "inet6"), 40, "no address by router advertisement")
+    assert own not in found and all(ipaddress.ip_address(one) in ipaddress.ip_network(f"{prefix}:/64") for one in found)
 
 
 def test_nat_address_and_external_interfaces(lxpyd: Lxpyd, net: str, guest: str) -> None:

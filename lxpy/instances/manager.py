@@ -193,7 +193,10 @@ class InstanceManager:
     def render_state(self, project: str, name: str, fields: "set[str] | None" = None) -> InstanceState:
         """The state of one instance; `fields` (cpu, memory, network, disk, processes) says which parts are wanted."""
         row = self._records.get(project, name)
-        return render.state(self._life.live(row), fields, self._networks.nics.shown)
+        state = render.state(self._life.live(row), fields, self._networks.nics.shown)
+        if fields is None or "disk" in fields:
+            state["disk"] = rootsize.usage(self._storage, row, self._records.expanded(row)[1])
+        return state
 
     def used_by(self, kind: str, name: str) -> builtins.list[str]:
         """URLs of the instances that use a profile, network, storage-pool or image."""

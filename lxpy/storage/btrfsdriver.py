@@ -169,7 +169,7 @@ class BtrfsPool(DirectoryPool):
     def instance_limit(self, volume: str) -> int | None:
         return btrfsquota.limit_of(f"{self._existing(volume)}/rootfs")
 
-    async def usage(self, volume: str) -> int | None:
+    def usage(self, volume: str) -> int | None:
         return btrfsquota.usage(f"{self._existing(volume)}/rootfs")
 
     # Trees.

@@ -134,6 +134,7 @@ class StorageManager:
                     await asyncio.to_thread(pool.prepare, config)
                     await asyncio.to_thread(_probe, pool)
                 await pool.start()
+                pool._here()
                 self._store.pools.put(name, doc)
                 undo.pop_all()
             self._pools[name] = pool

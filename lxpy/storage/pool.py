@@ -84,7 +84,7 @@ class Pool(Protocol):
             BadRequest: the pool cannot, or the root holds more already.
         """
 
-    async def usage(self, volume: str) -> int | None:
+    def usage(self, volume: str) -> int | None:
         """Bytes the volume itself takes, None where the driver cannot tell without walking the tree."""
 
     def volumes(self) -> list[str]: ...
@@ -366,7 +366,7 @@ class DirectoryPool(CustomVolumes):
         with files.disk_errors(f"Limit volume {volume}", self.name, self.source):
             await asyncio.to_thread(self._tree_limit, path, size)
 
-    async def usage(self, volume: str) -> int | None:
+    def usage(self, volume: str) -> int | None:
         return None
 
     async def measure(self, volume: str) -> int:

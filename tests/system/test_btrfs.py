@@ -75,6 +75,8 @@ def test_the_size_of_a_root_disk(lxpyd: Lxpyd, pool: str) -> None:
     lxpyd.cli("launch", "bb", c, "-s", pool, "-d", "root,size=24MiB")
     written = lxpyd.sh(c, "dd if=/dev/zero of=/big bs=1M count=40; sync; stat -c %s /big", check=False)
     assert "Disk quota exceeded" in written.stderr and 20 << 20 < int(written.stdout.split()[-1]) < 24 << 20
+    assert 20 << 20 < lxpyd.json("query", f"/1.0/instances/{c}/state")["disk"]["root"]["usage"] <= 24 << 20
+    assert "Disk usage:" in lxpyd.out("info", c)
     lxpyd.cli("config", "device", "set", c, "root", "size=64MiB")  # while it runs
     lxpyd.sh(c, "dd if=/dev/zero of=/more bs=1M count=30 && sync")
     refused = lxpyd.cli("config", "device", "set", c, "root", "size=30MiB", check=False)

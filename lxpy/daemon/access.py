@@ -57,9 +57,16 @@ def _in_project(call: "Call", feature: str) -> None:
 
 
 def check_body(call: "Call", body: dict[str, Any]) -> None:
-    """A copy or a move names another project in its body. Raises `Forbidden`."""
+    """A copy or a move names another project in its body. Raises `Forbidden`.
+
+    The project of an image on another server is that server's affair.
+    """
     source = body.get("source")
-    for place in (body, source if isinstance(source, dict) else {}):
+    source = source if isinstance(source, dict) else {}
+    pushed = call.request.path.startswith("/1.0/images/") and call.request.path.endswith("/export")
+    if source.get("type") == "image" and source.get("server"):
+        source = {}
+    for place in ({} if pushed else body, source):
         for key in ("project", "target_project"):
             if name := place.get(key):
                 _permit(call, str(name))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lxpy.api.errors import BadRequest, InternalError, NotFound, Unavailable
-from lxpy.images import files, peers, uploads
+from lxpy.images import files, metadata, peers, uploads
 from lxpy.images.architectures import check_runs, native
 from lxpy.images.http import Http
 from lxpy.images.index import Index, document
@@ -88,7 +88,8 @@ class PeerImages:
                 doc = document(archive, kind, hashes, {}, flags)
                 doc["properties"] = properties
                 doc["filename"] = os.path.basename(str(image.get("filename") or arrived.filename))
-                doc["expires_at"] = str(image.get("expires_at") or doc["expires_at"])
+                expires = str(image.get("expires_at") or "")
+                doc["expires_at"] = expires if metadata.parse_utc(expires) else doc["expires_at"]
                 await self._index.install(project, fingerprint, arrived.metadata, arrived.rootfs, archive, doc)
             except OSError as error:
                 full = files.disk_full(error, "Copying the image", self._index.directory)

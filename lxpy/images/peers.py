@@ -7,6 +7,7 @@ a client it trusts; the secret is good for that one image.
 import asyncio
 import os
 import re
+import shutil
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable, from_status
 from lxpy.api.imagefiles import ImageFiles
+from lxpy.api.values import human_bytes
 from lxpy.images import files
 from lxpy.images.http import Http, speed
 from lxpy.images.multipart import framed
@@ -66,8 +68,8 @@ class Peer:
             raise NotFound(f"Image {wanted!r} not found on {self._server} (or it is not public there)") from None
         if image.get("type") not in (None, "", "container"):
             raise BadRequest(f"Image {wanted!r} of {self._server} is a virtual machine's: lxpy runs containers")
-        if not re.fullmatch(r"[0-9a-f]{64}", str(image.get("fingerprint"))):
-            raise Unavailable(f"{self._server} answers with an image without a fingerprint: is it LXD, Incus or lxpy?")
+        if not _sensible(image):
+            raise Unavailable(f"{self._server} does not describe its image as LXD, Incus and lxpy do")
         return image
 
     async def fetch(self, image: dict[str, Any], secret: str, directory: str, progress: Progress) -> Arrived:
@@ -77,12 +79,19 @@ class Peer:
             Unavailable: the server fails, or the disk is full.
         """
         path = self._path(f"/1.0/images/{image['fingerprint']}/export", {"secret": secret})
-        total = image.get("size") if isinstance(image.get("size"), int) else 0
+        total = image["size"]
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        free = shutil.disk_usage(directory).free
+        if total > free:
+            raise Unavailable(
+                f"The image takes {human_bytes(total)}, and {directory} has {human_bytes(free)} free: "
+                "make room and try again"
+            )
         try:
             async with self._http.open("GET", self._server + path, certificate=self._certificate) as response:
                 if response.status >= 400:
                     raise await self._refusal(response)
-                return await receive(response, directory, int(total or 0), progress)
+                return await receive(response, directory, total, progress)
         except Unavailable as error:
             raise Unavailable(f"Fetching the image from {self._server} failed: {error}") from None
 
@@ -153,6 +162,19 @@ class Peer:
         return from_status(response.status, f"{self._server}: {reason}")
 
 
+def _sensible(image: dict[str, Any]) -> bool:
+    """Whether what is used of an image object has the form it should; it comes from a stranger."""
+    aliases, properties, size = image.get("aliases") or [], image.get("properties") or {}, image.get("size")
+    return (
+        re.fullmatch(r"[0-9a-f]{64}", str(image.get("fingerprint"))) is not None
+        and isinstance(size, int)
+        and size > 0
+        and isinstance(properties, dict)
+        and isinstance(aliases, list)
+        and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in aliases)
+    )
+
+
 class Sending:
     """Progress of `total` bytes on their way, as LXD words it; at most five times a second."""
 
@@ -191,6 +213,8 @@ async def receive(response: "aiohttp.ClientResponse", directory: str, total: int
             while chunk := await read(_CHUNK):
                 buffer += chunk
                 done += len(chunk)
+                if total and done > total:
+                    raise Unavailable("the server sends more than it promised")
                 sending.report(done)
                 if len(buffer) >= _CHUNK:
                     await asyncio.to_thread(_write, file.fileno(), bytes(buffer))

@@ -1,8 +1,10 @@
 """How images are fetched: through proxies, from servers with certificates of their own authority, by address."""
 
 import hashlib
+import json
 import pathlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -165,4 +167,61 @@ async def test_an_address_that_is_the_image_itself(world: World, tmp_path: pathl
     image = world.manager.get("default", fingerprint)
     assert fingerprint == hashlib.sha256(data).hexdigest()
     assert not image["auto_update"] and "update_source" not in image  # there is nothing to ask
+    await server.stop()
+
+
+def _peer(server: StreamServer, data: bytes, **changes: Any) -> None:
+    """Lets `server` answer as another LXD would that has a unified image with the alias x, or has it wrong."""
+    fingerprint = hashlib.sha256(data).hexdigest()
+    image = {
+        "fingerprint": fingerprint, "size": len(data), "type": "container", "architecture": "x86_64", "public": True,
+        "properties": {"os": "Peer"}, "aliases": [{"name": "x"}], "expires_at": "2031-01-01T00:00:00Z",
+    } | changes  # fmt: skip
+    document = {key: value for key, value in image.items() if value is not None}
+    server.files = {
+        "/1.0/images/aliases/x": json.dumps({"metadata": {"target": fingerprint}}).encode(),
+        f"/1.0/images/{fingerprint}": json.dumps({"type": "sync", "metadata": document}).encode(),
+        f"/1.0/images/{document.get('fingerprint')}/export": data,
+    }
+
+
+WRONG_PEERS: dict[str, tuple[dict[str, Any], str]] = {
+    "no size": ({"size": None}, "does not describe its image"),
+    "properties that are none": ({"properties": ["a"]}, "does not describe its image"),
+    "aliases that are none": ({"aliases": [1]}, "does not describe its image"),
+    "an odd fingerprint": ({"fingerprint": "../../x"}, "does not describe its image"),
+    "another image's files": ({"fingerprint": "0" * 64}, "came with the fingerprint"),
+    "a machine": ({"type": "virtual-machine"}, "is a virtual machine's"),
+    "more than it said": ({"size": 1000}, "sends more than it promised"),
+    "more than fits": ({"size": 1 << 60}, "make room"),
+}
+
+
+@pytest.mark.parametrize("name", [*WRONG_PEERS, "a cut line", "another certificate", "no JSON", "nothing wrong"])
+async def test_peers_that_are_wrong(world: World, tmp_path: pathlib.Path, name: str) -> None:
+    """One line each, and nothing is kept."""
+    server, data = StreamServer(), unified_tar(size=200_000)
+    await server.start(authority(tmp_path, NAME))
+    changes, reason = WRONG_PEERS.get(name, ({}, ""))
+    _peer(server, data, **changes)
+    source = {"type": "image", "protocol": "lxd", "server": server.url, "alias": "x"}
+    source["certificate"] = (tmp_path / "server.crt").read_text()
+    if name == "a cut line":
+        server.faults.cut, reason = 1, "Fetching the image from .* failed"
+    if name == "another certificate":
+        source["certificate"], reason = (
+            (tmp_path / "ca.pem").read_text(),
+            "shows another certificate than the one known",
+        )
+    if name == "no JSON":
+        server.files = dict.fromkeys(server.files, b"<html>")
+        reason = "does not answer as LXD"
+    if reason:
+        with pytest.raises(ApiError, match=reason) as caught:
+            await world.manager.ensure(source, "default", cached=False)
+        assert "\n" not in str(caught.value)
+        assert world.stored() == [] and world.manager.list("default") == []
+    else:
+        image = world.manager.get("default", await world.manager.ensure(source, "default", cached=False))
+        assert (image["properties"], image["expires_at"]) == ({"os": "Peer"}, "2031-01-01T00:00:00Z")
     await server.stop()

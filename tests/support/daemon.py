@@ -128,6 +128,11 @@ profiles:
                 if "/snapshots/" not in volume:
                     self.api("DELETE", volume)
             self.api("DELETE", pool)
+        self.api("PUT", "/1.0", {"config": {}})  # the next daemon of this number has the same directory
+        for certificate in self.json("query", "/1.0/certificates"):
+            self.api("DELETE", certificate)
+        for name in self.out("config", "trust", "list-tokens", "-f", "csv").splitlines():
+            self.cli("config", "trust", "revoke-token", name.partition(",")[0])
         self.kill(signal.SIGTERM)
 
     # -- the command line ----------------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ def test_what_a_daemon_tells_and_takes_back(own_lxpyd: Lxpyd) -> None:
         port = other.getsockname()[1]
         daemon.kill(signal.SIGTERM)
         with contextlib.closing(sqlite3.connect(daemon.layout.database)) as database, database:
-            database.execute("INSERT INTO server_config VALUES ('core.https_address', ?)", (f"127.0.0.1:{port}",))
+            database.execute(
+                "INSERT OR REPLACE INTO server_config VALUES ('core.https_address', ?)", (f"127.0.0.1:{port}",)
+            )
         daemon.start()
         address = _of(daemon, "HTTPS address unavailable")
         assert [(w["status"], w["severity"]) for w in address] == [("new", "high")]

@@ -81,6 +81,7 @@ class _Supervisor:
     def __init__(self, spec: "InstanceSpec", client: socket.socket, placed: bool) -> None:
         self._spec, self._client, self._placed = spec, client, placed
         self._dir = spec["run_dir"]
+        self._lock_path, self._lock_fd = f"{os.path.dirname(self._dir)}/{spec['name']}.lock", -1
         self._cgroup = InstanceCgroup(spec["cgroup_prefix"], spec["name"])
         self._peers: dict[int, _Peer] = {}
         self._ring, self._input = bytearray(), bytearray()
@@ -117,17 +118,24 @@ class _Supervisor:
         self._boot(slave)
 
     def _lock(self) -> None:
-        """One supervisor per run directory; one just ending is waited for."""
-        self._lock_fd = os.open(f"{self._dir}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """One supervisor per name, and so per set of cgroups; one just ending is waited for.
+
+        The lock lies beside the run directory, which the daemon may take away while a predecessor still clears up.
+        Its holder unlinks it: only a lock that is still found under its path counts.
+        """
         deadline = time.monotonic() + _PREDECESSOR_SECONDS
         while True:
+            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), os.stat(self._lock_path)):
+                    self._lock_fd = fd
+                    return
+            except (BlockingIOError, FileNotFoundError):
                 if time.monotonic() > deadline:
                     raise _Failed("it is running already") from None
-                time.sleep(0.002)
+            os.close(fd)
+            time.sleep(0.002)
 
     def _listen(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -200,6 +208,8 @@ class _Supervisor:
 
     def undo(self) -> None:
         """After a failed start: no process, cgroup or socket is left."""
+        if self._lock_fd < 0:
+            return  # all of it is another's
         if self._init_fd >= 0:
             pidfd.send(self._init_fd, signal.SIGKILL)
             os.waitid(os.P_PIDFD, self._init_fd, os.WEXITED)
@@ -422,6 +432,10 @@ class _Supervisor:
             self._cgroup.leave_supervisor()
         except OSError:
             pass  # an empty cgroup stays; the next start uses it
+        try:
+            os.unlink(self._lock_path)
+        except FileNotFoundError:
+            pass
 
     def _write(self, name: str, record: "dict[str, object]", durable: bool = False) -> None:
         path = f"{self._dir}/{name}"

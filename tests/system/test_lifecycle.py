@@ -1,6 +1,9 @@
 """The life of a container, seen from the command line."""
 
+import fcntl
 import json
+import pathlib
+import subprocess
 import time
 
 import pytest
@@ -25,6 +28,22 @@ def test_a_container_lives_and_leaves_nothing(lxpyd: Lxpyd, name: str, pool: str
     assert lxpyd.status(name) == "RUNNING" and lxpyd.init_pid(name) != pid
     lxpyd.cli("delete", "-f", name)
     until(lambda: lxpyd.snapshot() == before, 3, f"{before} is not {lxpyd.snapshot()}")
+
+
+def test_a_start_waits_for_the_supervisor_before_it(lxpyd: Lxpyd, busybox: str) -> None:
+    """That one removes the cgroups of the name last of all, when the daemon has long been told of the end."""
+    lxpyd.cli("stop", "-f", busybox)
+    lock = pathlib.Path(lxpyd.layout.instances, f"{busybox}.lock")
+    until(lambda: not lock.exists(), 3, "the supervisor leaves its lock behind")
+    with lock.open("w") as predecessor:
+        fcntl.flock(predecessor, fcntl.LOCK_EX)
+        starting = lxpyd.spawn("start", busybox)
+        with pytest.raises(subprocess.TimeoutExpired):
+            starting.communicate(timeout=0.7)
+        lock.unlink()
+    starting.communicate(timeout=10)
+    assert starting.returncode == 0 and lxpyd.status(busybox) == "RUNNING"
+    assert lxpyd.sh(busybox, "true").returncode == 0
 
 
 def test_files_survive_a_restart(lxpyd: Lxpyd, busybox: str) -> None:

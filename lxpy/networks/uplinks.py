@@ -282,9 +282,15 @@ class Uplinks:
                 every = netlink.links(counters=False)
                 link = next((one for one in every if one.permanent == before["permanent"] and not one.kind), None)
             if link is None:
-                if netlink.link(name) is not None:
-                    return ""  # it never left, or is back already
-                return f"The interface {name!r} did not come back: the instance {record['instance']!r} has deleted it"
+                link = netlink.link(name)
+                if link is None:
+                    return (
+                        f"The interface {name!r} did not come back: the instance {record['instance']!r} has deleted it"
+                    )
+                # It never left, or is back already, but perhaps not as it was: a kill comes between two changes.
+                same = (link.kind, link.peer, link.permanent) == (before["kind"], before["peer"], before["permanent"])
+                if not same or (link.hwaddr, link.mtu, link.up) == (before["hwaddr"], before["mtu"], before["up"]):
+                    return ""
             netlink.call(
                 f"interface {name}",
                 rtnetlink.set_link(link.ifindex, up=False),
@@ -292,7 +298,8 @@ class Uplinks:
             )
             said = ""
             try:
-                netlink.call(f"interface {name}", links.rename(link.ifindex, name))
+                if link.name != name:
+                    netlink.call(f"interface {name}", links.rename(link.ifindex, name))
             except FileExistsError:
                 said = f"The interface {name!r} is back as {link.name!r}: another interface has its name by now"
             if before["up"]:

@@ -203,6 +203,17 @@ def test_killed_amid_plugging(own_lxpyd: Lxpyd) -> None:
             assert inside != _is_back(link)
             if not inside:
                 assert _clean(daemon)
+        # and killed when the interface has its name again, and is not up
+        if "p" not in daemon.instance("a")["devices"]:
+            daemon.cli("config", "device", "add", "a", "p", *nic)
+        pid = daemon.init_pid("a")
+        daemon.kill()
+        for change in ("eth1 down", f"eth1 name {link}", f"{link} netns {os.getpid()}"):
+            _host("nsenter", f"--net=/proc/{pid}/ns/net", "ip", "link", "set", *change.split())
+        assert not _is_back(link)
+        daemon.start()
+        daemon.cli("config", "device", "remove", "a", "p")
+        assert _is_back(link) and _clean(daemon)
         daemon.cli("delete", "-f", "a")
         assert _is_back(link)
     finally:

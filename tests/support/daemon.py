@@ -36,6 +36,7 @@ class Lxpyd:
         self.counter = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: list[str] = []  # what every command is put behind (nsenter ...)
+        self.launcher = "lxpyd"  # or "lxpyd-fused": see `tests.support.fuse`
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("LXPY_", "LXD_"))},
             "LXPY_DIR": str(self.dir),
@@ -55,7 +56,7 @@ class Lxpyd:
         """Starts lxpyd and waits until its socket answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, str(BIN / "lxpyd")],
+                [*self.prefix, str(BIN / self.launcher)],
                 env={**self.environment, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -242,16 +243,19 @@ def until(condition: Callable[[], Any], seconds: float, message: str, every: flo
 
 
 def write_launchers() -> None:
-    """``lxpy`` and ``lxpyd`` of this checkout in `BIN`."""
+    """``lxpy`` and ``lxpyd`` of this checkout in `BIN`; and ``lxpyd-fused``, which a test can end at any step."""
     if (BIN / "lxpyd").exists():
         return
     namespace.run_dir("bin")
     folders = [str(pathlib.Path(__file__).parents[2]), sysconfig.get_path("purelib")]
-    for name, module in (("lxpy", "lxpy.cli.main"), ("lxpyd", "lxpy.daemon.main")):
+    fused = "import os\nfrom tests.support.fuse import install\ninstall(os.environ['LXPY_DIR'] + '/fuse')\n"
+    for name, module, before in (
+        ("lxpy", "lxpy.cli.main", ""), ("lxpyd-fused", "lxpy.daemon.main", fused), ("lxpyd", "lxpy.daemon.main", ""),
+    ):  # fmt: skip
         new = BIN / f".{name}.{os.getpid()}"
         new.write_text(
             f"#!{sys.executable} -IS\nimport _signal, sys\nif _signal.getsignal(2) is _signal.default_int_handler:\n"
-            f"    _signal.signal(2, _signal.SIG_DFL)\nsys.path += {folders}\n"
+            f"    _signal.signal(2, _signal.SIG_DFL)\nsys.path += {folders}\n{before}"
             f"from {module} import main\nsys.exit(main())\n"
         )
         new.chmod(0o755)

@@ -1,0 +1,267 @@
+"""kill -9 of the daemon before each step of each change: the next one has all of it or nothing, and nothing is left.
+
+A case says what is changed and how it is taken back. What there is before it and after it is recorded once; then the
+daemon is ended before a step, started, and what there is has to be one of the two. The suite takes a few steps of each
+case; ``LXPY_STEPS=all`` takes every one (half an hour).
+"""
+
+import dataclasses
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import leftovers, namespace
+from tests.support.daemon import Lxpyd, until
+from tests.support.fuse import Fuse
+from tests.support.world import World, difference, world
+
+_ALL = os.environ.get("LXPY_STEPS") == "all"
+_FEW = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One change; several commands are separated by semicolons.
+
+    Attributes:
+        change: the command that is cut short.
+        back: takes it back, wholly or from where it was cut short; may say that there is nothing to do.
+        before: what there has to be first; `after` takes that away again.
+        between: commands that lead to other states that are allowed, each from the one before it.
+    """
+
+    change: str
+    back: str
+    before: str = ""
+    after: str = ""
+    between: str = ""
+
+
+_NET = "network create lxz0 ipv4.address=10.95.0.1/24 ipv6.address=none bridge.hwaddr=00:16:3e:01:02:03"
+_FORWARD = "network forward create lxz0 10.96.0.9 target_address=10.95.0.7"
+_RULE = "egress action=drop destination=10.9.9.9"
+_BTRFS = "storage create p btrfs size=300MiB"
+_PLUG, _UNPLUG = "config device add a x nic name=eth1", "config device remove a x"
+_PHYSICAL, _MACVLAN = f"{_PLUG} nictype=physical parent=lxzp mtu=1300", f"{_PLUG} nictype=macvlan parent=lxzp"
+_ROUTED = f"{_PLUG} nictype=routed ipv4.address=10.94.0.9"
+_STARTED = ("start a", "stop -f a")
+
+CASES = {
+    "instance create": Case("init bb a", "delete -f a"),
+    "instance create, dir": Case("init bb a -s plain", "delete -f a"),
+    "instance launch": Case("launch bb a", "delete -f a", between="init bb a"),
+    "instance start": Case(*_STARTED, "init bb a", "delete -f a"),
+    "instance stop": Case("stop -f a", "start a", "launch bb a", "delete -f a"),
+    "instance restart": Case("restart -f a", "start a", "launch bb a", "delete -f a", "stop -f a"),
+    "instance pause": Case("pause a", "start a", "launch bb a", "delete -f a"),
+    "instance rename": Case("rename a b", "rename b a", "init bb a", "delete -f a"),
+    "instance set": Case(
+        "config set a limits.memory=64MiB user.k=v", "config unset a limits.memory; config unset a user.k",
+        "launch bb a", "delete -f a",
+    ),
+    "instance delete": Case("delete a", "init bb a", "init bb a", "delete -f a"),
+    "instance delete, running": Case("delete -f a", "init bb a; start a", "launch bb a", "delete -f a", "stop -f a"),
+    "network create": Case(_NET, "network delete lxz0"),
+    "network set": Case(
+        "network set lxz0 ipv4.address=10.95.1.1/24 dns.domain=x.example",
+        "network set lxz0 ipv4.address=10.95.0.1/24; network unset lxz0 dns.domain", _NET, "network delete lxz0",
+    ),
+    "network rename": Case("network rename lxz0 lxz1", "network rename lxz1 lxz0", _NET, "network delete lxz0"),
+    "network delete": Case("network delete lxz0", _NET, _NET, "network delete lxz0"),
+    "forward create": Case(_FORWARD, "network forward delete lxz0 10.96.0.9", _NET, "network delete lxz0"),
+    "forward port": Case(
+        "network forward port add lxz0 10.96.0.9 tcp 80 10.95.0.7",
+        "network forward port remove lxz0 10.96.0.9 tcp", f"{_NET}; {_FORWARD}", "network delete lxz0",
+    ),
+    "forward delete": Case(
+        "network forward delete lxz0 10.96.0.9", _FORWARD, f"{_NET}; {_FORWARD}", "network delete lxz0"
+    ),
+    "acl create": Case("network acl create z", "network acl delete z"),
+    "acl rule": Case(
+        f"network acl rule add z {_RULE}", f"network acl rule remove z {_RULE}",
+        f"network acl create z; {_NET} security.acls=z", "network delete lxz0; network acl delete z",
+    ),
+    "acl delete": Case("network acl delete z", "network acl create z", "network acl create z", "network acl delete z"),
+    "alias create": Case("image alias create other bb", "image alias delete other"),
+    "pool create": Case("storage create p overlay", "storage delete p"),
+    "pool create, btrfs": Case(_BTRFS, "storage delete p"),
+    "pool set": Case("storage set p user.k=v", "storage unset p user.k", "storage create p dir", "storage delete p"),
+    "pool delete": Case("storage delete p", "storage create p dir", "storage create p dir", "storage delete p"),
+    "pool delete, btrfs": Case("storage delete p", _BTRFS, _BTRFS, "storage delete p"),
+    "volume create": Case("storage volume create plain v", "storage volume delete plain v"),
+    "volume set": Case(
+        "storage volume set plain v user.k=v", "storage volume unset plain v user.k",
+        "storage volume create plain v", "storage volume delete plain v",
+    ),
+    "volume rename": Case(
+        "storage volume rename plain v w", "storage volume rename plain w v",
+        "storage volume create plain v", "storage volume delete plain v",
+    ),
+    "snapshot of a volume": Case(
+        "storage volume snapshot plain v s", "storage volume delete plain v/s",
+        "storage volume create plain v", "storage volume delete plain v",
+    ),
+    "nic, bridged": Case(
+        f"{_PLUG} network=lxz0 limits.max=10Mbit", _UNPLUG, f"{_NET}; launch bb a", "delete -f a; network delete lxz0"
+    ),
+    "nic, routed": Case(_ROUTED, _UNPLUG, "launch bb a", "delete -f a"),
+    "nic, p2p": Case(f"{_PLUG} nictype=p2p ipv4.routes=10.94.0.9/32", _UNPLUG, "launch bb a", "delete -f a"),
+    "nic, macvlan": Case(_MACVLAN, _UNPLUG, "launch bb a", "delete -f a"),
+    "nic, physical": Case(_PHYSICAL, _UNPLUG, "launch bb a", "delete -f a"),
+    "nic, physical, unplugged": Case(_UNPLUG, _PHYSICAL, f"launch bb a; {_PHYSICAL}", "delete -f a"),
+    "start with a physical nic": Case(*_STARTED, f"init bb a; {_PHYSICAL}", "delete -f a"),
+    "stop with a physical nic": Case("stop -f a", "start a", f"init bb a; {_PHYSICAL}; start a", "delete -f a"),
+    "start with a macvlan": Case(*_STARTED, f"init bb a; {_MACVLAN}", "delete -f a"),
+    "start with a routed nic": Case(*_STARTED, f"init bb a; {_ROUTED}", "delete -f a"),
+    "server config": Case(
+        "config set user.k=v core.https_address=127.0.0.1:19704",
+        "config unset user.k; config unset core.https_address",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fused() -> Iterator[Lxpyd]:
+    """A daemon that can be ended at any step, in a network of its own with the interface ``lxzp`` of the host."""
+    with namespace.own_network():
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        daemon = Lxpyd("e", number + 210)
+        daemon.launcher = "lxpyd-fused"
+        _host("ip link add lxzp address 02:11:22:33:44:55 mtu 1490 type veth peer lxzq")
+        _host("ip link set lxzp up")
+        daemon.start()
+        try:
+            daemon.initialise()
+            _do(daemon, "init bb a; init bb b -s plain; delete a b")  # the pools keep the image
+            until(lambda: not list(daemon.dir.glob("storage-pools/*/tmp/*")), 10, "deleted trees stay")
+            yield daemon
+        finally:
+            Fuse(daemon.dir / "fuse").disarm()
+            daemon.destroy()
+        leftovers.check(daemon)
+
+
+@pytest.mark.timeout(3600 if _ALL else 120)
+@pytest.mark.parametrize("name", CASES)
+def test_killed_before_each_step(fused: Lxpyd, name: str) -> None:
+    case = CASES[name]
+    bare = _settled(fused)
+    try:
+        _try(fused, name, case)
+    finally:
+        Fuse(fused.dir / "fuse").disarm()
+        if fused.process is None:
+            fused.start()
+        _do(fused, f"{case.back}; {case.after}" if case.before else case.back, check=False)
+    _is(fused, bare)
+
+
+def _try(daemon: Lxpyd, name: str, case: Case) -> None:
+    fuse = Fuse(daemon.dir / "fuse")
+    _do(daemon, case.before)
+    allowed = [_settled(daemon)]
+    for command in filter(None, case.between.split("; ")):
+        _do(daemon, command)
+        allowed.append(_settled(daemon))
+    _take_back(daemon, case, allowed[0])
+    fuse.arm()
+    _do(daemon, case.change)
+    number = _count(fuse)
+    fuse.disarm()
+    allowed.append(_settled(daemon))
+    assert number > 0
+    _take_back(daemon, case, allowed[0])
+    chosen = range(1, number + 1) if _ALL else sorted({round(number * (k + 0.5) / _FEW) for k in range(_FEW)} - {0})
+    failed = []
+    for n in chosen:
+        fuse.arm(n)
+        process = daemon.spawn(*case.change.split())
+        assert process.stdin and daemon.process
+        process.stdin.close()
+        process.stdin = None
+        end = time.monotonic() + 30
+        while daemon.process.poll() is None and time.monotonic() < end:
+            if process.poll() is not None and n > len(fuse.steps()):
+                _count(fuse)
+                break
+            time.sleep(0.01)
+        said = process.communicate(timeout=30)[1].decode()
+        step = f"{name}: before step {n}, {fuse.steps()[-1:]}"
+        daemon.kill()
+        fuse.disarm()
+        daemon.start()
+        assert "Traceback" not in said, f"{step}: {said}"
+        found = _reached(daemon, allowed)
+        if found not in allowed:
+            nearest = min((difference(one, found) for one in allowed), key=len)
+            failed.append(f"{step}:\n{nearest}\n{_warnings(daemon)}")
+        _take_back(daemon, case, allowed[0])
+    assert not failed, "\n\n".join(failed)
+
+
+def _do(daemon: Lxpyd, commands: str, *, check: bool = True) -> None:
+    for command in filter(None, commands.split("; ")):
+        daemon.cli(*command.split(), input="", check=check)
+
+
+def _settled(daemon: Lxpyd) -> World:
+    """The world once two looks at it are the same."""
+    found = [world(daemon)]
+
+    def same() -> bool:
+        time.sleep(0.1)
+        found.append(world(daemon))
+        return found[-1] == found[-2]
+
+    until(same, 10, "no rest")
+    return found[-1]
+
+
+def _count(fuse: Fuse) -> int:
+    """How many steps there are once none has been added for a while."""
+    seen = [-1]
+
+    def still() -> bool:
+        seen.append(len(fuse.steps()))
+        return seen[-1] == seen[-2]
+
+    until(still, 10, "steps without end", every=0.25)
+    return seen[-1]
+
+
+def _reached(daemon: Lxpyd, allowed: list[World]) -> World:
+    """The world as it is once it is one of the allowed ones, or after some patience."""
+    found: list[World] = []
+
+    def one_of_them() -> bool:
+        found.append(world(daemon))
+        return found[-1] in allowed
+
+    try:
+        until(one_of_them, 5, "")
+    except AssertionError:
+        pass
+    return found[-1]
+
+
+def _take_back(daemon: Lxpyd, case: Case, before: World) -> None:
+    if world(daemon) != before:
+        _do(daemon, case.back, check=False)
+    _is(daemon, before)
+
+
+def _is(daemon: Lxpyd, expected: World) -> None:
+    found = _reached(daemon, [expected])
+    if found != expected:
+        pytest.fail(difference(expected, found))
+
+
+def _warnings(daemon: Lxpyd) -> str:
+    return "\n".join(one["last_message"] for one in daemon.json("query", "/1.0/warnings?recursion=1"))
+
+
+def _host(command: str) -> None:
+    subprocess.run(command.split(), check=True, capture_output=True)

@@ -30,6 +30,8 @@ def served(lxpyd: Lxpyd, debian_image: str) -> Iterator[Lxpyd]:
         server.communicate(timeout=10)
         other.destroy()
         for alias in ("busybox/1", "debian/12"):
+            fingerprint = lxpyd.json("query", f"/1.0/images/aliases/{alias}")["target"]
+            lxpyd.api("PATCH", f"/1.0/images/{fingerprint}", {"public": False})
             lxpyd.cli("image", "alias", "delete", alias)
 
 

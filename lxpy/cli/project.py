@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from lxpy.api.values import human_bytes
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.context import Context, pairs
-from lxpy.cli.objects import FORMAT, Kind
+from lxpy.cli.objects import FORMAT, Kind, piped
 from lxpy.client import remotes
 
 PROJECT = Kind("project", "/1.0/projects")
@@ -16,7 +17,9 @@ _FEATURES = ("images", "profiles", "storage.volumes", "storage.buckets", "networ
 
 def _create(context: Context, args: Args) -> None:
     client, name = context.resolve(args.rest[0])
-    client.post(PROJECT.path, {"name": name, "config": pairs(args.values("config")), "description": ""})
+    given = piped("project", ("config", "description"))
+    config = {**(given.get("config") or {}), **pairs(args.values("config"))}
+    client.post(PROJECT.path, {"description": "", **given, "name": name, "config": config})
     context.say(f"Project {name} created")
 
 
@@ -44,6 +47,19 @@ def _list(context: Context, args: Args) -> None:
     sys.stdout.write(render.show(args.value("format"), header, rows, found))
 
 
+def _info(context: Context, args: Args) -> None:
+    client, name = context.resolve(args.rest[0])
+    found = client.get(f"{PROJECT.url(name)}/state")
+    rows = []
+    for resource, one in sorted(found["resources"].items()):
+        limit, usage = (
+            ("UNLIMITED" if number < 0 else human_bytes(number) if resource in ("disk", "memory") else str(number))
+            for number in (one["Limit"], one["Usage"])
+        )
+        rows.append([resource.upper(), limit, usage])
+    sys.stdout.write(render.show(args.value("format"), ["RESOURCE", "LIMIT", "USAGE"], rows, found))
+
+
 COMMANDS = {
     "project": {
         "create": Command(
@@ -53,6 +69,7 @@ COMMANDS = {
         "delete": PROJECT.delete(),
         "edit": PROJECT.edit(),
         "get": PROJECT.get(),
+        "info": Command(_info, PROJECT.place, "Show what a project may hold and what it holds", (FORMAT,), 1, 1),
         "list": Command(_list, "[<remote>:]", "List projects", (FORMAT,), 0, 1),
         "rename": PROJECT.rename(),
         "set": PROJECT.set(),

@@ -13,6 +13,7 @@ from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import devices as device_rules
 from lxpy.instances import idmaps, keys, names, rootsize
+from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.records import Records, now
 from lxpy.instances.templating import Templates
 from lxpy.profiles.manager import ProfileManager
@@ -36,9 +37,10 @@ class Creation:
         profiles: ProfileManager,
         templates: Templates,
         check_references: Callable[[Devices, str], None],
+        rules: ProjectRules,
     ) -> None:
         self._records, self._images, self._storage, self._profiles = records, images, storage, profiles
-        self._templates, self._check_references = templates, check_references
+        self._templates, self._check_references, self._rules = templates, check_references, rules
         self._creating: set[tuple[str, str]] = set()
 
     def taken(self, project: str, name: str) -> bool:
@@ -50,6 +52,7 @@ class Creation:
 
         Raises:
             BadRequest, NotFound, Conflict: the request cannot succeed.
+            Forbidden: the project does not allow it.
         """
         taken = self._records.names(project) | {name for owner, name in self._creating if owner == project}
         if not body.get("name"):
@@ -66,6 +69,7 @@ class Creation:
         keys.validate_config(config)
         device_rules.validate(devices, expanded=True)
         self._check_references(devices, project)
+        self._rules.check(project, name, config, devices)
         rootsize.check(self._storage, device_rules.root_pool(devices), devices)
 
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
@@ -132,6 +136,7 @@ class Creation:
         return row
 
     def _insert(self, project: str, name: str, pool: str, doc: Document) -> InstanceRow:
-        config, _ = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
+        config, devices = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
+        self._rules.check(project, name, config, devices)  # others may have been made since the request came
         base = None if idmaps.privileged(config) else idmaps.allocate(self._records.idmap_bases())["base"]
         return self._records.insert(project, name, pool, base, doc)

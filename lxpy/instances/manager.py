@@ -21,6 +21,7 @@ from lxpy.instances import hotplug, idmaps, keys, render, rootsize
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.lifecycle import Emit, Lifecycle
+from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.records import Records, write_backup
 from lxpy.instances.templating import Templates
 from lxpy.networks.manager import NetworkManager
@@ -68,7 +69,10 @@ class InstanceManager:
         self._life.delete_ephemeral = self._delete_later
         self._templates = Templates(self._records, images, storage, warn)
         self._life.before_start = self._templates.before_start
-        self._creation = Creation(self._records, images, storage, profiles, self._templates, self._check_references)
+        self.rules = ProjectRules(self._records, store)
+        self._creation = Creation(
+            self._records, images, storage, profiles, self._templates, self._check_references, self.rules
+        )
         self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -216,8 +220,11 @@ class InstanceManager:
 
         Raises:
             BadRequest: an instance would lose its root disk, move to another pool or change its privilege.
+            Forbidden: a project of an instance, or of the profile, does not allow it.
         """
         users = [r for r in self._records if name in r.doc["profiles"] and self._profiles.home(r.project) == home]
+        for project in {home, *(row.project for row in users)}:
+            self.rules.check_project(project, asks=f"profile {name!r}")
         for row in users:
             config, devices = self._records.expanded(row)
             try:
@@ -317,6 +324,7 @@ class InstanceManager:
         if device_rules.root_pool(devices) != row.pool:
             raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
         self._check_references(devices)
+        self.rules.check(project, name, config, devices)
         async with self._life.lock(row):
             self._check_references(devices, project)
             row = self._records.get(project, name)
@@ -325,6 +333,7 @@ class InstanceManager:
                 row = self._change_privilege(row, idmaps.privileged(config))
             async with self._plugged(row, devices), rootsize.applied(self._storage, row, devices):
                 self._check_references(devices, project)  # a volume may have gone while others were plugged in
+                self.rules.check(project, name, config, devices)
                 row = self._records.get(project, name)
                 doc["config"] = hotplug.merged(doc["config"], before.doc["config"], row.doc["config"])
                 row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})

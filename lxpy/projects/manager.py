@@ -1,10 +1,12 @@
 """The project manager. ``default`` always exists and has every feature."""
 
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
+from lxpy.projects import rules
 from lxpy.state.store import Store
 
 Emit = Callable[[str, str, str, dict[str, Any] | None], None]
@@ -21,11 +23,17 @@ FEATURES = {
 
 
 class ProjectManager:
-    """Projects by name: ``{"description", "config"}``."""
+    """Projects by name: ``{"description", "config"}``.
+
+    Attributes:
+        validate: takes a project's name and the configuration it is to have, and raises `Forbidden` when what it holds
+            does not keep to that; set by the daemon, since instances are strangers here.
+    """
 
     def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
         self._emit = emit
+        self.validate: Callable[[str, dict[str, str]], None] = lambda name, config: None
         doc = store.projects.get("default") or {"description": "Default lxpy project", "config": {}}
         store.projects.put("default", {**doc, "config": {**dict.fromkeys(FEATURES, "true"), **doc["config"]}})
 
@@ -53,13 +61,8 @@ class ProjectManager:
 
     def create(self, body: dict[str, Any]) -> str:
         """Create from ``{name, description, config}``; the name."""
-        name = values.object_name("project", str(body.get("name") or ""))
-        # An instance's qualified name is project_name: with the separator in both, two could be the same.
-        if "_" in name:
-            raise BadRequest(f"Invalid project name {name!r}: underscores are not possible here")
-        if self._store.projects.get(name) is not None:
-            raise Conflict(f"Project {name!r} already exists")
-        config = {**FEATURES, **self._checked(body.get("config"))}
+        name = self._free(str(body.get("name") or ""))
+        config = {key: value for key, value in {**FEATURES, **self._checked(body.get("config"))}.items() if value}
         self._store.projects.put(name, {"description": str(body.get("description") or ""), "config": config})
         self._emit("project-created", f"/1.0/projects/{name}", name, None)
         return name
@@ -67,7 +70,7 @@ class ProjectManager:
     def update(self, name: str, body: dict[str, Any], *, patch: bool = False) -> None:
         """Replace the content, or with `patch` merge into it. Features of a project in use stay as they are."""
         old = self._document(name)
-        config = self._checked(body.get("config"))
+        config = self._checked(body.get("config"), old["config"])
         if patch:
             config = {**old["config"], **config}
         config = {key: value for key, value in config.items() if value != ""}
@@ -76,21 +79,57 @@ class ProjectManager:
             raise BadRequest(f"{changed[0]} of the default project cannot be changed")
         if changed and self._content(name):
             raise BadRequest(f"{changed[0]} can only be changed while the project is empty")
+        self.validate(name, config)
         description = str(body.get("description", old["description"] if patch else "") or "")
         self._store.projects.put(name, {"description": description, "config": config})
         self._emit("project-updated", f"/1.0/projects/{name}", name, None)
+
+    def rename(self, name: str, new: str) -> None:
+        """LXD's rule: only while it is empty, since the names of much on the disk begin with the project's.
+
+        Raises:
+            Forbidden: it is ``default``. Conflict: it is not empty, or the new name is taken.
+        """
+        self._document(name)
+        if name == "default":
+            raise Forbidden("The default project cannot be renamed")
+        self._free(new)
+        self._refuse_if_used(name, "renamed")
+        with self._store.transaction():  # rows that name a project want it there at every moment
+            self._store.projects.put(new, self._document(name))
+            if (profile := self._store.profiles.get(name, "default")) is not None:
+                self._store.profiles.delete(name, "default")
+                self._store.profiles.put(new, "default", profile)
+            self._store.projects.delete(name)
+        self._emit("project-renamed", f"/1.0/projects/{new}", new, {"old_name": name})
 
     def delete(self, name: str) -> None:
         """Raises `Forbidden` for ``default``, `Conflict` when it is not empty."""
         self._document(name)
         if name == "default":
             raise Forbidden("The default project cannot be deleted")
-        if content := self._content(name):
-            raise Conflict(f"Project {name!r} is not empty: it holds {content[0].removeprefix('/1.0/')}")
+        self._refuse_if_used(name, "deleted")
         with self._store.transaction():
             self._store.profiles.delete(name, "default")
             self._store.projects.delete(name)
         self._emit("project-deleted", f"/1.0/projects/{name}", name, None)
+
+    def _free(self, name: str) -> str:
+        """`name` if a project can have it."""
+        values.object_name("project", name)
+        # An instance's qualified name is project_name: with the separator in both, two could be the same.
+        if "_" in name:
+            raise BadRequest(f"Invalid project name {name!r}: underscores are not possible here")
+        if self._store.projects.get(name) is not None:
+            raise Conflict(f"Project {name!r} already exists")
+        return name
+
+    def _refuse_if_used(self, name: str, doing: str) -> None:
+        if content := self._content(name):
+            # "instances/c1", "volumes/custom/v": as the API names them, without what all have in common.
+            shown = [url.removeprefix("/1.0/").partition("?")[0] for url in content]
+            more = f" and {len(shown) - 3} more" if len(shown) > 3 else ""
+            raise Conflict(f"Project {name!r} cannot be {doing}: it holds {', '.join(shown[:3])}{more}")
 
     def _document(self, name: str) -> dict[str, Any]:
         doc = self._store.projects.get(name)
@@ -120,18 +159,27 @@ class ProjectManager:
             "used_by": [url.removesuffix("?project=default") for url in used_by],
         }
 
-    def _checked(self, config: Any) -> dict[str, str]:
+    def _checked(self, config: Any, old: dict[str, str] | None = None) -> dict[str, str]:
+        """A request's configuration as text; what a project had before it may keep."""
         if config is None:
             return {}
         if not isinstance(config, dict):
             raise BadRequest("config must be a set of keys and values")
         checked: dict[str, str] = {}
         for key, value in config.items():
+            if value is not None and not isinstance(value, (str, int, float)):
+                raise BadRequest(f"Invalid value for {key}: {value!r} is not text")
+            checked[key] = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
             if key in FEATURES:
-                if value != "" and values.boolean(key, str(value)) and "networks" in key:
+                on = values.boolean(key, checked[key])
+                if on and "networks" in key and checked[key] != (old or {}).get(key):
                     raise BadRequest(f"{key} is not supported: networks belong to the whole server")
-            elif not key.startswith("user."):
-                known = ", ".join(FEATURES)
-                raise BadRequest(f"Unknown project configuration key {key!r}: known are {known} and user.*")
-            checked[key] = str(value).lower() if isinstance(value, bool) else str(value)
+            elif checked[key] and not key.startswith("user.") and not rules.check_key(key, checked[key]):
+                raise _unknown(key)
         return checked
+
+
+def _unknown(key: str) -> BadRequest:
+    near = difflib.get_close_matches(key, [*FEATURES, *rules.known()], n=1, cutoff=0.75)
+    hint = f"did you mean {near[0]!r}?" if near else "known are features.*, limits.*, restricted.* and user.*"
+    return BadRequest(f"Unknown project configuration key {key!r}: {hint}")

@@ -27,6 +27,7 @@ from lxpy.storage.manager import StorageManager
 from lxpy.storage.pool import Pool
 
 Emit = Callable[[str, str, str, Document | None], None]
+Allow = Callable[[str, str, str, int | None, VolumeRow | None], None]
 _TRANSIENT = ("creating", "deleting", "renaming")
 _PRUNE_RETRY = 300.0  # seconds until a snapshot that could not be deleted is tried again
 
@@ -48,12 +49,15 @@ class VolumeManager:
     Attributes:
         users: the instances and profiles that a volume is attached to, as URLs; set by the daemon.
         running: names of the running instances among them.
+        allow: takes project, pool, name and size of a volume that is to be, and the one it takes the place of; raises
+            `Forbidden` when the project has no room for it.
     """
 
     def __init__(self, store: Store, storage: StorageManager, emit: Emit, warn: Callable[[str], None]) -> None:
         self._store, self._storage, self._emit, self._warn = store, storage, emit, warn
         self.users: Callable[[VolumeRow], list[str]] = lambda row: []
         self.running: Callable[[VolumeRow], list[str]] = lambda row: []
+        self.allow: Allow = lambda project, pool, name, size, instead_of: None
         self._locks: dict[int, asyncio.Lock] = {}
         self._restoring: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -226,6 +230,7 @@ class VolumeManager:
         values.object_name("storage volume", name)
         store = self._storage.pool(pool)
         self._free(pool, project, name)
+        self.allow(project, pool, name, volumekeys.size(config), instead_of)
         doc: Document = {
             "creating": True,
             "description": description,
@@ -262,6 +267,7 @@ class VolumeManager:
         async with self._lock(row):
             row = self.row(pool, project, name)
             if volumekeys.size(config) != volumekeys.size(row.doc["config"]):
+                self.allow(project, pool, name, volumekeys.size(config), row)
                 await self._storage.pool(pool).set_volume_size(qualified(project, name), volumekeys.size(config))
             row = self._store.volumes.update(
                 replace(row, doc={**row.doc, "config": config, "description": description})
@@ -282,6 +288,7 @@ class VolumeManager:
             row = self.row(pool, project, name)
             self._refuse_if_used(row, "renamed" if to_project == project else "moved")
             self._free(pool, to_project, new)
+            self.allow(to_project, pool, new, volumekeys.size(row.doc["config"]), row)
             place = {"project": to_project, "name": new}
             marked = self._store.volumes.update(replace(row, doc={**row.doc, "renaming": place}))
             try:

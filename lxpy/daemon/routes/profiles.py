@@ -70,14 +70,19 @@ async def delete_project(call: Call) -> web.StreamResponse:
     return envelope.sync({})
 
 
+async def rename_project(call: Call) -> web.StreamResponse:
+    name = call.part("name")
+    new = str((await call.body()).get("name") or "")
+    call.daemon.projects.rename(name, new)
+    call.daemon.profiles.forget(name)
+    return envelope.sync({}, location=url("projects", new))
+
+
 async def project_state(call: Call) -> web.StreamResponse:
-    """How much the project holds; no limits, so -1."""
+    """What the project may hold and holds."""
     name = call.part("name")
     call.daemon.projects.get(name)
-    instances = len(call.daemon.instances.list(name))
-    counts = {"instances": instances, "containers": instances, "virtual-machines": 0}
-    resources = {key: {"Limit": -1, "Usage": usage} for key, usage in counts.items()}
-    return envelope.sync({"resources": resources})
+    return envelope.sync({"resources": call.daemon.instances.rules.usage(name)})
 
 
 ROUTES: list[Route] = [
@@ -93,6 +98,7 @@ ROUTES: list[Route] = [
     ("GET", "/1.0/projects/{name}", get_project),
     ("PUT", "/1.0/projects/{name}", put_project),
     ("PATCH", "/1.0/projects/{name}", put_project),
+    ("POST", "/1.0/projects/{name}", rename_project),
     ("DELETE", "/1.0/projects/{name}", delete_project),
     ("GET", "/1.0/projects/{name}/state", project_state),
 ]

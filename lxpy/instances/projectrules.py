@@ -1,0 +1,74 @@
+"""What a project lets its instances, profiles and volumes have: the rules of `lxpy.projects.rules` over what there is.
+
+Every check is made where nothing waits between it and the change, so two changes at once cannot share the same room.
+"""
+
+from dataclasses import replace
+
+from lxpy.api import values
+from lxpy.api.objects import Config, Devices
+from lxpy.instances.records import Records
+from lxpy.projects import rules
+from lxpy.projects.rules import Holding, Member
+from lxpy.state.store import Store
+from lxpy.state.volumes import VolumeRow
+
+
+class ProjectRules:
+    """Checks changes against the project they are made in. A project without limits costs one look-up."""
+
+    def __init__(self, records: Records, store: Store) -> None:
+        self._records, self._store = records, store
+
+    def _config(self, project: str) -> Config:
+        """The keys of a project that limit or forbid something."""
+        config: Config = (self._store.projects.get(project) or {}).get("config", {})
+        return {key: value for key, value in config.items() if key.startswith(("limits.", "restricted"))}
+
+    def check(self, project: str, name: str, config: Config, devices: Devices) -> None:
+        """An instance that is to be made, or to be as it is given here (expanded).
+
+        Raises:
+            Forbidden: the project does not allow it, with the key that forbids it.
+        """
+        if not (limits := self._config(project)):
+            return
+        asked = Member(name, config, devices)
+        rules.check_restrictions(project, limits, asked)
+        limits.pop("restricted", None)  # the others have passed that before
+        holding = self._holding(project)
+        others = [one for one in holding.instances if one.name != name]
+        rules.check(project, limits, replace(holding, instances=[*others, asked]), asked.label)
+
+    def check_project(self, project: str, config: Config | None = None, asks: str = "") -> None:
+        """All that a project holds, against its configuration or the one it is to have. Raises `Forbidden`."""
+        limits = self._config(project) if config is None else config
+        if any(key.startswith(("limits.", "restricted")) for key in limits):
+            rules.check(project, limits, self._holding(project), asks)
+
+    def check_volume(self, project: str, pool: str, name: str, size: int | None, instead_of: VolumeRow | None) -> None:
+        """A custom volume that is to be, with its size in bytes, in the place of another. Raises `Forbidden`."""
+        limits = self._config(project)
+        if not limits.get("limits.disk"):
+            return
+        holding = self._holding(project)
+        if instead_of is not None and instead_of.project == project:
+            holding.volumes.pop(f"{instead_of.pool}/{instead_of.name}", None)
+        holding.volumes[f"{pool}/{name}"] = size
+        rules.check(project, {"limits.disk": limits["limits.disk"]}, holding, f"volume '{pool}/{name}'")
+
+    def usage(self, project: str) -> dict[str, dict[str, int]]:
+        """LXD's state of a project: ``{resource: {"Limit", "Usage"}}``, bytes or numbers; a limit of -1 is none."""
+        return rules.usage(self._config(project), self._holding(project))
+
+    def _holding(self, project: str) -> Holding:
+        instances = [Member(row.name, *self._records.expanded(row)) for row in self._records if row.project == project]
+        profiles = [
+            Member(name, doc["config"], doc["devices"], "profile")
+            for name, doc in self._store.profiles.all(project).items()
+        ]
+        sizes = {
+            f"{row.pool}/{row.name}": row.doc["config"].get("size") for row in self._store.volumes.all(None, project)
+        }
+        volumes = {name: values.size_bytes("size", size) if size else None for name, size in sizes.items()}
+        return Holding(instances, profiles, volumes)

@@ -108,6 +108,7 @@ class Daemon:
         self.volumes.users = lambda row: storage_volumes.users(self, row)
         self.volumes.running = lambda row: [one.name for one in self.instances.using_volume(row, running=True)]
         self.profiles.validate = self.instances.validate_config
+        self.profiles.allow = self.instances.rules.check_profile
         self.projects.validate = self.instances.rules.check_project
         self.volumes.allow = self.instances.rules.check_volume
         if hook := getattr(self.instances, "profile_changed", None):

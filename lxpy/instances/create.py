@@ -70,6 +70,7 @@ class Creation:
         device_rules.validate(devices, expanded=True)
         self._check_references(devices, project)
         self._rules.check(project, name, config, devices)
+        self._rules.check_volatile(project, name, config, {})
         rootsize.check(self._storage, device_rules.root_pool(devices), devices)
 
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:

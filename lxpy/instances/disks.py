@@ -20,12 +20,18 @@ from lxpy.storage.volumes import VolumeManager
 
 
 class Disks:
-    """What the disks of expanded devices mean; a kind of `hotplug`."""
+    """What the disks of expanded devices mean; a kind of `hotplug`.
+
+    Args:
+        beneath: the directories of the host that a project's disks have to lie in; none: anywhere.
+    """
 
     def __init__(
-        self, records: Records, volumes: VolumeManager, spawner: Spawner, warn: Callable[[str], None]
+        self, records: Records, volumes: VolumeManager, spawner: Spawner, warn: Callable[[str], None],
+        beneath: Callable[[str], list[str]],
     ) -> None:  # fmt: skip
         self._records, self._volumes, self._spawner, self._warn = records, volumes, spawner, warn
+        self._beneath = beneath
 
     def check(self, project: str, devices: Devices) -> None:
         """Raises `NotFound` for a volume that is not there, and `Conflict` for one that is on its way out."""
@@ -49,6 +55,7 @@ class Disks:
         elif required and not os.path.exists(source):
             raise NotFound(f"Missing source path {source!r} for the disk at {device['path']}")
         return {
+            "beneath": [] if is_volume(device) else self._beneath(project),
             "source": source,
             "target": device["path"],
             "readonly": _flag(device, "readonly", "false"),

@@ -64,12 +64,12 @@ class InstanceManager:
         self._images, self._networks, self._storage, self._profiles = images, networks, storage, profiles
         self._emit, self._warn = emit, warn
         self._records = Records(store, profiles.expand)
-        self._disks = Disks(self._records, volumes, spawner, warn)
+        self.rules = ProjectRules(self._records, store)
+        self._disks = Disks(self._records, volumes, spawner, warn, self.rules.disk_paths)
         self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, self._disks, emit, warn)
         self._life.delete_ephemeral = self._delete_later
         self._templates = Templates(self._records, images, storage, warn)
         self._life.before_start = self._templates.before_start
-        self.rules = ProjectRules(self._records, store)
         self._creation = Creation(
             self._records, images, storage, profiles, self._templates, self._check_references, self.rules
         )
@@ -325,6 +325,7 @@ class InstanceManager:
             raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
         self._check_references(devices)
         self.rules.check(project, name, config, devices)
+        self.rules.check_volatile(project, name, doc["config"], row.doc["config"])
         async with self._life.lock(row):
             self._check_references(devices, project)
             row = self._records.get(project, name)

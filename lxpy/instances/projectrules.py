@@ -6,6 +6,7 @@ Every check is made where nothing waits between it and the change, so two change
 from dataclasses import replace
 
 from lxpy.api import values
+from lxpy.api.errors import Forbidden
 from lxpy.api.objects import Config, Devices
 from lxpy.instances.records import Records
 from lxpy.projects import rules
@@ -45,6 +46,34 @@ class ProjectRules:
         limits = self._config(project) if config is None else config
         if any(key.startswith(("limits.", "restricted")) for key in limits):
             rules.check(project, limits, self._holding(project), asks)
+
+    def check_profile(self, project: str, name: str, config: Config, devices: Devices) -> None:
+        """A profile that is to be made. Raises `Forbidden`."""
+        rules.check_restrictions(project, self._config(project), Member(name, config, devices, "profile"))
+
+    def check_volatile(self, project: str, name: str, asked: Config, had: Config) -> None:
+        """A restricted project's clients do not write what the daemon notes for itself.
+
+        The image's fingerprint is left out: copies bring it along.
+
+        Raises:
+            Forbidden: a ``volatile.*`` key differs.
+        """
+        limits = self._config(project)
+        if rules.restricted(limits) and rules.answer(limits, "restricted.containers.lowlevel") == "block":
+            for key in asked.keys() | had.keys():
+                if key.startswith("volatile.") and key != "volatile.base_image" and asked.get(key) != had.get(key):
+                    raise rules.refusal(project, limits, key, Member(name, {}, {}), "restricted.containers.lowlevel")
+
+    def check_snapshot(self, project: str) -> None:
+        """Raises `Forbidden` where a project has no snapshots of instances and volumes."""
+        limits = self._config(project)
+        if rules.restricted(limits) and rules.answer(limits, "restricted.snapshots") == "block":
+            raise Forbidden(f"Snapshots are forbidden in project {project!r}: restricted.snapshots is block")
+
+    def disk_paths(self, project: str) -> list[str]:
+        """The directories of the host that disks have to lie in; none: anywhere (or nowhere, by `check`)."""
+        return rules.disk_paths(self._config(project))
 
     def check_volume(self, project: str, pool: str, name: str, size: int | None, instead_of: VolumeRow | None) -> None:
         """A custom volume that is to be, with its size in bytes, in the place of another. Raises `Forbidden`."""

@@ -18,6 +18,8 @@ class ProfileManager:
 
     Attributes:
         validate: checks configuration and devices; set by the daemon, since the key tables belong to the instances.
+        allow: takes the project, name, configuration and devices of a new profile, and raises `Forbidden` when the
+            project does not allow them; set by the daemon, too.
         on_change: awaited with (project, name) after a profile's content changed; one that raises `ApiError` (an
             instance could not live with it) takes the change back.
     """
@@ -26,6 +28,7 @@ class ProfileManager:
         self._store = store
         self._emit = emit
         self.validate: Callable[[Config, Devices], None] = lambda config, devices: None
+        self.allow: Callable[[str, str, Config, Devices], None] = lambda project, name, config, devices: None
         self.on_change: list[Changed] = []
         self._cache: dict[tuple[str, str], dict[str, Any]] = {}
         with store.transaction():
@@ -90,7 +93,9 @@ class ProfileManager:
         name = values.object_name("profile", str(body.get("name") or ""))
         if self._store.profiles.get(home, name) is not None:
             raise Conflict(f"Profile {name!r} already exists")
-        self._store.profiles.put(home, name, self._checked(body))
+        doc = self._checked(body)
+        self.allow(home, name, doc["config"], doc["devices"])
+        self._store.profiles.put(home, name, doc)
         self._emit("profile-created", f"/1.0/profiles/{name}", home, None)
         return name
 

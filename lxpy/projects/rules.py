@@ -5,7 +5,7 @@ every instance says how much of it it may take: a project with such a limit take
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lxpy.api import values
@@ -208,14 +208,24 @@ def answer(config: Config, key: str) -> str:
     return config.get(key) or RESTRICTIONS[key][0]
 
 
+def refusal(project: str, config: Config, what: str, member: Member, key: str) -> Forbidden:
+    """The error for something of an instance or profile that a key of a restricted project forbids."""
+    if how := config.get(key, ""):
+        reason = f"{key} is {how}"
+    elif key in RESTRICTIONS:
+        reason = f"{key} is {RESTRICTIONS[key][0]} where nothing else is set"
+    else:
+        reason = "no key allows it"
+    return Forbidden(f"{what} of {member.label} is forbidden in project {project!r}: {reason}")
+
+
 def check_restrictions(project: str, config: Config, member: Member) -> None:
     """Raises `Forbidden` for what a restricted project does not let an instance or profile have."""
     if not restricted(config):
         return
 
     def refuse(what: str, key: str) -> Forbidden:
-        how = config.get(key) or (RESTRICTIONS[key][0] if key in RESTRICTIONS else "")
-        return Forbidden(f"{what} of {member.kind} {member.name!r} is forbidden in project {project!r}: {key} is {how}")
+        return refusal(project, config, what, member, key)
 
     def true(key: str) -> bool:
         return values.boolean(key, member.config.get(key) or "false")
@@ -252,9 +262,10 @@ def _check_disk(config: Config, name: str, device: dict[str, str], refuse: _Refu
         return
     if allowed == "block" or (allowed == "managed" and not device.get("pool")):
         raise refuse(f"Disk {name!r}", key)
-    paths = _listed(config.get(f"{key}.paths", ""))
-    if not device.get("pool") and paths and not _below(device.get("source", ""), paths):
-        raise refuse(f"Disk {name!r} (source {device.get('source', '')})", f"{key}.paths")
+    paths, source = disk_paths(config), device.get("source", "")
+    # By the path alone; that no link in it leads elsewhere is seen to when it is mounted.
+    if not device.get("pool") and paths and not any(below(source, top) for top in paths):
+        raise refuse(f"Disk {name!r} ({source})", f"{key}.paths")
 
 
 def _check_nic(config: Config, name: str, device: dict[str, str], refuse: _Refuse) -> None:
@@ -275,8 +286,14 @@ def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def _below(source: str, paths: Iterable[str]) -> bool:
-    """Whether `source` is one of `paths` or below it, also after symbolic links: they are the host's to follow."""
-    real = os.path.realpath(source)
-    tops: Sequence[str] = [os.path.realpath(path) for path in paths]
-    return any(real == top or real.startswith(top.rstrip("/") + "/") for top in tops)
+def disk_paths(config: Config) -> list[str]:
+    """Directories of the host that the disks of a restricted project have to lie in; none: anywhere."""
+    key = "restricted.devices.disk"
+    if not restricted(config) or answer(config, key) != "allow":
+        return []
+    return [os.path.normpath(path) for path in _listed(config.get(f"{key}.paths", ""))]
+
+
+def below(path: str, top: str) -> bool:
+    """Whether an absolute path is `top` or lies in it, by its text."""
+    return ".." not in path.split("/") and (path == top or path.startswith(top.rstrip("/") + "/"))

@@ -66,7 +66,7 @@ def allowed_devices(spec: "InstanceSpec") -> "tuple[Device, ...]":
     extra: list[Device] = []
     for mount in spec["mounts"]:
         try:
-            status = os.stat(mount["source"])
+            status = os.stat(_source(mount))
         except OSError:
             continue
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
@@ -231,10 +231,32 @@ def _attach_layers(spec: "InstanceSpec", userns: int, tree: int) -> None:
         libc.move_mount(fd, tree, name)
 
 
+def _source(mount: "Mount") -> str:
+    """The path to mount from. One that has to lie beneath others is opened here, and named by its descriptor."""
+    source = mount["source"]
+    if not mount.get("beneath"):
+        return source
+    for top in mount["beneath"]:
+        if source == top or source.startswith(top.rstrip("/") + "/"):
+            fd = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            inside = source[len(top) :].strip("/") or "."
+            try:
+                found = libc.openat2(fd, inside, os.O_PATH, resolve=libc.RESOLVE_BENEATH | libc.RESOLVE_NO_MAGICLINKS)
+            except OSError as error:
+                if error.errno != 18:  # EXDEV
+                    raise
+                raise OSError(18, f"a link in it leads out of {top}", source) from None
+            finally:
+                os.close(fd)
+            return f"/proc/self/fd/{found}"
+    raise OSError(1, "it lies in no directory that the project allows", source)
+
+
 def disk(mount: "Mount", userns: int) -> int:
     """A detached clone of the mount's source; -1 when that is missing and need not be there."""
     try:
-        status = os.stat(mount["source"])
+        source = _source(mount)
+        status = os.stat(source)
     except FileNotFoundError:
         if mount["required"]:
             raise
@@ -247,12 +269,12 @@ def disk(mount: "Mount", userns: int) -> int:
         attributes |= libc.MOUNT_ATTR_NODEV
     if mount["shift"] and userns >= 0 and not device:
         try:
-            return mounts.idmapped(mount["source"], userns, attributes, mount["recursive"])
+            return mounts.idmapped(source, userns, attributes, mount["recursive"])
         except OSError as error:
             if error.errno != 22:
                 raise
             raise OSError(22, "its file system knows no id-mapped mounts; set shift=false", mount["source"]) from None
-    fd = mounts.clone(mount["source"], recursive=mount["recursive"])
+    fd = mounts.clone(source, recursive=mount["recursive"])
     if attributes:
         libc.mount_setattr(fd, attributes, 0, mount["recursive"])
     return fd

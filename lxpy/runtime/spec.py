@@ -29,7 +29,8 @@ class Root(TypedDict):
 class Mount(TypedDict):
     """A bind mount.
 
-    `shift`: owners through the id map; `required`: a missing source is an error; `options`: of `MOUNT_OPTIONS`.
+    `shift`: owners through the id map; `required`: a missing source is an error; `options`: of `MOUNT_OPTIONS`;
+    `beneath`: directories that the source has to lie in, whatever links a guest has laid out in them.
     """
 
     source: str
@@ -39,6 +40,7 @@ class Mount(TypedDict):
     recursive: bool
     required: bool
     options: NotRequired[list[str]]
+    beneath: NotRequired[list[str]]
 
 
 class Limits(TypedDict, total=False):

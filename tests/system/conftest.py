@@ -13,7 +13,8 @@ import pytest_asyncio
 
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.storage.manager import DRIVERS
-from tests.support import namespace
+from tests.support import namespace, projects
+from tests.support.daemon import Lxpyd
 from tests.support.pools import FINGERPRINT, Lab, image_tree
 
 
@@ -73,3 +74,13 @@ async def filled(request: pytest.FixtureRequest, lab: Lab, images: dict[str, Ima
     await lab.pool.ensure_image(images[request.param])
     await lab.pool.create_instance("c1", images[request.param].fingerprint)
     return lab
+
+
+@pytest.fixture
+def project(lxpyd: Lxpyd) -> Iterator[str]:
+    """A project that uses the images and profiles of ``default``; it goes with all it holds."""
+    lxpyd.counter += 1
+    chosen = f"pr{lxpyd.counter}"
+    lxpyd.cli("project", "create", chosen, *projects.SHARED)
+    yield chosen
+    projects.remove(lxpyd, chosen)

@@ -1,44 +1,11 @@
 """Projects: what they limit, what that counts, and what a refusal says; nothing has changed after one."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.daemon import Lxpyd, Result
-
-SHARED = ("-c", "features.images=false", "-c", "features.profiles=false")
-
-
-@pytest.fixture
-def project(lxpyd: Lxpyd) -> Iterator[str]:
-    """A project that uses the images and profiles of ``default``; it goes with all it holds."""
-    lxpyd.counter += 1
-    chosen = f"pr{lxpyd.counter}"
-    lxpyd.cli("project", "create", chosen, *SHARED)
-    yield chosen
-    remove(lxpyd, chosen)
-
-
-def remove(lxpyd: Lxpyd, project: str) -> None:
-    lxpyd.cli("project", "set", project, "restricted=false")
-    for instance in lxpyd.json("list", "--project", project, "-f", "json"):
-        lxpyd.cli("delete", "-f", instance["name"], "--project", project)
-    for pool in ("default", "plain"):
-        for volume in lxpyd.json("query", f"/1.0/storage-pools/{pool}/volumes/custom?project={project}"):
-            if "/snapshots/" not in volume and f"project={project}" in volume:
-                lxpyd.api("DELETE", volume)
-    for profile in lxpyd.json("query", f"/1.0/profiles?project={project}"):
-        if "/default?" not in profile and f"project={project}" in profile:
-            lxpyd.api("DELETE", profile)
-    lxpyd.cli("project", "delete", project)
-
-
-def refused(result: Result) -> str:
-    """The one line that a refused command writes."""
-    assert result.returncode == 1, result.stdout
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("Error: "), result.stderr
-    return result.stderr.strip()
+from tests.support.projects import refused
 
 
 def test_each_limit_adds_up(lxpyd: Lxpyd, project: str) -> None:

@@ -217,6 +217,8 @@ async def create_snapshot(call: Call) -> web.StreamResponse:
     body = await call.body()
     volumes, name = call.daemon.volumes, str(body.get("name") or "")
     volumes.row(*place)
+    for project in {call.project, place[1]}:
+        call.daemon.instances.rules.check_snapshot(project)
     expires = body.get("expires_at")
 
     async def work(op: Operation) -> None:

@@ -111,8 +111,8 @@ class Daemon:
         self.profiles.allow = self.instances.rules.check_profile
         self.projects.validate = self.instances.rules.check_project
         self.volumes.allow = self.instances.rules.check_volume
-        if hook := getattr(self.instances, "profile_changed", None):
-            self.profiles.on_change.append(hook)
+        self.profiles.on_change.append(self.instances.profile_changed)
+        self.profiles.on_back.append(self.instances.profile_restored)
         self.images.on_delete.append(self._drop_image)
         self._closers.push_async_callback(self.instances.close)
         await self.instances.start()

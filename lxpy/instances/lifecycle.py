@@ -12,7 +12,7 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.layout import Layout, qualified
-from lxpy.api.notices import AUTOSTART, Notice
+from lxpy.api.notices import AUTOSTART, LIMITS, Notice
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
 from lxpy.instances import apparmor, limits, nics, rootsize
@@ -215,6 +215,13 @@ class Lifecycle:
         live.cpuset = limit.get("cpuset", "") if counted else ""
         live.memory = limit.get("memory", 0)
 
+    def restore_limits(self, row: InstanceRow) -> None:
+        """As `apply_limits` where nobody waits for an answer: a failure becomes a warning."""
+        try:
+            self.apply_limits(row)
+        except ApiError as error:
+            self._warn(Notice(str(error), LIMITS, f"/1.0/instances/{row.name}", row.project))
+
     # -- stop, restart, freeze ---------------------------------------------------------------------------------
 
     async def stop(self, row: InstanceRow, timeout: float, force: bool, why: str = "stop") -> str:
@@ -356,7 +363,7 @@ class Lifecycle:
         run_dir = self._layout.instance_run(row.id)
         found = await adopt(run_dir) if os.path.isdir(run_dir) else None
         if isinstance(found, Supervisor):
-            config, devices = self._records.expanded(row)
+            devices = self._records.expanded(row)[1]
             row, wanted = nics.prepare(self._records, self._networks, row, devices)
             stored = row.doc["config"]
             attached = {
@@ -382,12 +389,9 @@ class Lifecycle:
             live = Live(
                 found, self.cgroup(row), nics=attached, devices=devices, watch=watch, frozen=self.cgroup(row).frozen()
             )
-            limit = limits.from_config(config, self._taken_cpus())
-            live.memory = limit.get("memory", 0)
-            if config.get("limits.cpu", "").isdigit():
-                live.cpuset = limit.get("cpuset", "")
             row = await self._disks.adopt(row, live)
             self._take_in(row, live)
+            self.restore_limits(row)  # a daemon killed amid a change had written them down, and no more
             return "running"
         self.cgroup(row).remove(0)
         shutil.rmtree(run_dir, ignore_errors=True)

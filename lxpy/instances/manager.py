@@ -222,7 +222,7 @@ class InstanceManager:
             BadRequest: an instance would lose its root disk, move to another pool or change its privilege.
             Forbidden: a project of an instance, or of the profile, does not allow it.
         """
-        users = [r for r in self._records if name in r.doc["profiles"] and self._profiles.home(r.project) == home]
+        users = self._profile_users(home, name)
         for project in {home, *(row.project for row in users)}:
             self.rules.check_project(project, asks=f"profile {name!r}")
         for row in users:
@@ -248,6 +248,14 @@ class InstanceManager:
                     await undo.enter_async_context(rootsize.applied(self._storage, current, devices))
             for row in users:
                 self._life.apply_limits(row)
+
+    def profile_restored(self, home: str, name: str) -> None:
+        """A change was taken back: the limits that instances already had from it go, too."""
+        for row in self._profile_users(home, name):
+            self._life.restore_limits(row)
+
+    def _profile_users(self, home: str, name: str) -> builtins.list[InstanceRow]:
+        return [r for r in self._records if name in r.doc["profiles"] and self._profiles.home(r.project) == home]
 
     # -- create ------------------------------------------------------------------------------------------------
 
@@ -341,7 +349,8 @@ class InstanceManager:
                 try:
                     self._life.apply_limits(row)
                 except ApiError:
-                    self._records.change(row, **{k: before.doc[k] for k in _MUTABLE})
+                    row = self._records.change(row, **{k: before.doc[k] for k in _MUTABLE})
+                    self._life.restore_limits(row)
                     raise
         self._save_backup(row)
         self._emit("instance-updated", f"/1.0/instances/{name}", project, None)

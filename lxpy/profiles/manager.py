@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
+from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.objects import Config, Devices, Profile
 from lxpy.state.store import Store
 
@@ -22,6 +22,7 @@ class ProfileManager:
             project does not allow them; set by the daemon, too.
         on_change: awaited with (project, name) after a profile's content changed; one that raises `ApiError` (an
             instance could not live with it) takes the change back.
+        on_back: called with (project, name) when that has happened, for what a hook had already done with it.
     """
 
     def __init__(self, store: Store, emit: Emit) -> None:
@@ -30,6 +31,7 @@ class ProfileManager:
         self.validate: Callable[[Config, Devices], None] = lambda config, devices: None
         self.allow: Callable[[str, str, Config, Devices], None] = lambda project, name, config, devices: None
         self.on_change: list[Changed] = []
+        self.on_back: list[Callable[[str, str], None]] = []
         self._cache: dict[tuple[str, str], dict[str, Any]] = {}
         with store.transaction():
             if store.projects.get("default") is None:
@@ -118,9 +120,11 @@ class ProfileManager:
         try:
             for changed in self.on_change:
                 await changed(home, name)
-        except ApiError:
+        except BaseException:
             self._store.profiles.put(home, name, old)
             self._cache.pop((home, name), None)
+            for taken_back in self.on_back:
+                taken_back(home, name)
             raise
         self._emit("profile-updated", f"/1.0/profiles/{name}", home, None)
 

@@ -30,6 +30,9 @@ def world(daemon: Lxpyd) -> World:
     found: World = {
         "instances": get("/instances"), "images": get("/images"), "aliases": get("/images/aliases"),
         "networks": networks, "acls": get("/network-acls"), "pools": pools, "profiles": get("/profiles"),
+        "projects": {
+            one["name"]: [one, get(f"/profiles?project={one['name']}")] for one in get("/projects")
+        },
         "certificates": get("/certificates"), "config": get("")["config"],
         "forwards": {one["name"]: get(f"/networks/{one['name']}/forwards") for one in networks},
         "volumes": {one["name"]: get(f"/storage-pools/{one['name']}/volumes/custom") for one in pools},
@@ -46,6 +49,10 @@ def world(daemon: Lxpyd) -> World:
     cgroups = pathlib.Path("/sys/fs/cgroup")
     tops = [path for place in ("", "*/") for path in cgroups.glob(f"{place}{layout.cgroup_prefix}.payload.*")]
     found["cgroups"] = dict(collections.Counter(path.name for path in tops))
+    found["memory"] = {
+        path.name: value.read_text()
+        for path in tops for value in path.glob("memory.limit_in_bytes" if (path / "tasks").exists() else "memory.max")
+    }  # fmt: skip
     mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
     mounts = [re.sub(r"/i/\d+", "/i/N", re.sub(r"/_(phys|macv)[0-9a-f]{8}$", "/PIN", one)) for one in mounts]
     found["mounts"] = sorted(one for one in mounts if one.startswith((f"{layout.root}/", f"{layout.run}/")))

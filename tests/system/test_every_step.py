@@ -116,6 +116,24 @@ CASES = {
     "stop with a physical nic": Case("stop -f a", "start a", f"init bb a; {_PHYSICAL}; start a", "delete -f a"),
     "start with a macvlan": Case(*_STARTED, f"init bb a; {_MACVLAN}", "delete -f a"),
     "start with a routed nic": Case(*_STARTED, f"init bb a; {_ROUTED}", "delete -f a"),
+    "profile create": Case("profile create p", "profile delete p"),
+    "profile set": Case(
+        "profile set p limits.memory=64MiB user.k=v", "profile unset p limits.memory; profile unset p user.k",
+        "profile create p; launch bb a -p default -p p", "delete -f a; profile delete p",
+    ),
+    "profile device": Case(
+        "profile device add p d disk source=/usr path=/d", "profile device remove p d",
+        "profile create p; launch bb a -p default -p p", "delete -f a; profile delete p",
+    ),
+    "profile rename": Case("profile rename p q", "profile rename q p", "profile create p", "profile delete p"),
+    "profile delete": Case("profile delete p", "profile create p", "profile create p", "profile delete p"),
+    "project create": Case("project create p", "project delete p"),
+    "project set": Case(
+        "project set p limits.cpu=4 features.images=false", "project set p limits.cpu= features.images=true",
+        "project create p", "project delete p",
+    ),
+    "project rename": Case("project rename p q", "project rename q p", "project create p", "project delete p"),
+    "project delete": Case("project delete p", "project create p", "project create p", "project delete p"),
     "server config": Case(
         "config set user.k=v core.https_address=127.0.0.1:19704",
         "config unset user.k; config unset core.https_address",

@@ -217,11 +217,15 @@ def edit(text: str, suffix: str = ".yaml") -> str:
 
 
 def edit_document(text: str, apply: Any) -> None:
-    """Edit YAML until `apply(document)` accepts it; on a terminal the user may go back to the editor."""
+    """Edit YAML until `apply(document)` accepts it; on a terminal the user may go back to the editor.
+
+    There the text is as it was left, with what was wrong with it on top.
+    """
     from lxpy.cli.render import parse_yaml
 
+    wrong = ""
     while True:
-        text = edit(text)
+        text = edit(wrong + text).removeprefix(wrong)
         try:
             document = parse_yaml(text, "The text")
             if not isinstance(document, dict):
@@ -231,6 +235,7 @@ def edit_document(text: str, apply: Any) -> None:
         except ApiError as error:
             if not sys.stdin.isatty():
                 raise
+            wrong = f"### Error: {error}\n".replace("\n", " ").rstrip() + "\n"
             print(f"Error: {error}", file=sys.stderr)
             print("Press enter to open the editor again or ctrl+c to abort change", file=sys.stderr)
             sys.stdin.readline()

@@ -16,8 +16,8 @@ from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import ADOPTION, AUTOSTART, BACKUP_FILE, LEFTOVERS, Kind, Notice
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
+from lxpy.instances import changes, hotplug, idmaps, keys, render, rootsize
 from lxpy.instances import devices as device_rules
-from lxpy.instances import hotplug, idmaps, keys, render, rootsize
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.lifecycle import Emit, Lifecycle
@@ -28,7 +28,7 @@ from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import ExecFiles, ExecRequest, Spawner
-from lxpy.state.store import InstanceRow, Store
+from lxpy.state.store import Document, InstanceRow, Store
 from lxpy.state.volumes import VolumeRow
 from lxpy.storage.manager import StorageManager
 from lxpy.storage.volumes import VolumeManager
@@ -308,35 +308,40 @@ class InstanceManager:
 
     # -- update, rename, delete --------------------------------------------------------------------------------
 
-    async def update(self, project: str, name: str, body: dict[str, Any], patch: bool) -> None:
-        """Change description, ephemeral, profiles, config, devices. PUT replaces, PATCH merges; limits act at once."""
-        row = self._records.get(project, name)
+    def validate_update(self, project: str, name: str, body: dict[str, Any], patch: bool = False) -> None:
+        """The faults of a change that can be told before any work.
+
+        Raises:
+            BadRequest, NotFound, Forbidden: the change cannot succeed.
+        """
+        self._changed(self._records.get(project, name), body, patch)
+
+    def _changed(self, row: InstanceRow, body: dict[str, Any], patch: bool) -> tuple[Document, Config, Devices]:
+        """The document that an instance is to have, and its expanded configuration and devices, checked."""
         if body.get("restore"):
             raise BadRequest("Restoring snapshots is not supported by this version of lxpy")
-        doc = dict(row.doc)
-        for key in ("description", "ephemeral", "profiles", "config", "devices"):
-            value = body.get(key)
-            if value is None:
-                if not patch and key in ("config", "devices"):
-                    doc[key] = {}
-                continue
-            doc[key] = {**doc[key], **value} if patch and isinstance(value, dict) else value
-        # A client that sends back what a user wrote leaves our own keys out; they stay.
-        kept = {key: value for key, value in row.doc["config"].items() if key.startswith("volatile.")}
-        doc["config"] = {k: str(v) for k, v in (kept | doc["config"]).items() if v not in ("", None)}
+        doc = {**row.doc, **changes.merged(row.doc, body, patch)}
         keys.validate_config(doc["config"])
         device_rules.validate(doc["devices"])
-        config, devices = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
+        config, devices = self._profiles.expand(row.project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(config)
         device_rules.validate(devices, expanded=True)
         if device_rules.root_pool(devices) != row.pool:
-            raise BadRequest(f"The root disk of {name!r} cannot change its pool: it lies on {row.pool!r}")
-        self._check_references(devices)
-        self.rules.check(project, name, config, devices)
-        self.rules.check_volatile(project, name, doc["config"], row.doc["config"])
+            raise BadRequest(f"The root disk of {row.name!r} cannot change its pool: it lies on {row.pool!r}")
+        self._check_references(devices, row.project)
+        self.rules.check(row.project, row.name, config, devices)
+        self.rules.check_volatile(row.project, row.name, doc["config"], row.doc["config"])
+        self._check_privilege(row, config)
+        return doc, config, devices
+
+    async def update(self, project: str, name: str, body: dict[str, Any], patch: bool) -> None:
+        """Change description, ephemeral, profiles, config, devices. PUT replaces, PATCH merges; limits act at once."""
+        row = self._records.get(project, name)
+        doc, config, devices = self._changed(row, body, patch)
         async with self._life.lock(row):
             self._check_references(devices, project)
             row = self._records.get(project, name)
+            self._check_privilege(row, config)
             before = row
             if idmaps.privileged(config) != (row.idmap_base is None):
                 row = self._change_privilege(row, idmaps.privileged(config))
@@ -345,11 +350,11 @@ class InstanceManager:
                 self.rules.check(project, name, config, devices)
                 row = self._records.get(project, name)
                 doc["config"] = hotplug.merged(doc["config"], before.doc["config"], row.doc["config"])
-                row = self._records.change(row, **{k: doc[k] for k in _MUTABLE})
+                row = self._records.change(row, **{k: doc[k] for k in changes.MUTABLE})
                 try:
                     self._life.apply_limits(row)
                 except ApiError:
-                    row = self._records.change(row, **{k: before.doc[k] for k in _MUTABLE})
+                    row = self._records.change(row, **{k: before.doc[k] for k in changes.MUTABLE})
                     self._life.restore_limits(row)
                     raise
         self._save_backup(row)
@@ -364,22 +369,29 @@ class InstanceManager:
         async with hotplug.applied(self._plugs, hotplug.Running(row, live), devices):
             yield
 
-    def _change_privilege(self, row: InstanceRow, privileged: bool) -> InstanceRow:
-        if self._life.live(row):
+    def _check_privilege(self, row: InstanceRow, config: Config) -> None:
+        if idmaps.privileged(config) != (row.idmap_base is None) and self._life.live(row):
             raise BadRequest(f"security.privileged of {row.name!r} cannot change while it runs: stop it first")
+
+    def _change_privilege(self, row: InstanceRow, privileged: bool) -> InstanceRow:
         base = None if privileged else idmaps.allocate(self._records.idmap_bases())["base"]
         return self._records.set_idmap(row, base)
 
-    async def rename(self, project: str, name: str, new: str) -> None:
-        """Only while stopped, as in LXD."""
+    def validate_rename(self, project: str, name: str, new: str) -> InstanceRow:
+        """Only while stopped, as in LXD. The instance; raises `BadRequest`, `Conflict` or `NotFound`."""
         row = self._records.get(project, name)
         values.instance_name(new)
+        if self._life.live(row):
+            raise BadRequest(f"Instance {name!r} is running: stop it before renaming it")
+        if self._creation.taken(project, new):
+            raise Conflict(f"Instance {new!r} already exists")
+        return row
+
+    async def rename(self, project: str, name: str, new: str) -> None:
+        """Raises as `validate_rename`."""
+        row = self._records.get(project, name)
         async with self._life.lock(row):
-            row = self._records.get(project, name)
-            if self._life.live(row):
-                raise BadRequest(f"Instance {name!r} is running: stop it before renaming it")
-            if self._creation.taken(project, new):
-                raise Conflict(f"Instance {new!r} already exists")
+            row = self.validate_rename(project, name, new)
             pool = self._storage.pool(row.pool)
             _, devices = self._records.expanded(row)
             await pool.rename_instance(qualified(project, name), qualified(project, new))
@@ -392,22 +404,28 @@ class InstanceManager:
         self._save_backup(row)
         self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
 
-    async def delete(self, project: str, name: str, force: bool = False) -> None:
-        """Delete a stopped instance; with `force` a running one is ended first.
+    def validate_delete(self, project: str, name: str, force: bool) -> InstanceRow:
+        """The instance, if it may be deleted.
 
         Raises:
-            BadRequest: it is running.
+            BadRequest: it is running, without `force`.
             Forbidden: ``security.protection.delete`` is set.
         """
         row = self._records.get(project, name)
         config, _ = self._records.expanded(row)
         if values.boolean("security.protection.delete", config.get("security.protection.delete") or "false"):
             raise Forbidden(f"Instance {name!r} is protected: unset security.protection.delete to delete it")
+        if self._life.live(row) and not force:
+            raise BadRequest(f"Instance {name!r} is running: stop it first, or delete it with -f")
+        return row
+
+    async def delete(self, project: str, name: str, force: bool = False) -> None:
+        """Delete a stopped instance; with `force` a running one is ended first. Raises as `validate_delete`."""
+        row = self.validate_delete(project, name, force)
+        config, _ = self._records.expanded(row)
         async with self._life.lock(row):
-            row = self._records.get(project, name)
+            row = self.validate_delete(project, name, force)
             if self._life.live(row):
-                if not force:
-                    raise BadRequest(f"Instance {name!r} is running: stop it first, or delete it with -f")
                 await self._life.stop(row, 0, force=True, why="delete")
                 row = self._records.get(project, name)
             await self._remove(self._records.change(row, deleting=True))
@@ -529,9 +547,6 @@ def _clear_cgroup(cgroup: InstanceCgroup) -> None:
     """For what a crash left behind; after an orderly end there is nothing to do."""
     cgroup.kill()
     cgroup.remove(supervisor=True)
-
-
-_MUTABLE = ("description", "ephemeral", "profiles", "config", "devices")
 
 
 def _should_start(autostart: str, ran: bool) -> bool:

@@ -102,6 +102,7 @@ async def put(call: Call) -> web.StreamResponse:
     daemon, project, name = call.daemon, call.project, call.part("name")
     check(call.if_match, daemon.instances.get(project, name), INSTANCE)
     body = await call.body()
+    daemon.instances.validate_update(project, name, body)
 
     async def work(op: Operation) -> None:
         await daemon.instances.update(project, name, body, False)
@@ -123,6 +124,7 @@ async def rename(call: Call) -> web.StreamResponse:
     new = str(body.get("name") or "")
     if body.get("migration") or body.get("pool") or body.get("project") not in (None, "", project):
         raise BadRequest("Moving an instance elsewhere is not supported by this version of lxpy: only renaming is")
+    daemon.instances.validate_rename(project, name, new)
 
     async def work(op: Operation) -> None:
         await daemon.instances.rename(project, name, new)
@@ -132,9 +134,9 @@ async def rename(call: Call) -> web.StreamResponse:
 
 async def delete(call: Call) -> web.StreamResponse:
     daemon, project, name = call.daemon, call.project, call.part("name")
-    daemon.instances.get(project, name)
     # Ours: one request instead of stop, wait, delete.
     force = call.request.query.get("force", "") in ("1", "true")
+    daemon.instances.validate_delete(project, name, force)
 
     async def work(op: Operation) -> None:
         await daemon.instances.delete(project, name, force)

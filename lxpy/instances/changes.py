@@ -1,0 +1,50 @@
+"""From the body of a PUT or PATCH to what an instance is to have: types, merging, what stays."""
+
+from typing import Any
+
+from lxpy.api.errors import BadRequest
+from lxpy.state.store import Document
+
+MUTABLE = ("description", "ephemeral", "profiles", "config", "devices")
+_TYPES: dict[str, tuple[type, str]] = {
+    "description": (str, "a text"),
+    "ephemeral": (bool, "true or false"),
+    "profiles": (list, "a list of names"),
+    "config": (dict, "a set of keys and values"),
+    "devices": (dict, "a set of devices by name"),
+}
+
+
+def merged(old: Document, body: dict[str, Any], patch: bool) -> Document:
+    """The `MUTABLE` parts of an instance after a request; what else is in the body is not the client's to change.
+
+    Args:
+        patch: keys of ``config`` and ``devices`` are added to those there are, instead of replacing them.
+
+    Raises:
+        BadRequest: a part is of the wrong type.
+    """
+    new: Document = {}
+    for key, (kind, words) in _TYPES.items():
+        value = body.get(key)
+        if value is None:
+            new[key] = {} if not patch and kind is dict else old[key]
+        elif not isinstance(value, kind):
+            raise BadRequest(f"{key} must be {words}")
+        else:
+            new[key] = {**old[key], **value} if patch and isinstance(value, dict) else value
+    if not all(isinstance(name, str) for name in new["profiles"]):
+        raise BadRequest("profiles must be a list of names")
+    # A client that sends back what a user wrote leaves our own keys out; they stay.
+    kept = {key: value for key, value in old["config"].items() if key.startswith("volatile.")}
+    new["config"] = {key: _text(key, value) for key, value in (kept | new["config"]).items() if value not in ("", None)}
+    return new
+
+
+def _text(key: str, value: Any) -> str:
+    """YAML gives numbers and booleans where the API wants text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise BadRequest(f"Invalid value for {key}: {value!r} is not text")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import lxpy
 from lxpy.api.errors import ApiError
 from lxpy.cli.args import Command, UsageError, help_text, nearest, parse
 from lxpy.cli.context import Context
@@ -101,8 +102,8 @@ def run(words: list[str]) -> int:
             sys.stdout.write(overview())
             return 0
         if word == "--version":
-            words = ["version", "--client"]
-            break
+            sys.stdout.write(f"{lxpy.__version__}\n")
+            return 0
         takes = 2 if word == "--project" else 1
         if takes > len(words):
             raise UsageError(f"flag needs an argument: {word}: try lxpy --help")

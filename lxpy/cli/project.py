@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from lxpy.api.values import human_bytes
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.context import Context, pairs
@@ -12,7 +11,8 @@ from lxpy.cli.objects import FORMAT, Kind, piped
 from lxpy.client import remotes
 
 PROJECT = Kind("project", "/1.0/projects")
-_FEATURES = ("images", "profiles", "storage.volumes", "storage.buckets", "networks", "networks.zones")
+# The columns that the stock client has for a server without buckets and DNS zones.
+_FEATURES = ("images", "profiles", "storage.volumes", "networks")
 
 
 def _create(context: Context, args: Args) -> None:
@@ -48,6 +48,8 @@ def _list(context: Context, args: Args) -> None:
 
 
 def _info(context: Context, args: Args) -> None:
+    from lxpy.api.values import human_bytes  # it imports re
+
     client, name = context.resolve(args.rest[0])
     found = client.get(f"{PROJECT.url(name)}/state")
     rows = []

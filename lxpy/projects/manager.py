@@ -84,7 +84,7 @@ class ProjectManager:
         self._store.projects.put(name, {"description": description, "config": config})
         self._emit("project-updated", f"/1.0/projects/{name}", name, None)
 
-    def rename(self, name: str, new: str) -> None:
+    def validate_rename(self, name: str, new: str) -> None:
         """LXD's rule: only while it is empty, since the names of much on the disk begin with the project's.
 
         Raises:
@@ -95,6 +95,10 @@ class ProjectManager:
             raise Forbidden("The default project cannot be renamed")
         self._free(new)
         self._refuse_if_used(name, "renamed")
+
+    def rename(self, name: str, new: str) -> None:
+        """Raises as `validate_rename`."""
+        self.validate_rename(name, new)
         with self._store.transaction():  # rows that name a project want it there at every moment
             self._store.projects.put(new, self._document(name))
             if (profile := self._store.profiles.get(name, "default")) is not None:

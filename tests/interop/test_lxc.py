@@ -122,8 +122,18 @@ def test_profiles_networks_storage_projects(lxc: Lxc, lxpyd: Lxpyd, name: str) -
     lxc("launch", "bb", name, "--project", name)
     assert name not in lxc("list", "-f", "csv").stdout
     assert name in lxc("list", "-f", "csv", "--all-projects").stdout
+    lxc("config", "set", name, "limits.memory=64MiB", "--project", name)
+    lxc("project", "set", name, "limits.memory", "100MiB")
+    assert "given already" in lxc("config", "set", name, "limits.memory=1GiB", "--project", name, ok=False).stderr
+    assert "MEMORY,100.00MiB,64.00MiB" in lxc("project", "info", name, "-f", "csv").stdout
+    assert "holds instances/" in lxc("project", "delete", name, ok=False).stderr
+    assert lxc("project", "list").stdout == lxpyd.cli("project", "list").stdout
+    assert lxc("project", "info", name).stdout == lxpyd.cli("project", "info", name).stdout
     lxc("delete", "-f", name, "--project", name)
-    lxc("project", "delete", name)
+    lxc("project", "rename", name, f"{name}-n")
+    lxc("project", "edit", f"{name}-n", input="description: of lxc\nconfig:\n  limits.cpu: '3'\n")
+    assert lxc("project", "get", f"{name}-n", "limits.cpu").stdout == "3\n"
+    lxc("project", "delete", f"{name}-n")
 
 
 def test_start_and_stop_all_at_once(lxc: Lxc, lxpyd: Lxpyd, name: str) -> None:

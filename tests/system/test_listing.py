@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import pathlib
+import subprocess
+import sys
 import time
 
 import pytest
@@ -84,3 +87,23 @@ def test_info(lxpyd: Lxpyd, pair: tuple[str, str]) -> None:
     assert "Status: STOPPED" in lxpyd.out("info", "lb")
     server = lxpyd.out("info")
     assert "api_extensions" in server and "kernel_features" in server
+
+
+# Each costs 2 to 40 ms of a command that has 90.
+_HEAVY = set(
+    "enum socket argparse typing dataclasses asyncio subprocess threading http yaml rich signal selectors datetime "
+    "importlib logging ssl tempfile shutil urllib inspect textual".split()
+)
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "-c", "ns4t", "-f", "csv"], ["--version"], ["project", "list"]])
+def test_a_list_imports_next_to_nothing(lxpyd: Lxpyd, words: list[str]) -> None:
+    code = (
+        f"import sys; sys.path.append({str(pathlib.Path(__file__).parents[2])!r}); sys.argv = ['lxpy', *{words!r}]\n"
+        "from lxpy.cli.main import main\nassert main() == 0\nprint(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-ISc", code], env=lxpyd.environment, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "lxpy.cli.main" in loaded and not _HEAVY & loaded

@@ -4,6 +4,7 @@ from lxpy.daemon import envelope
 from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import CONFIGURED, PROFILE, check, etag
 from lxpy.daemon.lean import web
+from lxpy.daemon.operations import Operation
 from lxpy.daemon.routes.common import listing, url
 
 
@@ -73,9 +74,14 @@ async def delete_project(call: Call) -> web.StreamResponse:
 async def rename_project(call: Call) -> web.StreamResponse:
     name = call.part("name")
     new = str((await call.body()).get("name") or "")
-    call.daemon.projects.rename(name, new)
-    call.daemon.profiles.forget(name)
-    return envelope.sync({}, location=url("projects", new))
+    daemon = call.daemon
+    daemon.projects.validate_rename(name, new)
+
+    async def work(op: Operation) -> None:  # LXD's clients expect an operation
+        daemon.projects.rename(name, new)
+        daemon.profiles.forget(name)
+
+    return call.run("Renaming project", "projects", [name], work)
 
 
 async def project_state(call: Call) -> web.StreamResponse:

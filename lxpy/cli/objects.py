@@ -105,7 +105,7 @@ class Kind:
             if args.flag("property"):
                 document[key] = ""
             elif document["config"].pop(key, None) is None:
-                raise ApiError(f"Can't unset key '{key}', it's not currently set")
+                return  # as LXD has it for all but instances
             self.save(client, url, document, etag)
 
         return Command(run, f"{self.place} <key>", f"Unset a value of a {self.word}", (PROPERTY,), 2, 2)

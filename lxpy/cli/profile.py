@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lxpy.api.errors import ApiError
-from lxpy.cli.args import Args, Command
+from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.config import INSTANCE, Devices
 from lxpy.cli.context import Context
 from lxpy.cli.objects import Kind
@@ -36,7 +36,9 @@ def _copy(context: Context, args: Args) -> None:
     source, url = PROFILE.resolve(context, args.rest[0])
     target, name = context.resolve(args.rest[1])
     document = source.get(url)
-    target.post(PROFILE.path, {"name": name, **{key: document[key] for key in PROFILE.writable}})
+    body = {"name": name, **{key: document[key] for key in PROFILE.writable}}
+    project = args.value("target-project")
+    target.post(PROFILE.path, body, **({"project": project} if project else {}))
 
 
 def _change(context: Context, ref: str, profiles: list[str] | None, add: str = "", remove: str = "") -> None:
@@ -76,7 +78,14 @@ COMMANDS = {
     "profile": {
         "add": Command(_add, "[<remote>:]<instance> <profile>", "Add a profile to an instance", (), 2, 2),
         "assign": Command(_assign, "[<remote>:]<instance> <profiles>", "Replace an instance's profiles", (), 2, 2),
-        "copy": Command(_copy, "[<remote>:]<profile> [<remote>:]<new>", "Copy a profile", (), 2, 2),
+        "copy": Command(
+            _copy,
+            "[<remote>:]<profile> [<remote>:]<new>",
+            "Copy a profile",
+            (Option("--target-project", "NAME", "Copy to a project different from the source"),),
+            2,
+            2,
+        ),
         "create": Command(_create, "[<remote>:]<profile>", "Create a profile (YAML on standard input)", (), 1, 1),
         "delete": PROFILE.delete(),
         "device": Devices(PROFILE).commands(),

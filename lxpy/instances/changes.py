@@ -19,7 +19,8 @@ def merged(old: Document, body: dict[str, Any], patch: bool) -> Document:
     """The `MUTABLE` parts of an instance after a request; what else is in the body is not the client's to change.
 
     Args:
-        patch: keys of ``config`` and ``devices`` are added to those there are, instead of replacing them.
+        patch: what is left out stays, and keys of ``config`` and ``devices`` are added to those there are. Without
+            it what is left out goes: LXD's rule, and how its client takes all profiles away.
 
     Raises:
         BadRequest: a part is of the wrong type.
@@ -28,17 +29,25 @@ def merged(old: Document, body: dict[str, Any], patch: bool) -> Document:
     for key, (kind, words) in _TYPES.items():
         value = body.get(key)
         if value is None:
-            new[key] = {} if not patch and kind is dict else old[key]
+            new[key] = old[key] if patch else kind()
         elif not isinstance(value, kind):
             raise BadRequest(f"{key} must be {words}")
         else:
             new[key] = {**old[key], **value} if patch and isinstance(value, dict) else value
-    if not all(isinstance(name, str) for name in new["profiles"]):
-        raise BadRequest("profiles must be a list of names")
+    check_profiles(new["profiles"])
     # A client that sends back what a user wrote leaves our own keys out; they stay.
     kept = {key: value for key, value in old["config"].items() if key.startswith("volatile.")}
     new["config"] = {key: _text(key, value) for key, value in (kept | new["config"]).items() if value not in ("", None)}
     return new
+
+
+def check_profiles(profiles: Any) -> None:
+    """Raises `BadRequest` for what is no list of names, and for a name that is there twice."""
+    if not isinstance(profiles, list) or not all(isinstance(name, str) for name in profiles):
+        raise BadRequest("profiles must be a list of names")
+    for name in profiles:
+        if profiles.count(name) > 1:
+            raise BadRequest(f"Profile {name!r} is in the list twice")
 
 
 def _text(key: str, value: Any) -> str:

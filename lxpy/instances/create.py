@@ -11,8 +11,8 @@ from lxpy.api.errors import BadRequest, Conflict
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager, Progress
+from lxpy.instances import changes, idmaps, keys, names, rootsize
 from lxpy.instances import devices as device_rules
-from lxpy.instances import idmaps, keys, names, rootsize
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.records import Records, now
 from lxpy.instances.templating import Templates
@@ -76,6 +76,7 @@ class Creation:
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
         profiles = body.get("profiles")
         profiles = ["default"] if profiles is None else profiles
+        changes.check_profiles(profiles)
         keys.validate_config(body.get("config") or {})
         device_rules.validate(body.get("devices") or {})
         return self._profiles.expand(project, profiles, body.get("config") or {}, body.get("devices") or {})

@@ -1,5 +1,6 @@
 """Profiles while instances use them: a change acts on all of them or on none."""
 
+import json
 import os
 import subprocess
 
@@ -53,3 +54,28 @@ def test_limits_already_given_are_taken_back(lxpyd: Lxpyd, name: str) -> None:
     lxpyd.sweep(name)
     lxpyd.cli("profile", "delete", name)
     assert not os.path.exists(path)
+
+
+def test_verbs_as_the_stock_client_has_them(lxpyd: Lxpyd, name: str, project: str) -> None:
+    lxpyd.cli("profile", "create", name)
+    lxpyd.cli("profile", "set", name, "user.a=1")
+    lxpyd.cli("profile", "unset", name, "user.none")  # a profile's key that is not set: nothing to do
+    lxpyd.cli("project", "unset", project, "limits.cpu")
+    lxpyd.cli("project", "set", project, "features.profiles=true")
+    lxpyd.cli("profile", "copy", name, f"{name}-c", "--target-project", project)
+    assert lxpyd.out("profile", "get", f"{name}-c", "user.a", "--project", project) == "1"
+    lxpyd.cli("create", "bb", name, "-p", "default", "-p", name)
+    before = lxpyd.instance(name)
+    twice = json.dumps({"profiles": ["default", name, "default"]})
+    wrong = lxpyd.cli("query", "-X", "PATCH", "-d", twice, f"/1.0/instances/{name}", check=False)
+    assert "Profile 'default' is in the list twice" in refused(wrong)
+    assert "is in the list twice" in refused(
+        lxpyd.cli("create", "bb", f"{name}-x", "-p", "default", "-p", "default", check=False)
+    )
+    assert "No root device" in refused(lxpyd.cli("profile", "assign", name, "", check=False))
+    assert lxpyd.instance(name) == before
+    lxpyd.cli("config", "device", "override", name, "root")
+    lxpyd.api("PUT", f"/1.0/instances/{name}", {"devices": lxpyd.instance(name)["devices"]})
+    assert lxpyd.instance(name)["profiles"] == []  # PUT replaces: what is left out goes
+    lxpyd.sweep(name)
+    lxpyd.cli("profile", "delete", name)

@@ -75,10 +75,32 @@ def test_disk(lxpyd: Lxpyd, project: str) -> None:
     lxpyd.cli("project", "set", project, "limits.disk=100MiB")
     assert "volume 'plain/v' needs a size" in refused(volume("create", "plain", "v"))
     assert "needs a size on its root disk" in refused(lxpyd.cli("create", "bb", "a", "--project", project, check=False))
-    usage = lxpyd.json("project", "info", project, "-f", "json")["resources"]["disk"]
-    assert usage == {"Limit": 100 << 20, "Usage": 0}
-    volumes = lxpyd.json("query", f"/1.0/storage-pools/plain/volumes/custom?project={project}")
-    assert volumes == []
+    assert lxpyd.json("query", f"/1.0/storage-pools/plain/volumes/custom?project={project}") == []
+    pool = f"{project}-b"
+    lxpyd.cli("storage", "create", pool, "btrfs", "size=300MiB")
+    try:
+        volume("create", pool, "v", "size=40MiB", check=True)
+        root = ["create", "bb", "a", "-s", pool, "--project", project]
+        assert "needs a size on its root disk" in refused(lxpyd.cli(*root, check=False))
+        said = refused(lxpyd.cli(*root, "-d", "root,size=70MiB", check=False))
+        assert said.endswith("40.00MiB are given already and instance 'a' asks for 70.00MiB")
+        lxpyd.cli(*root, "-d", "root,size=50MiB")
+        for words in (
+            ("set", pool, "v", "size=60MiB"), ("unset", pool, "v", "size"), ("copy", f"{pool}/v", f"{pool}/w"),
+            ("create", pool, "w", "size=11MiB"),
+        ):  # fmt: skip
+            assert "has limits.disk=100MiB" in refused(volume(*words)), words
+        grown = lxpyd.cli("config", "device", "set", "a", "root", "size=61MiB", "--project", project, check=False)
+        assert "40.00MiB are given already and instance 'a' asks for 61.00MiB" in refused(grown)
+        volume("set", pool, "v", "size=50MiB", check=True)
+        volume("rename", pool, "v", "w", check=True)  # the same room under another name
+        usage = lxpyd.json("project", "info", project, "-f", "json")["resources"]["disk"]
+        assert usage == {"Limit": 100 << 20, "Usage": 100 << 20}
+    finally:
+        lxpyd.cli("delete", "a", "--project", project, check=False)
+        for name in ("v", "w"):
+            volume("delete", pool, name)
+        lxpyd.cli("storage", "delete", pool)
 
 
 def test_profiles_and_profile_changes_count(lxpyd: Lxpyd, project: str) -> None:

@@ -86,6 +86,13 @@ class InstanceManager:
             if row.doc.get("creating") or row.doc.get("deleting"):
                 await self._undo_half_made(row)
                 continue
+            if new := row.doc.get("renaming"):
+                try:
+                    row = await self._rename(row, new)
+                    self._save_backup(row)
+                except (ApiError, OSError) as error:
+                    self._warn(_notice(row, f"Renaming {row.name!r} to {new!r} was cut off: {error}", ADOPTION))
+                    continue
             ran = row.doc["config"].get("volatile.last_state.power") == "RUNNING"
             try:
                 found = await self._life.adopt(row)
@@ -391,18 +398,33 @@ class InstanceManager:
         """Raises as `validate_rename`."""
         row = self._records.get(project, name)
         async with self._life.lock(row):
-            row = self.validate_rename(project, name, new)
-            pool = self._storage.pool(row.pool)
-            _, devices = self._records.expanded(row)
-            await pool.rename_instance(qualified(project, name), qualified(project, new))
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self._layout.instance_log(project, name), self._layout.instance_log(project, new))
-            self._release(row, devices)
-            row = self._records.rename(row, new)
-            # LXD's images list only create and copy; a renamed guest should know its name all the same.
-            self._templates.apply(row, "copy", "rename")
+            row = self._records.change(self.validate_rename(project, name, new), renaming=new)
+            try:
+                row = await self._rename(row, new)
+            except BaseException:
+                # Once the volume has its new name the next start goes on from there.
+                if qualified(project, new) not in self._storage.pool(row.pool).volumes():
+                    self._records.change(row, renaming="")
+                raise
         self._save_backup(row)
         self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
+
+    async def _rename(self, row: InstanceRow, new: str) -> InstanceRow:
+        """The steps, each of which may have been taken by a daemon that was killed; the mark goes last."""
+        if row.name != new:
+            pool, (old_volume, volume) = (
+                self._storage.pool(row.pool),
+                (qualified(row.project, n) for n in (row.name, new)),
+            )
+            if volume not in pool.volumes():
+                await pool.rename_instance(old_volume, volume)
+            with contextlib.suppress(OSError):
+                os.rename(self._layout.instance_log(row.project, row.name), self._layout.instance_log(row.project, new))
+            self._release(row, self._records.expanded(row)[1])
+            row = self._records.rename(row, new)
+        # LXD's images list only create and copy; a renamed guest should know its name all the same.
+        self._templates.apply(row, "copy", "rename")
+        return self._records.change(self._records.get(row.project, new), renaming="")
 
     def validate_delete(self, project: str, name: str, force: bool) -> InstanceRow:
         """The instance, if it may be deleted.

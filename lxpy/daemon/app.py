@@ -111,6 +111,7 @@ class Daemon:
         self.profiles.allow = self.instances.rules.check_profile
         self.projects.validate = self.instances.rules.check_project
         self.volumes.allow = self.instances.rules.check_volume
+        self.profiles.checks.append(self.instances.check_profile)
         self.profiles.on_change.append(self.instances.profile_changed)
         self.profiles.on_back.append(self.instances.profile_restored)
         self.images.on_delete.append(self._drop_image)

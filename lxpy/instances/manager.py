@@ -222,8 +222,8 @@ class InstanceManager:
         """The instances that a custom volume is attached to; with `running` only those that run."""
         return [row for row in self._disks.users(volume) if not running or self._life.live(row)]
 
-    async def profile_changed(self, home: str, name: str) -> None:
-        """A profile has changed: refuse what an instance of it could not live with, then give them their new limits.
+    def check_profile(self, home: str, name: str) -> None:
+        """A profile is to become what it is now: refuse what an instance of it could not live with.
 
         Raises:
             BadRequest: an instance would lose its root disk, move to another pool or change its privilege.
@@ -246,6 +246,10 @@ class InstanceManager:
                 raise BadRequest(
                     f"Instance {row.name!r} uses this profile: set security.privileged on the instance itself"
                 )
+
+    async def profile_changed(self, home: str, name: str) -> None:
+        """A profile has changed: its instances get their new devices and limits, or none of them does."""
+        users = self._profile_users(home, name)
         async with contextlib.AsyncExitStack() as undo:
             for row in users:
                 await undo.enter_async_context(self._life.lock(row))

@@ -1,5 +1,6 @@
 """The profile manager. Profiles of a project without ``features.profiles`` are those of ``default``."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ class ProfileManager:
         validate: checks configuration and devices; set by the daemon, since the key tables belong to the instances.
         allow: takes the project, name, configuration and devices of a new profile, and raises `Forbidden` when the
             project does not allow them; set by the daemon, too.
+        checks: called with (project, name) while the change is there and not yet written; one that raises is its end.
         on_change: awaited with (project, name) after a profile's content changed; one that raises `ApiError` (an
             instance could not live with it) takes the change back.
         on_back: called with (project, name) when that has happened, for what a hook had already done with it.
@@ -30,8 +32,10 @@ class ProfileManager:
         self._emit = emit
         self.validate: Callable[[Config, Devices], None] = lambda config, devices: None
         self.allow: Callable[[str, str, Config, Devices], None] = lambda project, name, config, devices: None
+        self.checks: list[Callable[[str, str], None]] = []
         self.on_change: list[Changed] = []
         self.on_back: list[Callable[[str, str], None]] = []
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
         self._cache: dict[tuple[str, str], dict[str, Any]] = {}
         with store.transaction():
             if store.projects.get("default") is None:
@@ -104,6 +108,11 @@ class ProfileManager:
     async def update(self, project: str, name: str, body: dict[str, Any], *, patch: bool = False) -> None:
         """Replace the content, or with `patch` merge into it (an empty value unsets a key)."""
         home = self.home(project)
+        # One at a time: what a change that fails puts back must not be older than what another has made of it.
+        async with self._locks.setdefault((home, name), asyncio.Lock()):
+            await self._update(home, name, body, patch)
+
+    async def _update(self, home: str, name: str, body: dict[str, Any], patch: bool) -> None:
         old = self._document(home, name)
         if patch:
             config = {**old["config"], **_mapping(body, "config")}
@@ -115,8 +124,15 @@ class ProfileManager:
         new = self._checked(body)
         if new == old:
             return
-        self._store.profiles.put(home, name, new)
-        self._cache.pop((home, name), None)
+        try:
+            with self._store.transaction():
+                self._store.profiles.put(home, name, new)
+                self._cache.pop((home, name), None)
+                for check in self.checks:
+                    check(home, name)
+        except BaseException:
+            self._cache.pop((home, name), None)
+            raise
         try:
             for changed in self.on_change:
                 await changed(home, name)

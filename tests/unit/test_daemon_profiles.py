@@ -1,5 +1,6 @@
 """Profiles and projects over a real store."""
 
+import asyncio
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +43,23 @@ def test_later_profiles_win_and_devices_replace_whole(profiles: ProfileManager) 
     assert devices == {"eth0": {"type": "none"}}
     with pytest.raises(NotFound):
         profiles.expand("default", ["nope"], {}, {})
+
+
+async def test_a_change_that_fails_puts_back_no_other(profiles: ProfileManager) -> None:
+    async def hook(project: str, name: str) -> None:
+        await asyncio.sleep(0.01)
+        if profiles.get(project, name)["config"].get("x") == "bad":
+            raise BadRequest("not this one")
+
+    profiles.create("default", {"name": "a", "config": {"x": "0"}})
+    profiles.on_change.append(hook)
+    results = await asyncio.gather(
+        profiles.update("default", "a", {"config": {"x": "bad"}}, patch=True),
+        profiles.update("default", "a", {"config": {"y": "1"}}, patch=True),
+        return_exceptions=True,
+    )
+    assert isinstance(results[0], BadRequest) and results[1] is None
+    assert profiles.get("default", "a")["config"] == {"x": "0", "y": "1"}
 
 
 async def test_update_patch_and_hooks(profiles: ProfileManager) -> None:

@@ -12,8 +12,18 @@ from tests.support.daemon import BIN, Lxpyd
     "words",
     [
         ["create"], ["--project"], ["query", "-d", "{", "/1.0"], ["query", "-d", "{} x", "/1.0"], ["tui"],
-        ["query", "-X", "FROB", "/1.0"], ["image", "info", "no-such"], ["console", "no-such"], ["list", "--frob"],
+        ["query", "-X", "FROB", "/1.0"], ["image", "info", "nope"], ["console", "nope"], ["list", "--frob"],
         ["config", "trust", "add", "/etc/passwd"], ["image", "serve", "--port", "99999"],
+        ["config", "set", "nope", "user.a=1"], ["config", "set", "core.foo=1"], ["config", "unset", "user.nope"],
+        ["config", "device", "add", "nope", "d", "disk"], ["config", "device", "override", "nope", "d"],
+        ["profile", "create", "a/b"], ["profile", "delete", "default"], ["profile", "rename", "default", "x"],
+        ["profile", "copy", "nope", "x"], ["profile", "assign", "nope", "default"], ["profile", "sett", "default"],
+        ["profile", "device", "get", "default", "nope", "mtu"], ["profile", "set", "default", "limits.memry=1GiB"],
+        ["profile", "device", "set", "default", "root", "pol=x"],
+        ["profile", "copy", "default", "x", "--target-project=n"],
+        ["project", "create", "a_b"], ["project", "delete", "default"], ["project", "switch", "nope"],
+        ["project", "info", "nope"], ["project", "set", "default", "limits.memory=lots"], ["project", "renam"],
+        ["project", "unset", "nope", "x"], ["list", "--project", "nope"], ["config", "show", "x:"],
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line(lxpyd: Lxpyd, words: list[str]) -> None:

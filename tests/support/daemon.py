@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,8 @@ class Lxpyd:
             "LC_ALL": "C.UTF-8",
             "TERM": "xterm-256color",
         }
-        (self.dir / "home").mkdir(exist_ok=True)
+        shutil.rmtree(self.dir / "home", ignore_errors=True)  # of the one before: its remotes
+        (self.dir / "home").mkdir()
         write_launchers()
 
     # -- the process ---------------------------------------------------------------------------------------------
@@ -113,8 +115,8 @@ profiles:
         """Deletes everything through the daemon, then ends it."""
         if self.process is None:
             self.start()
-        for instance in self.json("list", "-f", "json"):
-            self.cli("delete", "-f", instance["name"])
+        for instance in self.json("list", "--all-projects", "-f", "json"):
+            self.cli("delete", "-f", instance["name"], "--project", instance["project"])
         for image in self.json("image", "list", "-f", "json"):
             self.cli("image", "delete", image["fingerprint"])
         self.api("PUT", "/1.0/profiles/default", {"config": {}, "devices": {}, "description": ""})

@@ -86,7 +86,10 @@ def unpack_squashfs(archive: str, target: str, what: str) -> None:
 
 
 def scrub(root: str) -> None:
-    """Removes device nodes, and attributes an image has no business with, from a tree nobody else can reach."""
+    """Removes device nodes, and attributes an image has no business with, from a tree nobody else can reach.
+
+    Directories keep their times.
+    """
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         todo = [b"."]
@@ -95,6 +98,8 @@ def scrub(root: str) -> None:
             fd = safe_path.openat2(root_fd, here, os.O_RDONLY | os.O_DIRECTORY, resolve=safe_path.NO_LINKS)
             try:
                 _scrub_attributes(b"/proc/self/fd/%d" % fd, True)
+                was = os.fstat(fd)
+                dropped = False
                 with os.scandir(fd) as entries:
                     for entry in entries:
                         mode = entry.stat(follow_symlinks=False).st_mode
@@ -103,8 +108,11 @@ def scrub(root: str) -> None:
                             todo.append(here + b"/" + name)
                         elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
                             os.unlink(name, dir_fd=fd)
+                            dropped = True
                         elif stat.S_ISREG(mode):
                             _scrub_attributes(b"/proc/self/fd/%d/%s" % (fd, name), False)
+                if dropped:
+                    os.utime(fd, ns=(was.st_atime_ns, was.st_mtime_ns))
             finally:
                 os.close(fd)
     finally:

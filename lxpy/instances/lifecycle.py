@@ -67,6 +67,7 @@ class Lifecycle:
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
+        self.after_start: Callable[[InstanceRow], None] = lambda row: None
         self.delete_ephemeral: Callable[[InstanceRow], asyncio.Future[None] | None] = lambda row: None
 
     def live(self, row: InstanceRow) -> Live | None:
@@ -154,7 +155,8 @@ class Lifecycle:
             last_state__reason=None,
             **underscored(volatile),
         )
-        self._records.change(row, last_used_at=now())
+        row = self._records.change(row, last_used_at=now())
+        self.after_start(row)
         self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)
 
     def _take_in(self, row: InstanceRow, live: Live) -> None:

@@ -13,16 +13,17 @@ from typing import Any
 from lxpy.api import status, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout, qualified
-from lxpy.api.notices import ADOPTION, AUTOSTART, BACKUP_FILE, LEFTOVERS, Kind, Notice
+from lxpy.api.notices import ADOPTION, AUTOSTART, LEFTOVERS, Kind, Notice
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import changes, hotplug, idmaps, keys, render, rootsize
 from lxpy.instances import devices as device_rules
+from lxpy.instances.backups import Backups
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.projectrules import ProjectRules
-from lxpy.instances.records import Records, write_backup
+from lxpy.instances.records import Records
 from lxpy.instances.templating import Templates
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
@@ -60,7 +61,7 @@ class InstanceManager:
         emit: Emit,
         warn: Callable[[str], None],
     ) -> None:
-        self._store, self._layout, self._spawner = store, layout, spawner
+        self._layout, self._spawner = layout, spawner
         self._images, self._networks, self._storage, self._profiles = images, networks, storage, profiles
         self._emit, self._warn = emit, warn
         self._records = Records(store, profiles.expand)
@@ -73,6 +74,8 @@ class InstanceManager:
         self._creation = Creation(
             self._records, images, storage, profiles, self._templates, self._check_references, self.rules
         )
+        self.backups = Backups(self._records, store, storage, profiles, warn)
+        self._life.after_start = self.backups.started
         self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -89,7 +92,7 @@ class InstanceManager:
             if new := row.doc.get("renaming"):
                 try:
                     row = await self._rename(row, new)
-                    self._save_backup(row)
+                    self.backups.save(row)
                 except (ApiError, OSError) as error:
                     self._warn(_notice(row, f"Renaming {row.name!r} to {new!r} was cut off: {error}", ADOPTION))
                     continue
@@ -116,6 +119,7 @@ class InstanceManager:
             elif found == "ended" and current.doc["ephemeral"]:
                 self._delete_later(current)
         self._sweep()
+        self.backups.start()
         self._life.sweep_profiles()
         await self._networks.nics.sweep(self._life.host_names())
         if wanted:
@@ -126,6 +130,7 @@ class InstanceManager:
         for task in self._tasks:
             task.cancel()
         await self._life.close()
+        await self.backups.close()
 
     async def shutdown(self) -> None:
         """The host goes down: stop every instance, the highest ``boot.stop.priority`` first; remember that they ran."""
@@ -259,6 +264,8 @@ class InstanceManager:
                     await undo.enter_async_context(rootsize.applied(self._storage, current, devices))
             for row in users:
                 self._life.apply_limits(row)
+        for row in users:
+            self.backups.save(row)
 
     def profile_restored(self, home: str, name: str) -> None:
         """A change was taken back: the limits that instances already had from it go, too."""
@@ -305,7 +312,7 @@ class InstanceManager:
             Its name.
         """
         row = await self._creation.create(project, body, progress)
-        self._save_backup(row)
+        self.backups.save(row)
         self._emit("instance-created", f"/1.0/instances/{row.name}", project, None)
         if body.get("start"):
             progress("create_instance_from_image_unpack_progress", "")
@@ -368,7 +375,7 @@ class InstanceManager:
                     row = self._records.change(row, **{k: before.doc[k] for k in changes.MUTABLE})
                     self._life.restore_limits(row)
                     raise
-        self._save_backup(row)
+        self.backups.save(row)
         self._emit("instance-updated", f"/1.0/instances/{name}", project, None)
 
     @contextlib.asynccontextmanager
@@ -410,7 +417,7 @@ class InstanceManager:
                 if qualified(project, new) not in self._storage.pool(row.pool).volumes():
                     self._records.change(row, renaming="")
                 raise
-        self._save_backup(row)
+        self.backups.save(row)
         self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
 
     async def _rename(self, row: InstanceRow, new: str) -> InstanceRow:
@@ -485,21 +492,6 @@ class InstanceManager:
                 self._warn(
                     _notice(row, f"The ephemeral instance {row.name!r} could not be deleted: {error}", LEFTOVERS)
                 )
-
-        self._keep(work())
-
-    def _save_backup(self, row: InstanceRow) -> None:
-        directory = self._storage.pool(row.pool).instance_dir(qualified(row.project, row.name))
-        pool = self._store.pools.get(row.pool) or {}
-        profiles = {name: self._store.profiles.get(row.project, name) or {} for name in row.doc["profiles"]}
-
-        async def work() -> None:
-            try:
-                await asyncio.to_thread(write_backup, directory, row, pool, profiles)
-            except FileNotFoundError:
-                pass  # deleted or renamed meanwhile
-            except OSError as error:
-                self._warn(_notice(row, f"backup.yaml of {row.name!r} could not be written: {error}", BACKUP_FILE))
 
         self._keep(work())
 

@@ -1,16 +1,12 @@
 """Instance records: the daemon's only copy of the rows in memory, written through to the store.
 
-Every list and every look-up reads memory; every change goes to SQLite first. ``backup.yaml`` beside the root file
-system repeats the full configuration, so that a pool can be read back into an empty database.
+Every list and every look-up reads memory; every change goes to SQLite first.
 """
 
 import datetime
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
-
-import yaml
 
 from lxpy.api.errors import Conflict, NotFound
 from lxpy.api.objects import Config, Devices
@@ -48,12 +44,15 @@ class Records:
             raise NotFound(f"Instance {name!r} not found")
         return row
 
+    def by_id(self, number: int) -> InstanceRow | None:
+        return next((row for row in self._rows.values() if row.id == number), None)
+
     def current(self, row: InstanceRow) -> InstanceRow | None:
         """The present state of the row with that id: it may have been renamed, changed or deleted since."""
         found = self._rows.get((row.project, row.name))
         if found is not None and found.id == row.id:
             return found
-        return next((other for other in self._rows.values() if other.id == row.id), None)
+        return self.by_id(row.id)
 
     def insert(self, project: str, name: str, pool: str, idmap_base: int | None, doc: Document) -> InstanceRow:
         """Raises `Conflict` when the name is taken."""
@@ -105,33 +104,6 @@ class Records:
 
     def idmap_bases(self) -> set[int]:
         return {row.idmap_base for row in self._rows.values() if row.idmap_base is not None}
-
-
-def write_backup(directory: str, row: InstanceRow, pool: Document, profiles: dict[str, Document]) -> None:
-    """Write ``backup.yaml`` of an instance: what a re-scan of the pool needs to bring it back.
-
-    Args:
-        directory: the instance's directory in its pool.
-        pool: the pool's document (driver, config).
-        profiles: the documents of the profiles it uses, by name.
-    """
-    content = {
-        "instance": {"name": row.name, "project": row.project, "idmap_base": row.idmap_base} | row.doc,
-        "pool": {"name": row.pool} | pool,
-        "profiles": profiles,
-    }
-    path = f"{directory}/backup.yaml"
-    # A new root file system is no further on the disk than this file: to force only this one would make ext4 write
-    # all of the other out first. Later versions must not be lost.
-    first = not os.path.exists(path)
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        yaml.dump(content, file, Dumper=dumper, sort_keys=False)
-        if not first:
-            file.flush()
-            os.fsync(fd)
-    os.rename(f"{path}.new", path)
 
 
 def underscored(volatile: "dict[str, str] | dict[str, str | None]") -> dict[str, str | None]:

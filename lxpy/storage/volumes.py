@@ -554,6 +554,7 @@ class VolumeManager:
             | _without(row.doc, *_TRANSIENT),
             "snapshots": [{"name": n} | _without(d, *_TRANSIENT) for n, d in self._snapshots(row).items()],
             "pool": {"name": row.pool} | (self._store.pools.get(row.pool) or {}),
+            "project": self._store.projects.get(row.project) or {},
         }  # fmt: skip
         try:
             directory = self._storage.pool(row.pool).volume_dir(qualified(row.project, row.name))

@@ -86,6 +86,7 @@ class Lxpyd:
         self.import_image("busybox", "bb")
 
     def preseed(self) -> str:
+        """Addresses below 100 and above 219 are the tests' own: no guest is given one by chance."""
         return f"""\
 config: {{}}
 networks:
@@ -94,6 +95,7 @@ networks:
   config:
     ipv4.address: {self.address}/24
     ipv4.nat: "true"
+    ipv4.dhcp.ranges: {self.address[:-1]}100-{self.address[:-1]}219
     ipv6.address: fd42:97:{self.number:x}::1/64
 storage_pools:
 - name: default

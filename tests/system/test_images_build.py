@@ -251,6 +251,7 @@ async def test_serving_over_tls_to_the_stock_client(world: World, tmp_path: path
             "HOME": str(tmp_path), "LXD_CONF": str(tmp_path / "conf"),
             "SSL_CERT_FILE": str(tmp_path / "image-server.crt"), "https_proxy": "", "HTTPS_PROXY": "",
         }  # fmt: skip
+        (tmp_path / "conf").mkdir()
         assert os.stat(tmp_path / "image-server.key").st_mode & 0o777 == 0o600
         status, out = await _run("lxc", "remote", "add", "ours", url, "--protocol", "simplestreams", **environment)
         assert status == 0, out

@@ -96,7 +96,7 @@ def test_forward_refused(lxpyd: Lxpyd) -> None:
         assert result.returncode == 1 and message in result.stderr, (address, body, result.stderr)
     assert lxpyd.json("query", f"/1.0/networks/{net}/forwards?recursion=1") == before
     lxpyd.cli("network", "forward", "set", net, listen, f"target_address={inside}")
-    result = lxpyd.cli("network", "set", net, "ipv4.address=10.111.1.1/24", check=False)
+    result = lxpyd.cli("network", "set", net, "ipv4.address=10.111.1.1/24", "ipv4.dhcp.ranges=", check=False)
     assert result.returncode == 1 and "forward" in result.stderr
     lxpyd.cli("network", "forward", "delete", net, listen)
     result = lxpyd.cli("network", "forward", "show", net, listen, check=False)

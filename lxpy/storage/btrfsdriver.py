@@ -8,17 +8,14 @@ import errno
 import os
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, Conflict
 from lxpy.api.layout import Layout
 from lxpy.linux import btrfs, btrfsquota
-from lxpy.runtime.spec import Root
 from lxpy.storage import backing, files
 from lxpy.storage.backing import Backing
-from lxpy.storage.customvolumes import open_directory
-from lxpy.storage.pool import DirectoryPool, plain_root
+from lxpy.storage.pool import DirectoryPool
 
 _GIB = 1 << 30
 _UUID = "volatile.uuid"
@@ -159,12 +156,6 @@ class BtrfsPool(DirectoryPool):
         else:
             btrfs.create(rootfs)
             os.chmod(rootfs, 0o755)
-
-    def root(self, volume: str) -> Root:
-        return plain_root(f"{self._existing(volume)}/rootfs")
-
-    def open_root(self, volume: str) -> AbstractContextManager[int]:
-        return open_directory(f"{self._existing(volume)}/rootfs")
 
     def instance_limit(self, volume: str) -> int | None:
         return btrfsquota.limit_of(f"{self._existing(volume)}/rootfs")

@@ -6,22 +6,19 @@ On the disk::
     custom/VOLUME/snapshots/NAME    trees like ``data``
     custom/VOLUME/backup.yaml       the volume's configuration, written by whoever manages volumes
 
-A driver says how a tree is made, copied, frozen and removed (the methods that begin with ``_tree_``). Everything is
-made in ``tmp`` and renamed or exchanged into its place in one step.
+How a tree is made, copied, frozen and removed, and put into its place in one step: trees.py.
 """
 
 import asyncio
 import contextlib
-import errno
 import os
-import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
-from lxpy.api.errors import BadRequest, Conflict, NotFound
-from lxpy.linux import libc
+from lxpy.api.errors import NotFound
 from lxpy.storage import files
+from lxpy.storage.trees import Trees, checked, finish, open_directory, rename_new
 
 
 class VolumeSource(Protocol):
@@ -34,65 +31,8 @@ class VolumeSource(Protocol):
     def volume_snapshot_path(self, volume: str, snapshot: str) -> str: ...
 
 
-class CustomVolumes:
+class CustomVolumes(Trees):
     """Mixed into the pools. Volumes are named ``qualified(project, name)``, snapshots by their bare name."""
-
-    name: str
-    driver: str
-    source: str
-
-    # What a driver may do better than with plain directories. All of these block.
-
-    def _tree_make(self, path: str) -> None:
-        """A new, empty tree of root's, 0711."""
-        os.mkdir(path, 0o711)
-        os.chmod(path, 0o711)  # whatever the umask says
-
-    def _tree_copy(self, source: str, target: str) -> None:
-        """A second tree of the same content that can be written; `target` does not exist."""
-        files.copy_tree(source, target)
-
-    def _tree_snapshot(self, source: str, target: str) -> None:
-        """As `_tree_copy`, of a tree that may be in use; `target` is not written to any more."""
-        self._tree_copy(source, target)
-
-    def _tree_freeze(self, path: str) -> None:
-        """Told of a snapshot that has come to its place."""
-
-    def _tree_thaw(self, path: str) -> None:
-        """Told of a snapshot that is about to be renamed or removed."""
-
-    def _tree_remove(self, path: str, spare: str = "") -> None:
-        """Whatever is at `path`, on which nothing is mounted; nothing there is fine. `spare`: see `remove_tree`."""
-        files.remove_tree(path, spare or f"{self.source}/tmp")
-
-    def _tree_limit(self, path: str, size: int | None) -> None:
-        """Limit what a tree may hold, in bytes; None lifts the limit.
-
-        Raises:
-            BadRequest: this pool cannot.
-        """
-        self.check_size(size)
-
-    def check_size(self, size: int | None) -> None:
-        """Raises `BadRequest` where no tree can be limited to `size` bytes. None is fine everywhere."""
-        if size is not None:
-            raise BadRequest(
-                f"size is not supported on pool {self.name}: the driver {self.driver} keeps no quotas; use a btrfs pool"
-            )
-
-    def _tree_replaces(self, path: str, old: str) -> None:
-        """Told of a tree that is about to come into the place of another: its limit goes on."""
-
-    def _tree_usage(self, path: str) -> int | None:
-        """Bytes a tree takes, None where that would mean walking it."""
-        return None
-
-    def _here(self) -> None:
-        raise NotImplementedError
-
-    def _delete_later(self, path: str) -> None:
-        raise NotImplementedError
 
     # Reading.
 
@@ -123,7 +63,7 @@ class CustomVolumes:
 
     def volume_snapshot_path(self, volume: str, snapshot: str) -> str:
         """The same of a snapshot, never to be written to. Raises `NotFound`."""
-        path = f"{self.volume_dir(volume)}/snapshots/{_checked(snapshot)}"
+        path = f"{self.volume_dir(volume)}/snapshots/{checked(snapshot)}"
         if not os.path.isdir(path):
             raise NotFound(f"Snapshot {snapshot!r} of volume {volume!r} not found on pool {self.name!r}")
         return path
@@ -211,8 +151,16 @@ class CustomVolumes:
     async def snapshot_volume(self, volume: str, snapshot: str) -> None:
         """Keep what a volume holds now. Raises `Conflict`: it has a snapshot of that name."""
         data = self.volume_path(volume)
-        target = f"{self.volume_dir(volume)}/snapshots/{_checked(snapshot)}"
-        await self._snapshot(data, target, f"Snapshot volume {volume}", f"Snapshot {snapshot!r} of volume {volume!r}")
+        target = f"{self.volume_dir(volume)}/snapshots/{checked(snapshot)}"
+
+        def build(path: str) -> None:
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            self._tree_snapshot(data, path)
+
+        await self._make(
+            target, build, f"Snapshot volume {volume}", f"Snapshot {snapshot!r} of volume {volume!r}"
+        )  # fmt: skip
+        await asyncio.to_thread(self._tree_freeze, target)
 
     async def delete_volume_snapshot(self, volume: str, snapshot: str) -> None:
         """Delete a snapshot; none of that name is fine."""
@@ -227,7 +175,7 @@ class CustomVolumes:
     async def rename_volume_snapshot(self, volume: str, old: str, new: str) -> None:
         """Raises `NotFound`, `Conflict`."""
         source = self.volume_snapshot_path(volume, old)
-        target = f"{os.path.dirname(source)}/{_checked(new)}"
+        target = f"{os.path.dirname(source)}/{checked(new)}"
         with self._naming(f"Rename snapshot {old}", f"Snapshot {new!r} of volume {volume!r}"):
             rename_new(source, target)
 
@@ -241,104 +189,22 @@ class CustomVolumes:
         with files.disk_errors(f"Restore volume {volume}", self.name, self.source):
             await finish(asyncio.to_thread(work))
 
-    # The shapes that volumes and instances share.
-
-    async def _snapshot(self, source: str, target: str, doing: str, what: str) -> None:
-        temporary = self._temporary()
-
-        def work() -> None:
-            with contextlib.ExitStack() as undo:
-                undo.callback(self._tree_remove, temporary)
-                self._tree_snapshot(source, temporary)
-                os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-                rename_new(temporary, target)
-                undo.pop_all()
-            self._tree_freeze(target)
-
-        with self._naming(doing, what):
-            if os.path.exists(target):
-                raise FileExistsError(errno.EEXIST, "", target)
-            await finish(asyncio.to_thread(work))
-
-    def _replace(self, tree: str, source: str) -> None:
-        """Puts a copy of `source` in the place of `tree`, in one step. Blocks."""
-        temporary = self._temporary()
-        try:
-            self._tree_copy(source, temporary)
-            self._tree_replaces(temporary, tree)
-            libc.renameat2(temporary, tree, libc.RENAME_EXCHANGE)
-        finally:
-            self._tree_remove(temporary)
-
     async def _make_volume(self, volume: str, build: Callable[[str], None]) -> None:
-        target, temporary = self._volume(volume), self._temporary()
+        target = self._volume(volume)
 
-        def work() -> None:
-            with contextlib.ExitStack() as undo:
-                os.mkdir(temporary, 0o700)
-                undo.callback(self._tree_remove, temporary)
-                os.mkdir(f"{temporary}/snapshots", 0o700)
-                build(temporary)
-                rename_new(temporary, target)
-                undo.pop_all()
-            for name in os.listdir(f"{target}/snapshots"):
-                self._tree_freeze(f"{target}/snapshots/{name}")
+        def whole(directory: str) -> None:
+            os.mkdir(directory, 0o700)
+            os.mkdir(f"{directory}/snapshots", 0o700)
+            build(directory)
+            for name in os.listdir(f"{directory}/snapshots"):
+                self._tree_freeze(f"{directory}/snapshots/{name}")
 
-        with self._naming(f"Create volume {volume}", f"Volume {volume!r}"):
-            if os.path.exists(target):
-                raise FileExistsError(errno.EEXIST, "", target)
-            try:
-                await finish(asyncio.to_thread(work))
-            except asyncio.CancelledError:
-                await self.delete_volume(volume)
-                raise
-
-    @contextlib.contextmanager
-    def _naming(self, doing: str, what: str) -> Any:
-        with files.disk_errors(doing, self.name, self.source):
-            try:
-                yield
-            except FileExistsError:
-                raise Conflict(f"{what} already exists on pool {self.name!r}") from None
-
-    def _temporary(self) -> str:
-        return f"{self.source}/tmp/new-{secrets.token_hex(8)}"
-
-    def _gone(self) -> str:
-        return f"{self.source}/tmp/gone-{secrets.token_hex(8)}"
+        try:
+            await self._make(target, whole, f"Create volume {volume}", f"Volume {volume!r}")
+        except asyncio.CancelledError:
+            await self.delete_volume(volume)
+            raise
 
     def _volume(self, volume: str) -> str:
         self._here()
-        return f"{self.source}/custom/{_checked(volume)}"
-
-
-def _checked(name: str) -> str:
-    """`name` if it can be that of a directory. Raises `BadRequest`."""
-    if "/" in name or "\0" in name or name in ("", ".", "..") or len(os.fsencode(name)) > 255:
-        raise BadRequest(f"Invalid volume name {name!r}")
-    return name
-
-
-def rename_new(source: str, target: str) -> None:
-    """Rename to a name that nobody has. Raises `FileExistsError`."""
-    libc.renameat2(source, target, libc.RENAME_NOREPLACE)
-
-
-@contextlib.contextmanager
-def open_directory(path: str) -> Any:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-async def finish(work: Awaitable[None]) -> None:
-    """Awaits `work` to its end, even when cancelled meanwhile; the cancellation follows."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with contextlib.suppress(Exception):
-            await task
-        raise
+        return f"{self.source}/custom/{checked(volume)}"

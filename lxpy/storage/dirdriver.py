@@ -1,12 +1,9 @@
 """The `dir` driver: every volume a complete copy of its image, by reflink where the file system can."""
 
 import os
-from contextlib import AbstractContextManager
 
-from lxpy.runtime.spec import Root
 from lxpy.storage import files
-from lxpy.storage.customvolumes import open_directory
-from lxpy.storage.pool import DirectoryPool, plain_root
+from lxpy.storage.pool import DirectoryPool
 
 
 class DirPool(DirectoryPool):
@@ -20,9 +17,3 @@ class DirPool(DirectoryPool):
             files.copy_tree(self.images.tree(fingerprint), rootfs)
         else:
             os.mkdir(rootfs, 0o755)
-
-    def root(self, volume: str) -> Root:
-        return plain_root(f"{self._existing(volume)}/rootfs")
-
-    def open_root(self, volume: str) -> AbstractContextManager[int]:
-        return open_directory(f"{self._existing(volume)}/rootfs")

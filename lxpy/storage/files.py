@@ -38,8 +38,17 @@ def copy_tree(source: str, target: str) -> None:
     Raises:
         OSError: ENOSPC when the disk is full, EIO with cp's first complaint otherwise.
     """
+    _cp(["-T", "--", source, target], target)
+
+
+def copy_trees(sources: list[str], directory: str) -> None:
+    """As `copy_tree`, each below the existing `directory` under its own name; hard links between them stay, too."""
+    _cp(["-t", directory, "--", *sources], directory)
+
+
+def _cp(arguments: list[str], target: str) -> None:
     done = subprocess.run(
-        ["cp", "-a", "--reflink=auto", "-T", "--", source, target],
+        ["cp", "-a", "--reflink=auto", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
         env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
     )  # fmt: skip

@@ -4,14 +4,15 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from lxpy.api.errors import Conflict, InternalError
 from lxpy.linux import libc, mounts
 from lxpy.runtime.spec import Root
-from lxpy.storage.customvolumes import open_directory
-from lxpy.storage.pool import DirectoryPool, plain_root
+from lxpy.storage import files
+from lxpy.storage.instancetrees import InstanceSource
+from lxpy.storage.pool import DirectoryPool
 
 _IMAGES = "../../images/"
 _ATTRIBUTES = libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NOEXEC
@@ -38,15 +39,35 @@ class OverlayPool(DirectoryPool):
 
     def _uses_image(self, directory: str) -> str | None:
         try:
-            return os.readlink(f"{directory}/lower").removeprefix(_IMAGES)
+            return os.path.basename(os.readlink(f"{directory}/lower"))
         except FileNotFoundError:
             return None
+
+    def _root_copy(self, source: str, target: str, *, frozen: bool = False) -> None:
+        fingerprint = self._uses_image(source)
+        if not fingerprint:
+            super()._root_copy(source, target, frozen=frozen)
+            return
+        os.mkdir(f"{target}/work", 0o755)
+        index = f"{source}/work/index"  # second names of files in upper, so that hard links of the image stay whole
+        if _filled(index):
+            files.copy_trees([f"{source}/upper", index], target)
+            os.rename(f"{target}/index", f"{target}/work/index")
+            _forget_origin(f"{target}/work/index")
+        else:
+            files.copy_tree(f"{source}/upper", f"{target}/upper")
+        _forget_origin(f"{target}/upper")
+        os.symlink(f"{_IMAGES}{fingerprint}", f"{target}/lower")
+
+    def _shared_image(self, source: InstanceSource, volume: str, snapshot: str) -> str | None:
+        fingerprint = source.instance_image(volume, snapshot)
+        return fingerprint if fingerprint in self.images.list() else None
 
     def root(self, volume: str) -> Root:
         directory = self._existing(volume)
         fingerprint = self._image_of[volume]
         if not fingerprint:
-            return plain_root(f"{directory}/rootfs")
+            return super().root(volume)
         return {
             "kind": "overlay",
             "lower": self.images.tree(fingerprint),
@@ -58,17 +79,28 @@ class OverlayPool(DirectoryPool):
     def open_root(self, volume: str) -> AbstractContextManager[int]:
         root = self.root(volume)
         if root["kind"] == "dir":
-            return open_directory(root["path"])
-        return self._open_overlay(volume, root)
+            return super().open_root(volume)
+        what = f"the root of {volume!r}"
+        return self._open_overlay(what, lambda: mount_overlay(root["lower"], os.path.dirname(root["upper"])))
+
+    def open_snapshot(self, volume: str, snapshot: str) -> AbstractContextManager[int]:
+        directory = self._snapshot_dir(volume, snapshot)
+        fingerprint = self._uses_image(directory)
+        if not fingerprint:
+            return super().open_snapshot(volume, snapshot)
+        lower = self.images.tree(fingerprint)
+        # Only as an upper layer with its index are the image's hard links whole; and that only one may have at a time.
+        mount = mount_overlay if _filled(f"{directory}/work/index") else mount_layers
+        return self._open_overlay(f"snapshot {snapshot!r} of {volume!r}", lambda: mount(lower, directory))
 
     @contextlib.contextmanager
-    def _open_overlay(self, volume: str, root: Root) -> Iterator[int]:
+    def _open_overlay(self, what: str, mount: Callable[[], int]) -> Iterator[int]:
         try:
-            mount_fd = mount_overlay(root["lower"], os.path.dirname(root["upper"]))
+            mount_fd = mount()
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise Conflict(f"The root of {volume!r} is in use: stop the instance first") from None
-            raise InternalError(f"Open the root of {volume!r} on pool {self.name}: {error.strerror}") from None
+                raise Conflict(f"{what[0].upper()}{what[1:]} is in use: {_wait(what)}") from None
+            raise InternalError(f"Open {what} on pool {self.name}: {error.strerror}") from None
         try:
             # fsmount gives an O_PATH descriptor; callers want to list and sync, too.
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount_fd)
@@ -78,6 +110,38 @@ class OverlayPool(DirectoryPool):
                 os.close(fd)
         finally:
             os.close(mount_fd)
+
+
+def _wait(what: str) -> str:
+    return "try again when that is done" if what.startswith("snapshot") else "stop the instance first"
+
+
+def _filled(directory: str) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return any(True for _ in entries)
+    except FileNotFoundError:
+        return False
+
+
+def _forget_origin(path: str) -> None:
+    """A copied layer is tied to that it was copied from: the kernel would not take it for itself (ESTALE)."""
+    for name in os.listxattr(path):
+        if name.rpartition(".")[2] in ("origin", "upper", "uuid") and ".overlay." in name:
+            os.removexattr(path, name)
+
+
+def mount_layers(lower: str, layers: str) -> int:
+    """As `mount_overlay`, only to be read; any number may be mounted at once."""
+    with contextlib.ExitStack() as stack:
+        fds = []
+        for path in (f"{layers}/upper", lower):
+            fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY))
+            stack.callback(os.close, fds[-1])
+        options = {"lowerdir": ":".join(f"/proc/self/fd/{fd}" for fd in fds)}
+        if any(name.startswith("user.overlay.") for name in os.listxattr(f"{layers}/upper")):
+            return mounts.new("overlay", options | {"userxattr": ""}, _ATTRIBUTES | libc.MOUNT_ATTR_RDONLY)
+        return mounts.new("overlay", options | {"redirect_dir": "follow"}, _ATTRIBUTES | libc.MOUNT_ATTR_RDONLY)
 
 
 def mount_overlay(lower: str, layers: str) -> int:

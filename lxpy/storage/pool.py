@@ -3,7 +3,7 @@
 On the disk, below the pool's source (0711; what is inside is the host administrator's alone)::
 
     images/     one read-only tree per image, see imagecache.py
-    instances/  VOLUME/{upper,work,lower -> ../../images/FINGERPRINT | rootfs, backup.yaml}
+    instances/  VOLUME/{upper,work,lower | rootfs, snapshots/NAME, backup.yaml}, see instancetrees.py
     custom/     VOLUME/{data, snapshots/NAME, backup.yaml}, see customvolumes.py
     tmp/        what is being made or deleted; whatever a crash leaves here, the next start deletes
 
@@ -20,14 +20,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
-from lxpy.api.errors import BadRequest, Conflict, NotFound, Unavailable
+from lxpy.api.errors import Unavailable
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
 from lxpy.api.notices import POOL_UNAVAILABLE, Notice
 from lxpy.runtime.spec import Root
 from lxpy.storage import files
-from lxpy.storage.customvolumes import CustomVolumes, VolumeSource, finish
+from lxpy.storage.customvolumes import CustomVolumes, VolumeSource
 from lxpy.storage.imagecache import ImageCache
+from lxpy.storage.instancetrees import InstanceSource, InstanceTrees
 
 _DELETE_ATTEMPTS = 50
 _PARTS = ("images", "instances", "custom", "tmp")
@@ -89,6 +90,38 @@ class Pool(Protocol):
 
     def volumes(self) -> list[str]: ...
 
+    # Snapshots and copies of instances: the documentation is InstanceTrees'.
+
+    def instance_snapshots(self, volume: str) -> list[str]: ...
+
+    def instance_image(self, volume: str, snapshot: str = "") -> str | None: ...
+
+    def instance_layers(self, volume: str, snapshot: str = "") -> str: ...
+
+    def open_snapshot(self, volume: str, snapshot: str) -> AbstractContextManager[int]: ...
+
+    async def snapshot_instance(self, volume: str, snapshot: str) -> None: ...
+
+    async def delete_instance_snapshot(self, volume: str, snapshot: str) -> None: ...
+
+    async def rename_instance_snapshot(self, volume: str, old: str, new: str) -> None: ...
+
+    async def restore_instance(self, volume: str, snapshot: str) -> None: ...
+
+    async def copy_instance(
+        self, source: str, target: str, *, snapshots: bool | list[str] = True, from_snapshot: str | None = None
+    ) -> None: ...
+
+    async def receive_instance(
+        self,
+        volume: str,
+        source: InstanceSource,
+        source_volume: str,
+        *,
+        snapshots: bool | list[str] = True,
+        from_snapshot: str | None = None,
+    ) -> None: ...
+
     # Custom volumes: the documentation is CustomVolumes'.
 
     def custom_volumes(self) -> list[str]: ...
@@ -128,7 +161,7 @@ class Pool(Protocol):
     async def restore_volume(self, volume: str, snapshot: str) -> None: ...
 
 
-class DirectoryPool(CustomVolumes):
+class DirectoryPool(CustomVolumes, InstanceTrees):
     """The common part of all drivers: a directory with what lies where the top of this file says.
 
     Args:
@@ -146,7 +179,7 @@ class DirectoryPool(CustomVolumes):
         self.config = config
         self._warn = warn
         self.images = ImageCache(name, source, self.mounts_images, self, self._discard_later, self._warn_later)
-        self._image_of: dict[str, str | None] = {}
+        self._image_of = {}
         self._away = f"Pool {name} has not been started"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deleting: set[asyncio.Future[None]] = set()
@@ -166,22 +199,6 @@ class DirectoryPool(CustomVolumes):
     def of(cls, name: str, config: dict[str, str], layout: Layout, warn: Callable[[str], None]) -> Self:
         """The pool of a complete configuration."""
         return cls(name, os.path.normpath(config["source"]), warn, config)
-
-    # What a driver adds.
-
-    def _build(self, directory: str, fingerprint: str | None) -> None:
-        """Fill the new, empty directory of a volume. Blocks."""
-        raise NotImplementedError
-
-    def root(self, volume: str) -> Root:
-        raise NotImplementedError
-
-    def open_root(self, volume: str) -> AbstractContextManager[int]:
-        raise NotImplementedError
-
-    def _uses_image(self, directory: str) -> str | None:
-        """The fingerprint a volume's directory names as its lower layer."""
-        return None
 
     # The life of the pool.
 
@@ -237,10 +254,9 @@ class DirectoryPool(CustomVolumes):
     def _load(self) -> None:
         users: dict[str, set[str]] = {}
         for volume in os.listdir(f"{self.source}/instances"):
-            fingerprint = self._uses_image(f"{self.source}/instances/{volume}")
-            self._image_of[volume] = fingerprint
-            if fingerprint:
-                users.setdefault(fingerprint, set()).add(volume)
+            self._image_of[volume] = self._uses_image(f"{self.source}/instances/{volume}")
+            for user, fingerprint in self._users(volume).items():
+                users.setdefault(fingerprint, set()).add(user)
         self.images.start(users)
 
     async def close(self) -> None:
@@ -277,120 +293,11 @@ class DirectoryPool(CustomVolumes):
         if not self._away:
             await self.images.drop(fingerprint)
 
-    # Volumes.
-
-    async def create_instance(self, volume: str, fingerprint: str | None) -> None:
-        target = self._path(volume)
-        if volume in self._image_of:
-            raise Conflict(f"Volume {volume!r} already exists on pool {self.name!r}")
-        if fingerprint:
-            self.images.tree(fingerprint)
-            self.images.use(fingerprint, volume)
-        self._image_of[volume] = fingerprint
-        try:
-            # Shielded: a cancelled caller must not leave a thread behind that makes the volume after all.
-            await finish(asyncio.to_thread(self._create, volume, target, fingerprint))
-        except asyncio.CancelledError:
-            await self.delete_instance(volume)
-            raise
-        except BaseException:
-            await self._forget(volume)
-            raise
-        if not self._uses_image(target):
-            await self._unuse(volume)
-
-    def _create(self, volume: str, target: str, fingerprint: str | None) -> None:
-        temporary = self._temporary()
-        with (
-            files.disk_errors(f"Create volume {volume}", self.name, self.source),
-            contextlib.ExitStack() as undo,
-        ):
-            os.mkdir(temporary, 0o700)
-            undo.callback(self._tree_remove, temporary)
-            self._build(temporary, fingerprint)
-            try:
-                os.rename(temporary, target)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise Conflict(f"Volume {volume!r} already exists on pool {self.name!r}") from None
-                raise
-            undo.pop_all()
-
-    async def delete_instance(self, volume: str) -> None:
-        path = self._path(volume)
-        gone = self._gone()
-        with files.disk_errors(f"Delete volume {volume}", self.name, self.source):
-            try:
-                os.rename(path, gone)
-                self._delete_later(gone)
-            except FileNotFoundError:
-                pass
-        await self._forget(volume)
-
-    async def _forget(self, volume: str) -> None:
-        await self._unuse(volume)
-        self._image_of.pop(volume, None)
-
-    async def _unuse(self, volume: str) -> None:
-        fingerprint = self._image_of.get(volume)
-        if fingerprint:
-            self._image_of[volume] = None
-            last = self.images.unuse(fingerprint, volume)
-            if last is not None:
-                await last
-
-    async def rename_instance(self, old: str, new: str) -> None:
-        source, target = self._existing(old), self._path(new)
-        if new in self._image_of:
-            raise Conflict(f"Volume {new!r} already exists on pool {self.name!r}")
-        with files.disk_errors(f"Rename volume {old}", self.name, self.source):
-            os.rename(source, target)
-        fingerprint = self._image_of.pop(old)
-        self._image_of[new] = fingerprint
-        if fingerprint:
-            self.images.use(fingerprint, new)
-            self.images.unuse(fingerprint, old)
-
-    def instance_dir(self, volume: str) -> str:
-        return self._path(volume)
-
-    def volumes(self) -> list[str]:
-        return sorted(self._image_of)
-
-    def instance_limit(self, volume: str) -> int | None:
-        self._existing(volume)
-        return None
-
-    async def limit_instance(self, volume: str, size: int | None) -> None:
-        path = f"{self._existing(volume)}/rootfs"
-        with files.disk_errors(f"Limit volume {volume}", self.name, self.source):
-            await asyncio.to_thread(self._tree_limit, path, size)
-
-    def usage(self, volume: str) -> int | None:
-        return None
-
-    async def measure(self, volume: str) -> int:
-        """Bytes the volume takes, by walking it: for the page of one instance, never for a list."""
-        with files.disk_errors(f"Measure volume {volume}", self.name, self.source):
-            return await asyncio.to_thread(files.disk_usage, self._existing(volume))
-
     # Helpers.
 
     def _here(self) -> None:
         if self._away:
             raise Unavailable(self._away)
-
-    def _path(self, volume: str) -> str:
-        self._here()
-        if "/" in volume or "\0" in volume or volume in ("", ".", "..") or len(os.fsencode(volume)) > 255:
-            raise BadRequest(f"Invalid volume name {volume!r}")
-        return f"{self.source}/instances/{volume}"
-
-    def _existing(self, volume: str) -> str:
-        path = self._path(volume)
-        if volume not in self._image_of:
-            raise NotFound(f"Volume {volume!r} not found on pool {self.name!r}")
-        return path
 
     def _discard_later(self, path: str) -> None:
         """From any thread: the path is free at once, its files go in the background."""
@@ -420,7 +327,3 @@ class DirectoryPool(CustomVolumes):
     def _warn_later(self, message: str) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._warn, message)
-
-
-def plain_root(path: str) -> Root:
-    return {"kind": "dir", "lower": "", "upper": "", "work": "", "path": path}

@@ -23,6 +23,7 @@ from lxpy.projects.manager import ProjectManager
 from lxpy.state.store import Store
 
 if TYPE_CHECKING:
+    from lxpy.daemon.guestapi import GuestServer
     from lxpy.daemon.setup import Setup
     from lxpy.images.manager import ImageManager
     from lxpy.instances.manager import InstanceManager
@@ -50,6 +51,7 @@ class Daemon:
     images: "ImageManager"
     networks: "NetworkManager"
     instances: "InstanceManager"
+    guests: "GuestServer | None" = None
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -64,6 +66,7 @@ class Daemon:
     async def start(self) -> None:
         """Open the store, start the managers, adopt what runs."""
         # Imported late: the sockets listen already, and a client that activated us waits.
+        from lxpy.daemon.guestapi import GuestServer
         from lxpy.daemon.routes import storage_volumes
         from lxpy.daemon.setup import Setup
         from lxpy.images.manager import ImageManager
@@ -116,6 +119,8 @@ class Daemon:
         self.profiles.on_back.append(self.instances.profile_restored)
         self.images.on_delete.append(self._drop_image)
         self._closers.push_async_callback(self.instances.close)
+        self.guests = GuestServer(self)
+        self._closers.push_async_callback(self.guests.close)
         await self.instances.start()
         await self.runner.setup()
         if address := self.store.config.all().get("core.https_address"):
@@ -198,6 +203,8 @@ class Daemon:
         self.events.lifecycle(action, source, project, context)
         self.warnings.happened(action, source, project)
         self.trust.happened(action, source, context)
+        if self.guests is not None:
+            self.guests.happened(action, source, project)
 
 
 async def _close(manager: object) -> None:

@@ -7,8 +7,8 @@ import socket
 _FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
 
-def listen(path: str, kind: int, group: int, backlog: int = 128) -> socket.socket:
-    """A listening Unix socket at `path`, 0660 and of that group. Bound below a temporary name and renamed: the path
+def listen(path: str, kind: int, group: int, backlog: int = 128, mode: int = 0o660) -> socket.socket:
+    """A listening Unix socket at `path`, of that group. Bound below a temporary name and renamed: the path
     never leads to a dead socket.
 
     Args:
@@ -28,7 +28,7 @@ def listen(path: str, kind: int, group: int, backlog: int = 128) -> socket.socke
         finally:
             os.umask(mask)
         os.chown(temporary, 0, group)
-        os.chmod(temporary, 0o660)
+        os.chmod(temporary, mode)
         listener.listen(backlog)
         os.rename(temporary, path)
     except BaseException:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
-from lxpy.instances import apparmor
+from lxpy.instances import apparmor, seeds
 
 Check = Callable[[str, str], object]
 
@@ -86,10 +86,14 @@ KEYS: dict[str, Check] = {
     "limits.memory.swap": values.boolean,
     "limits.processes": _positive,
     "raw.apparmor": apparmor.check_raw,
+    "security.devlxd": values.boolean,
+    "security.devlxd.images": values.boolean,
     "security.nesting": values.boolean,
     "security.privileged": values.boolean,
     "security.protection.delete": values.boolean,
 }
+# Keys whose last part is the user's to choose.
+FAMILIES: dict[str, Check] = {seeds.KEYS_PREFIX: seeds.check_ssh_key}
 PREFIXES = ("environment.", "image.", "user.", "volatile.")
 
 # Changing one of these acts at once on a running instance; the others act from the next start on.
@@ -111,11 +115,12 @@ def validate_config(config: Config) -> None:
                 raise BadRequest(f"Invalid configuration key {key!r}: environment.NAME needs a plain name")
             _text(key, value)
             continue
-        check = KEYS.get(key)
+        check = KEYS.get(key) or next((FAMILIES[f] for f in FAMILIES if key.startswith(f)), None)
         if check is None:
             raise unknown_key(key, KEYS)
         if value:
             check(key, value)
+    seeds.check(config)
 
 
 def unknown_key(key: str, known: "dict[str, Check] | frozenset[str]") -> BadRequest:

@@ -18,6 +18,7 @@ from lxpy.images.manager import ImageManager
 from lxpy.instances import apparmor, limits, nics, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.disks import Disks
+from lxpy.instances.guests import Guests
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, now, underscored
 from lxpy.networks.manager import NetworkManager
@@ -56,12 +57,13 @@ class Lifecycle:
         networks: NetworkManager,
         storage: StorageManager,
         disks: Disks,
+        guests: Guests,
         emit: Emit,
         warn: Callable[[str], None],
     ) -> None:
         self._records, self._layout, self._spawner = records, layout, spawner
         self._images, self._networks, self._storage, self._disks = images, networks, storage, disks
-        self._emit, self._warn = emit, warn
+        self._guests, self._emit, self._warn = guests, emit, warn
         self._apparmor = apparmor.Profiles(layout)
         self._live: dict[int, Live] = {}
         self._locks: dict[int, asyncio.Lock] = {}
@@ -129,6 +131,8 @@ class Lifecycle:
             row, wanted = nics.prepare(self._records, self._networks, self._disks.forget(row), devices)
             spec, cpuset = self._spec(row, config, devices)
             spec["apparmor"] = profile
+            spec["mounts"] = await self._guests.prepare(row) + spec["mounts"]
+            undo.callback(self._guests.leave, row.id)
             attached: dict[str, str] = {}
 
             async def connect(netns_fd: int, _pid: int) -> None:
@@ -326,6 +330,7 @@ class Lifecycle:
         for host_name in live.nics.values():
             await self._networks.nics.detach(host_name)
         live.cgroup.remove(0)  # its supervisor has done it, unless that was killed
+        self._guests.leave(row.id)
         shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
         current = self._records.current(row)
         if current is not None:
@@ -392,6 +397,7 @@ class Lifecycle:
                 found, self.cgroup(row), nics=attached, devices=devices, watch=watch, frozen=self.cgroup(row).frozen()
             )
             row = await self._disks.adopt(row, live)
+            await self._guests.adopt(row)
             self._take_in(row, live)
             self.restore_limits(row)  # a daemon killed amid a change had written them down, and no more
             return "running"

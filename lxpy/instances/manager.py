@@ -21,9 +21,11 @@ from lxpy.instances import devices as device_rules
 from lxpy.instances.backups import Backups
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
+from lxpy.instances.guests import Guests
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.records import Records
+from lxpy.instances.seeds import Seeds
 from lxpy.instances.templating import Templates
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
@@ -67,10 +69,13 @@ class InstanceManager:
         self._records = Records(store, profiles.expand)
         self.rules = ProjectRules(self._records, store)
         self._disks = Disks(self._records, volumes, spawner, warn, self.rules.disk_paths)
-        self._life = Lifecycle(self._records, layout, spawner, images, networks, storage, self._disks, emit, warn)
+        self.guests = Guests(self._records, layout, emit)
+        self._life = Lifecycle(
+            self._records, layout, spawner, images, networks, storage, self._disks, self.guests, emit, warn
+        )
         self._life.delete_ephemeral = self._delete_later
         self._templates = Templates(self._records, images, storage, warn)
-        self._life.before_start = self._templates.before_start
+        self._life.before_start = Seeds(self._records, storage, self._templates.before_start, warn).before_start
         self._creation = Creation(
             self._records, images, storage, profiles, self._templates, self._check_references, self.rules
         )

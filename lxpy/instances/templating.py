@@ -9,7 +9,7 @@ from lxpy.api.notices import TEMPLATES, Notice
 from lxpy.images import metadata
 from lxpy.images.manager import ImageManager
 from lxpy.images.templates import render_templates
-from lxpy.instances import idmaps
+from lxpy.instances import idmaps, seeds
 from lxpy.instances.records import Records
 from lxpy.state.store import InstanceRow
 from lxpy.storage.manager import StorageManager
@@ -56,7 +56,12 @@ class Templates:
             "ephemeral": str(row.doc["ephemeral"]).lower(),
         }
         properties = {key[len("image.") :]: value for key, value in config.items() if key.startswith("image.")}
-        context = {"instance": instance, "config": config, "devices": devices, "properties": properties}
+        context = {
+            "instance": instance,
+            "config": seeds.effective(config),
+            "devices": devices,
+            "properties": properties,
+        }
         with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root_fd:
             for trigger in triggers:
                 for problem in render_templates(archive, trigger, context, root_fd):

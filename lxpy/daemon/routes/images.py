@@ -230,8 +230,6 @@ async def delete(call: Call) -> web.StreamResponse:
 
 async def export(call: Call) -> web.StreamResponse:
     """Unified: the file. Split: multipart with metadata and rootfs. Both by sendfile's cousin, in big pieces."""
-    from lxpy.images.multipart import framed
-
     project = _home(call)
     image = _visible(call, call.part("fingerprint"))
     token = None
@@ -240,24 +238,33 @@ async def export(call: Call) -> web.StreamResponse:
 
         if token := imagetokens.find(secret, project, image["fingerprint"]):
             token.used.set()
-    files = call.daemon.images.files(project, image["fingerprint"])
-    call.daemon.images.touch(project, image["fingerprint"])
+    response = await deliver(call.daemon, project, image, call.request, whole=token is not None)
+    if token is not None:
+        token.served.set()
+    return response
+
+
+async def deliver(
+    daemon: "Daemon", project: str, image: "Image", request: web.BaseRequest, *, whole: bool = False
+) -> web.StreamResponse:
+    """Sends the files of an image; with `whole` it returns when all of it has gone."""
+    from lxpy.images.multipart import framed
+
+    files = daemon.images.files(project, image["fingerprint"])
+    daemon.images.touch(project, image["fingerprint"])
+    headers = {}
     if files.kind == "unified":
         name = os.path.basename(image["filename"] or image["fingerprint"])
         headers = {"Content-Disposition": f"inline;filename={name}", "Content-Type": "application/octet-stream"}
-        if token is None:
+        if not whole:
             return web.FileResponse(files.rootfs, headers=headers)
-    else:
-        headers = {}
     body = framed(files)
     response = web.StreamResponse(headers={"Content-Type": body.content_type} | headers)
     response.content_length = body.length
-    await response.prepare(call.request)
+    await response.prepare(request)
     async for block in body.blocks():
         await response.write(block)
     await response.write_eof()
-    if token is not None:
-        token.served.set()
     return response
 
 

@@ -1,0 +1,182 @@
+"""cloud-init's data: the keys it comes from, the NoCloud seed in the guest's root, the instance's id.
+
+Keys are LXD's: ``cloud-init.user-data``, ``.vendor-data``, ``.network-config``, the older ``user.*`` of the same names,
+``user.meta-data``, and ``cloud-init.ssh-keys.NAME`` (``USER:KEY``). cloud-init does its work once for each instance-id,
+so that a change of any of them makes a new one at the next start.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from lxpy.api.errors import BadRequest
+from lxpy.api.layout import qualified
+from lxpy.api.notices import TEMPLATES, Notice
+from lxpy.api.objects import Config
+from lxpy.instances.records import Records
+from lxpy.linux import safe_path
+from lxpy.state.store import InstanceRow
+from lxpy.storage.manager import StorageManager
+
+SEED = "/var/lib/cloud/seed/nocloud-net"
+KEYS_PREFIX = "cloud-init.ssh-keys."
+_PARTS = ("user-data", "vendor-data", "network-config")
+_MARK = "#cloud-config"
+_DHCP = "version: 2\nethernets:\n  eth0: {dhcp4: true, accept-ra: true}\n"
+
+
+def check_ssh_key(key: str, value: str) -> None:
+    """Raises `BadRequest` for what is not ``USER:KEY``."""
+    user, _, public = value.partition(":")
+    if not user or not public.strip() or "\n" in value.strip() or len(key) == len(KEYS_PREFIX):
+        raise BadRequest(f"Invalid value for {key}: it must be USER:PUBLIC-KEY, in one line")
+
+
+def check(config: Config) -> None:
+    """Raises `BadRequest` where keys of ``cloud-init.ssh-keys.*`` have no place: beside data that is a script."""
+    if any(key.startswith(KEYS_PREFIX) for key in config) and _parsed(part(config, "vendor-data") or _MARK) is None:
+        raise BadRequest("cloud-init.ssh-keys.* needs a cloud-init.vendor-data that is a #cloud-config, or none")
+
+
+def part(config: Config, name: str) -> str:
+    """``user-data`` and so on, by its newer or older key."""
+    return config.get(f"cloud-init.{name}") or config.get(f"user.{name}") or ""
+
+
+def effective(config: Config) -> Config:
+    """The configuration as cloud-init is to see it: with the keys of ``cloud-init.ssh-keys.*`` in its users.
+
+    They go into the vendor data; into the user data too when that has users of its own, which cloud-init takes
+    instead of the vendor's. Data that is no ``#cloud-config`` (a script) is left as it is.
+    """
+    wanted: dict[str, list[str]] = {}
+    for key, value in sorted(config.items()):
+        if key.startswith(KEYS_PREFIX):
+            user, _, public = value.partition(":")
+            wanted.setdefault(user.strip(), []).append(public.strip())
+    if not wanted:
+        return config
+    merged = {"cloud-init.vendor-data": _with_users(part(config, "vendor-data"), wanted)}
+    user_data = _parsed(part(config, "user-data"))
+    if user_data is not None and "users" in user_data:
+        merged["cloud-init.user-data"] = _with_users(part(config, "user-data"), wanted)
+    return config | merged
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A cloud-config as a mapping; None when it is something else."""
+    if not text.startswith(_MARK):
+        return None
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return {} if found is None else found if isinstance(found, dict) else None
+
+
+def _with_users(text: str, wanted: dict[str, list[str]]) -> str:
+    data = _parsed(text or _MARK)
+    if data is None:
+        return text
+    users = data.get("users", ["default"])
+    if not isinstance(users, list):
+        return text
+    for name, keys in wanted.items():
+        entry = next((one for one in users if isinstance(one, dict) and one.get("name") == name), None)
+        if entry is None:
+            entry = {"name": name}
+            users.append(entry)
+        entry["ssh_authorized_keys"] = [*(entry.get("ssh_authorized_keys") or []), *keys]
+    # cloud-init forbids keys for root unless it is told otherwise.
+    more = {"disable_root": False} if "root" in wanted else {}
+    body = yaml.safe_dump(more | data | {"users": users}, sort_keys=False, default_flow_style=False)
+    return f"{_MARK}\n{body}"
+
+
+def metadata(name: str, config: Config) -> str:
+    """cloud-init's meta-data, YAML: the instance's id and name, and what ``user.meta-data`` adds."""
+    text = f"instance-id: {config.get('volatile.cloud-init.instance-id', name)}\nlocal-hostname: {name}\n"
+    more = config.get("user.meta-data", "")
+    return text + (more if not more or more.endswith("\n") else more + "\n")
+
+
+def digest(config: Config) -> str:
+    """Changes with whatever cloud-init is given."""
+    told = {name: part(config, name) for name in (*_PARTS, "meta-data")}
+    told |= {key: value for key, value in config.items() if key.startswith(KEYS_PREFIX)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Seeds:
+    """Keeps instance-id and seed in step with the configuration, at each start.
+
+    Args:
+        templates: renders the image's templates before a start; an image with cloud-init usually brings its seed so.
+        warn: told when a seed cannot be written; the instance starts without.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        storage: StorageManager,
+        templates: Callable[[InstanceRow], InstanceRow],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._records, self._storage, self._templates, self._warn = records, storage, templates, warn
+
+    def before_start(self, row: InstanceRow) -> InstanceRow:
+        """Templates first; then a new instance-id if the data has changed, and the seed where one is wanted."""
+        config = self._records.expanded(row)[0]
+        now, before = digest(config), row.doc.get("cloud_init")
+        if before is not None and before != now:
+            row = self._records.set_volatile(row, **{"cloud-init__instance-id": str(uuid.uuid4())})
+        row = self._templates(row)
+        if before == now:
+            return row
+        try:
+            if self._has_cloud_init(row):
+                self._write(row, self._records.expanded(row)[0], first=before is None)
+        except OSError as error:
+            text = f"Instance {row.name!r}: cloud-init's seed could not be written: {error.strerror or error}"
+            self._warn(Notice(text, TEMPLATES, f"/1.0/instances/{row.name}", row.project))
+            return row
+        return self._records.change(row, cloud_init=now)
+
+    def _has_cloud_init(self, row: InstanceRow) -> bool:
+        """Asked of the image where there is one, which costs no mount."""
+        root = self._storage.pool(row.pool).root(qualified(row.project, row.name))
+        trees = [root["path"]] if root["kind"] == "dir" else [root["upper"], root["lower"]]
+        return any(os.path.lexists(f"{tree}/usr/bin/cloud-init") for tree in trees if tree)
+
+    def _write(self, row: InstanceRow, config: Config, first: bool) -> None:
+        """The seed. At the first start one that the templates have written stays; later only a seed is renewed."""
+        config = effective(config)
+        with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root:
+            if _exists(root, f"{SEED}/meta-data") == first:
+                return
+            files = {
+                "meta-data": metadata(row.name, config),
+                "user-data": part(config, "user-data") or f"{_MARK}\n",
+                "vendor-data": part(config, "vendor-data") or f"{_MARK}\n",
+                "network-config": part(config, "network-config") or _DHCP,
+            }
+            safe_path.make_dirs(root, SEED)
+            for name, text in files.items():
+                safe_path.write_file(root, f"{SEED}/{name}", text.encode(errors="surrogateescape"), mode=0o600)
+
+
+def _exists(root: int, path: str) -> bool:
+    try:
+        fd = safe_path.openat2(root, path, os.O_PATH)
+    except FileNotFoundError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)

@@ -82,9 +82,7 @@ class GuestServer:
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon, self._guests = daemon, daemon.instances.guests
-        self._running: dict[
-            int, tuple[InstanceRow, str]
-        ] = {}  # with their directories
+        self._running: dict[int, tuple[InstanceRow, str]] = {}  # with their directories
         self._doors: dict[int, _Door] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._guests.listen, self._guests.leave = self.came, self.left

@@ -21,7 +21,10 @@ ALL = ("busybox", "debian/12")
 
 def files(recipe: str) -> tuple[pathlib.Path, pathlib.Path]:
     """The metadata tarball and the root file system of a recipe's image, built now when they are missing."""
-    text = (RECIPES / f"{recipe.replace('/', '-')}.yaml").read_bytes()
+    source = RECIPES / f"{recipe.replace('/', '-')}.yaml"
+    if not source.exists():  # a variant
+        source = RECIPES / f"{recipe.rpartition('/')[0].replace('/', '-')}.yaml"
+    text = source.read_bytes()
     folder = CACHE / f"{recipe.replace('/', '-')}-{hashlib.sha256(text).hexdigest()[:12]}"
     metadata, rootfs = folder / "metadata.tar.xz", folder / "rootfs.squashfs"
     if not rootfs.exists():

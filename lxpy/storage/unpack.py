@@ -19,17 +19,10 @@ from typing import TypeVar
 
 from lxpy.api.errors import BadRequest
 from lxpy.linux import safe_path
-from lxpy.storage import acl, tarstream
+from lxpy.storage import acl, compression, tarstream
+from lxpy.storage.owners import Owners
 from lxpy.storage.tarstream import Member, TarError, TarStream
 
-# By the first bytes: the name, and the command that writes the plain archive to its output.
-_COMPRESSIONS: list[tuple[bytes, list[str]]] = [
-    (b"\xfd7zXZ\0", ["xz", "-T0", "-dc"]),
-    (b"\x1f\x8b", ["gzip", "-dc"]),
-    (b"\x28\xb5\x2f\xfd", ["zstd", "-qdc"]),
-    (b"BZh", ["bzip2", "-dc"]),
-    (b"\x5d\0\0", ["xz", "--format=lzma", "-dc"]),
-]
 _NOBODY = 65534
 _PIPE_SIZE = 1 << 20
 _F_SETPIPE_SZ = 1031
@@ -54,7 +47,7 @@ def unpack_tar(archive: str, target: str, what: str, prefix: str = "") -> None:
         BadRequest: damaged, cut off, or a member tries to leave the directory. The caller discards `target`.
         OSError: the disk is full or fails.
     """
-    with _Tree(target, what, prefix) as tree, _plain(archive, what) as read:
+    with Tree(target, what, prefix) as tree, _plain(archive, what) as read:
         stream = TarStream(read)
         try:
             for member in stream:
@@ -134,23 +127,38 @@ def _kept(attribute: str) -> bool:
 
 @contextlib.contextmanager
 def _plain(archive: str, what: str) -> Iterator[Callable[[int], bytes]]:
-    """A function that reads the decompressed archive. Leaving the block checks that the decompressor was content."""
+    """A function that reads the decompressed archive, see `plain`."""
     with open(archive, "rb", buffering=0) as file:
-        magic = file.read(6)
+        start = file.read(compression.MAGIC_LENGTH)
         file.seek(0)
-        command = next((command for start, command in _COMPRESSIONS if magic.startswith(start)), None)
-        if command is None:
-            yield lambda count: file.read(count) or b""
-            return
-        if not shutil.which(command[0]):
-            raise BadRequest(f"{what}: {command[0]} is missing (install {command[0]}-utils or {command[0]})")
-        # Decompressors chew on bytes from strangers and need no rights for it: two descriptors will do.
-        nobody = _NOBODY if os.geteuid() == 0 else None
-        process = subprocess.Popen(
-            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
-            user=nobody, group=nobody, extra_groups=None if nobody is None else [],
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        )  # fmt: skip
+        with plain(file.fileno(), start, what) as read:
+            yield read
+
+
+@contextlib.contextmanager
+def plain(source: int, start: bytes, what: str) -> Iterator[Callable[[int], bytes]]:
+    """A function that reads the decompressed data of a descriptor, up to so many bytes, b"" at the end.
+
+    Leaving the block checks that the decompressor was content.
+
+    Args:
+        source: a file at its beginning, or a pipe.
+        start: the first bytes that will come from it.
+
+    Raises:
+        BadRequest: the data is damaged or cut off; the message begins with `what`.
+    """
+    command = compression.decompressor(start, what)
+    if not command:
+        yield lambda count: os.read(source, count)
+        return
+    # Decompressors chew on bytes from strangers and need no rights for it: two descriptors will do.
+    nobody = _NOBODY if os.geteuid() == 0 else None
+    process = subprocess.Popen(
+        command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
+        user=nobody, group=nobody, extra_groups=None if nobody is None else [],
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+    )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
     output = process.stdout.fileno()
     with contextlib.suppress(OSError):
@@ -175,19 +183,26 @@ def _plain(archive: str, what: str) -> Iterator[Callable[[int], bytes]]:
         raise damaged
 
 
-class _Tree:
-    """The directory being filled. Paths are resolved below its descriptor, by the kernel, with links forbidden."""
+class Tree:
+    """The directory being filled. Paths are resolved below its descriptor, by the kernel, with links forbidden.
 
-    def __init__(self, target: str, what: str, prefix: str) -> None:
+    Args:
+        target: an empty directory.
+        what, prefix: see `unpack_tar`; the prefix may be several directories deep.
+        owners: where the archive's owners are those of another's disk.
+    """
+
+    def __init__(self, target: str, what: str, prefix: str, owners: Owners | None = None) -> None:
         self._what = what
-        self._prefix = os.fsencode(prefix)
+        self._prefix = [part for part in os.fsencode(prefix).split(b"/") if part]
+        self._owners = owners
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         self._open: OrderedDict[bytes, int] = OrderedDict()  # directory descriptors, most recent last
         self._directories: dict[bytes, Member] = {}  # their times and attributes are set when all is in
         self._dropped: set[bytes] = set()  # device nodes, which hard links may name
         self.used = False
 
-    def __enter__(self) -> "_Tree":
+    def __enter__(self) -> "Tree":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,6 +216,8 @@ class _Tree:
             path = self._inside(member.name, "name")
             if path is not None:
                 self.used = True
+                if self._owners:
+                    member.uid, member.gid = self._owners.user(member.uid), self._owners.group(member.gid)
                 self._add(path, member, stream)
         except TarError as error:
             raise self._refuse(member, str(error)) from None
@@ -215,7 +232,7 @@ class _Tree:
         for path, member in self._directories.items():
             fd = safe_path.openat2(self._root, path or b".", os.O_RDONLY | os.O_DIRECTORY, resolve=safe_path.NO_LINKS)
             try:
-                _attributes(fd, member)
+                _attributes(fd, member, self._owners)
                 os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
             finally:
                 os.close(fd)
@@ -230,11 +247,10 @@ class _Tree:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts or b"\0" in name:
             raise TarError(f"its {which} leads out of the archive")
-        if self._prefix:
-            if not parts or parts[0] != self._prefix:
-                return None
-            del parts[0]
-        return b"/".join(parts)
+        depth = len(self._prefix)
+        if parts[:depth] != self._prefix:
+            return None
+        return b"/".join(parts[depth:])
 
     def _add(self, path: bytes, member: Member, stream: TarStream) -> None:
         kind = member.kind
@@ -291,7 +307,7 @@ class _Tree:
             os.fchown(fd, member.uid, member.gid)
             os.fchmod(fd, member.mode)
             if member.pax:
-                _attributes(fd, member)
+                _attributes(fd, member, self._owners)
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
@@ -359,15 +375,28 @@ def _replacing(make: Callable[[], _T], name: bytes, dir_fd: int) -> _T:
         return make()
 
 
-def _attributes(fd: int, member: Member) -> None:
+def _attributes(fd: int, member: Member, owners: Owners | None) -> None:
     for key, value in member.pax.items():
         text = key.decode(errors="replace")
-        if text.startswith("SCHILY.xattr.") and _kept(name := text.removeprefix("SCHILY.xattr.")):
-            _set_attribute(fd, name, value)
+        if text.startswith("SCHILY.xattr."):
+            name, packed = text.removeprefix("SCHILY.xattr."), value
+            if not _kept(name):
+                continue
         elif text in ("SCHILY.acl.access", "SCHILY.acl.default"):
-            packed = acl.from_text(value.decode(errors="replace"))
-            if packed is not None:
-                _set_attribute(fd, f"system.posix_acl_{text.rpartition('.')[2]}", packed)
+            name, found = f"system.posix_acl_{text.rpartition('.')[2]}", acl.from_text(value.decode(errors="replace"))
+            if found is None:
+                continue
+            packed = found
+        else:
+            continue
+        if owners and name in _ACLS:
+            packed = owners.acl(packed)
+        elif owners and name == "security.capability":
+            shifted = owners.capability(packed)
+            if shifted is None:
+                continue
+            packed = shifted
+        _set_attribute(fd, name, packed)
 
 
 def _set_attribute(fd: int, name: str, value: bytes) -> None:

@@ -119,13 +119,34 @@ def copy(context: Context, args: Args) -> None:
         body["source"] = {"type": "image", "mode": "pull", "fingerprint": image["fingerprint"],
                           "project": origin.project or "default"}  # fmt: skip
         context.wait(target, target.post("/1.0/images", body, **query), "Copying the image")
-    elif mode == "push":
+    else:
+        transfer(context, origin, target, image, name, body, query, mode)
+    context.say("Image copied successfully!")
+
+
+def transfer(
+    context: Context,
+    origin: Client,
+    target: Client,
+    image: dict[str, Any],
+    name: str,
+    body: Any,
+    query: dict[str, str] | None = None,
+    mode: str = "",
+) -> None:
+    """Have an image of one server on another.
+
+    Args:
+        name: its alias or fingerprint at the origin.
+        body: ``public``, ``auto_update`` and ``aliases`` that it is to have.
+    """
+    query = query or {}
+    if mode == "push":
         _push(context, origin, target, image, body, query)
     elif mode == "relay" or (not mode and not reachable(origin)[0]):
         _relay(context, origin, target, image, body, query)
     else:
         _pull(context, origin, target, image, name, body, query)
-    context.say("Image copied successfully!")
 
 
 def _pull(

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("lifecycle", "Pause instances"),
     "profile": ("profile", "Manage profiles"),
     "project": ("project", "Manage projects"),
+    "publish": ("publish", "Publish instances as images"),
     "query": ("system", "Send a raw query to the server"),
     "remote": ("remote", "Manage the list of remote servers"),
     "rename": ("lifecycle", "Rename instances"),

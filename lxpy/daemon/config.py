@@ -26,6 +26,12 @@ def _expiry(key: str, value: str) -> None:
     check_expiry(key, value)
 
 
+def _compression(key: str, value: str) -> None:
+    from lxpy.storage.compression import check
+
+    check(key, value)
+
+
 def address(key: str, value: str) -> tuple[str, int]:
     """Host and port of ``:8443``, ``0.0.0.0:8443``, ``[::1]:8443`` or a bare host; the port defaults to 8443."""
     if value.startswith("["):
@@ -41,6 +47,7 @@ def address(key: str, value: str) -> tuple[str, int]:
 
 
 KEYS: dict[str, Check] = {
+    "backups.compression_algorithm": _compression,
     "core.https_address": address,
     "core.proxy_http": _text,
     "core.proxy_https": _text,
@@ -49,13 +56,14 @@ KEYS: dict[str, Check] = {
     "core.trust_password": _text,
     "images.auto_update_cached": values.boolean,
     "images.auto_update_interval": _number,  # hours
+    "images.compression_algorithm": _compression,
     "images.remote_cache_expiry": _number,  # days
 }
 
 
 # LXD has these; nothing is accepted and then ignored.
 _REFUSED = {
-    "acme.": "lxpy makes a certificate of its own", "backups.": "lxpy makes no backups yet",
+    "acme.": "lxpy makes a certificate of its own",
     "candid.": "clients are known by their certificates", "cluster.": "lxpy is not clustered",
     "core.bgp_": "lxpy does not speak BGP", "core.debug_address": "lxpy has no debug listener",
     "core.dns_address": "lxpy serves no DNS zones", "core.https_allowed_": "browsers are no clients of lxpy",
@@ -64,7 +72,6 @@ _REFUSED = {
     "core.shutdown_timeout": "an instance's boot.host_shutdown_timeout bounds its stop",
     "core.storage_buckets_address": "lxpy serves no buckets",
     "core.trust_ca_certificates": "each client is trusted by itself (lxpy config trust), not by its issuer",
-    "images.compression_algorithm": "images are kept as they came",
     "images.default_architecture": "instances have the host's architecture",
     "instances.": "interfaces are named by lxpy or by a nic's host_name", "loki.": "lxpy does not send to Loki",
     "maas.": "MAAS is not supported", "network.ovn.": "lxpy has no OVN networks",

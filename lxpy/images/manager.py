@@ -20,7 +20,7 @@ from lxpy.images import builtin, files, metadata, uploads, wire
 from lxpy.images.aliases import Aliases, Emit, Pairs
 from lxpy.images.fetch import Fetcher, silent
 from lxpy.images.index import Home, Index, Names
-from lxpy.images.metadata import utc
+from lxpy.images.metadata import Archive, utc
 from lxpy.images.upkeep import Upkeep
 from lxpy.images.work import Progress as Progress
 from lxpy.state.store import Store
@@ -203,6 +203,21 @@ class ImageManager:
             BadRequest: no image, corrupt, truncated. Conflict: it is here already.
         """
         return await uploads.take_in(self._index, project, metadata_path, rootfs_path, headers, progress, more)
+
+    async def adopt(
+        self, project: str, path: str, archive: Archive, fields: dict[str, Any], progress: Progress = silent
+    ) -> str:
+        """Takes in a unified image that lxpy itself has just made, without looking into it.
+
+        Args:
+            path: a temporary file; it is the store's from here on, also on failure.
+            archive: what its metadata says.
+            fields: of the record, where they differ from those of a plain import.
+
+        Raises:
+            Conflict: it is here already.
+        """
+        return await uploads.adopt(self._index, project, path, archive, fields, progress)
 
     async def import_address(
         self, url: str, project: str, progress: Progress, public: bool, auto_update: bool, properties: dict[str, str]

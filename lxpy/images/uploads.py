@@ -62,6 +62,23 @@ async def take_in(
             files.unlink(path)
 
 
+async def adopt(index: Index, project: str, path: str, archive: Archive, fields: Document, progress: Progress) -> str:
+    """See `ImageManager.adopt`."""
+    try:
+        progress("create_image_from_container_pack_progress", "hashing the image")
+        hashes = await asyncio.to_thread(files.hash_image, path, None)
+        if index.get(project, hashes.fingerprint):
+            raise Conflict("Image with same fingerprint already exists")
+        doc = document(archive, "unified", hashes, archive.metadata["properties"], fields)
+        await index.install(project, hashes.fingerprint, path, None, archive, doc)
+        return hashes.fingerprint
+    except OSError as error:
+        full = files.disk_full(error, "Storing the image", index.directory)
+        raise full or InternalError(f"Storing the image: {error.strerror}: {error.filename}") from None
+    finally:
+        files.unlink(path)
+
+
 def inspect(meta: str, rootfs: str | None) -> tuple[str, Archive]:
     """Kind and content of an upload, everything read to the end; blocking."""
     if rootfs is None:

@@ -23,7 +23,9 @@ from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.guests import Guests
 from lxpy.instances.lifecycle import Emit, Lifecycle
+from lxpy.instances.parts import Parts
 from lxpy.instances.projectrules import ProjectRules
+from lxpy.instances.publish import Publishing
 from lxpy.instances.records import Records
 from lxpy.instances.seeds import Seeds
 from lxpy.instances.templating import Templates
@@ -81,6 +83,11 @@ class InstanceManager:
         )
         self.backups = Backups(self._records, store, storage, profiles, warn)
         self._life.after_start = self.backups.started
+        parts = Parts(
+            store, layout, self._records, self._life, images, storage, profiles, self._templates, self._creation,
+            self.rules, emit, warn, self.backups.save,
+        )  # fmt: skip
+        self.publishing = Publishing(parts)
         self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -8,6 +8,7 @@ from lxpy.api.layout import qualified
 from lxpy.api.notices import TEMPLATES, Notice
 from lxpy.images import metadata
 from lxpy.images.manager import ImageManager
+from lxpy.images.metadata import Archive
 from lxpy.images.templates import render_templates
 from lxpy.instances import idmaps, seeds
 from lxpy.instances.records import Records
@@ -35,8 +36,25 @@ class Templates:
             return False
         found = metadata.load(archive)
         if found.metadata["templates"]:
-            metadata.save(self._kept(row).removesuffix(".json"), found)
+            self.save(row, found)
         return bool(found.metadata["templates"])
+
+    def save(self, row: InstanceRow, content: Archive) -> None:
+        """Put metadata and templates beside the root, in the place of the image's."""
+        metadata.save(self._kept(row).removesuffix(".json"), content)
+
+    def metadata(self, row: InstanceRow) -> Archive:
+        """The instance's metadata and templates: its own, its image's, or what can be told without either."""
+        if archive := self._archive(row):
+            return metadata.load(archive)
+        properties = {k[len("image.") :]: v for k, v in row.doc["config"].items() if k.startswith("image.")}
+        created = int(metadata.parse_utc(row.doc["created_at"])) or 1
+        document = {
+            "architecture": row.doc["architecture"],
+            "creation_date": created,
+            "properties": properties,
+        }
+        return Archive(metadata.validate(document), {})
 
     def apply(self, row: InstanceRow, *triggers: str) -> None:
         """Render the templates of those triggers, in their order, into the stopped instance's root."""

@@ -18,7 +18,7 @@ class _Range(NamedTuple):
     groups: bool
     disk: int
     guest: int
-    count: int
+    length: int
 
 
 class Owners:
@@ -50,7 +50,7 @@ class Owners:
 
     def _find(self, number: int, which: int, default: int = _NOBODY) -> int:
         for one in self._ranges:
-            if one[which] and one.disk <= number < one.disk + one.count:
+            if one[which] and one.disk <= number < one.disk + one.length:
                 return one.guest + number - one.disk
         return default
 

@@ -24,10 +24,12 @@ from lxpy.storage.customvolumes import finish
 _TAR = [
     "tar", "--create", "--file=-", "--format=posix", "--sparse", "--numeric-owner", "--no-acls", "--xattrs",
     "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
-    "--xattrs-include=security.capability", "--xattrs-include=system.posix_acl_*", "--xattrs-include=user.*", "--xattrs-exclude=user.overlay.*",
+    "--xattrs-include=security.capability", "--xattrs-include=system.posix_acl_*", "--xattrs-include=user.*",
+    "--xattrs-exclude=user.overlay.*",
     "--no-recursion", "--absolute-names", "--null", "--no-unquote", "--verbatim-files-from",
 ]  # fmt: skip
 _TELL_EVERY = 0.5  # seconds
+_SAID = 1 << 16  # bytes looked at, from the beginning and from the end, of what a program has said
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,7 @@ class _Work:
             raise
 
 
-def _start(
-    works: list[_Work], command: list[str], head: bytes, trees: list[Tree], devices: bool, output: int
-) -> None:
+def _start(works: list[_Work], command: list[str], head: bytes, trees: list[Tree], devices: bool, output: int) -> None:
     """Begin; what has been started is in `works` in any case. Blocks while `head` is written."""
     with contextlib.ExitStack() as stack:
         sink = output
@@ -169,16 +169,27 @@ def _end(works: list[_Work]) -> None:
             work.process.kill()
             work.process.wait()
         if work.said >= 0:
-            text = os.pread(work.said, 4096, 0)
+            work.text = _complaint(work.said)
             os.close(work.said)
-            work.said, work.text = -1, text.decode(errors="replace").strip()
+            work.said = -1
+
+
+def _complaint(fd: int) -> str:
+    """The line that matters: tar warns of every file whose file system has no attributes, then says that it ends."""
+    size = os.fstat(fd).st_size
+    for start in (max(0, size - _SAID), 0):
+        for line in os.pread(fd, _SAID, start).decode(errors="replace").splitlines():
+            if ": Warning: " not in line and "Exiting with failure" not in line and "exiting now" not in line:
+                return line.strip()
+    return ""
 
 
 def _reason(what: str, work: _Work) -> Exception:
-    for number in (errno.ENOSPC, errno.EDQUOT):
-        if os.strerror(number) in work.text:
+    for number, said in ((errno.EDQUOT, os.strerror(errno.EDQUOT)), (errno.ENOSPC, os.strerror(errno.ENOSPC)),
+                         (errno.ENOSPC, "Wrote only")):  # fmt: skip
+        if said in work.text:
             return OSError(number, os.strerror(number))
-    line = (work.text or f"ended with status {work.process.returncode}").splitlines()[0]
+    line = work.text or f"ended with status {work.process.returncode}"
     return InternalError(f"{what}: {work.name}: {line.removeprefix(f'{work.name}: ')}")
 
 

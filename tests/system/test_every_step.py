@@ -64,6 +64,7 @@ CASES = {
     ),
     "instance delete": Case("delete a", "init bb a", "init bb a", "delete -f a"),
     "instance delete, running": Case("delete -f a", "init bb a; start a", "launch bb a", "delete -f a", "stop -f a"),
+    "instance publish": Case("publish a --alias z", "image delete z", "init bb a", "delete -f a"),
     "network create": Case(_NET, "network delete lxz0"),
     "network set": Case(
         "network set lxz0 ipv4.address=10.95.1.1/24 dns.domain=x.example",

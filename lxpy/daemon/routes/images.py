@@ -1,6 +1,7 @@
 """``/1.0/images``, aliases, and the catalogues of image servers."""
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -62,7 +63,7 @@ async def create(call: Call) -> web.StreamResponse:
         return _expect(call, project, str(source.get("fingerprint") or ""), body)
     properties = {str(key): str(value) for key, value in (body.get("properties") or {}).items()}
     if type_ in ("instance", "container", "snapshot", "virtual-machine"):
-        raise BadRequest("Publishing an instance as an image is not supported by this version of lxpy")
+        return await _publish(call, project, body, aliases)
     if type_ not in ("image", "recipe", "url"):
         raise BadRequest(f"Image source type {type_!r} is not supported: use image, url or recipe")
 
@@ -100,6 +101,31 @@ async def create(call: Call) -> web.StreamResponse:
 
     description = "Building image" if type_ == "recipe" else "Downloading image"
     return call.run(description, "images", [], work, may_cancel=True)
+
+
+async def _publish(call: Call, home: str, body: dict[str, Any], aliases: list[Any]) -> web.StreamResponse:
+    """An image of an instance or a snapshot. ``reuse`` is ours: without it an alias that is taken is refused."""
+    daemon, project = call.daemon, call.project
+    publishing = daemon.instances.publishing
+    publishing.check(project, body)
+    old = {}
+    for alias in aliases:
+        with contextlib.suppress(NotFound):
+            old[alias["name"]] = daemon.images.get_alias(home, str(alias["name"]))["target"]
+    if old and not body.get("reuse"):
+        raise Conflict(f"Image alias {next(iter(old))!r} already exists: --reuse takes it from the image that has it")
+
+    async def work(op: Operation) -> None:
+        fingerprint = await publishing.publish(project, home, body, op.progress)
+        _give(daemon, home, fingerprint, aliases)
+        for target in set(old.values()):
+            # LXD deletes the image whose alias is taken; ours stays while it has another.
+            with contextlib.suppress(NotFound):
+                if not daemon.images.get(home, target)["aliases"]:
+                    await daemon.images.delete(home, target)
+        op.metadata.update(fingerprint=fingerprint, size=daemon.images.get(home, fingerprint)["size"])
+
+    return call.run("Publishing instance", "instances", [body["source"]["name"]], work, may_cancel=True)
 
 
 def _give(daemon: "Daemon", project: str, fingerprint: str, aliases: list[Any]) -> None:

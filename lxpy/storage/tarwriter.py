@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from lxpy.api.errors import InternalError
 from lxpy.storage import compression
-from lxpy.storage.customvolumes import finish
+from lxpy.storage.trees import finish
 
 # pax, without what changes from one run to the next (process numbers, access times): equal trees, equal archives.
 _TAR = [

@@ -76,7 +76,7 @@ def test_the_tarball_is_what_other_managers_read(lxpyd: Lxpyd, name: str, alias:
         read = tar.extractfile("metadata.yaml")
         assert read
         metadata = yaml.safe_load(read)
-    assert list(members)[0] == "metadata.yaml" and metadata["architecture"] == os.uname().machine
+    assert next(iter(members)) == "metadata.yaml" and metadata["architecture"] == os.uname().machine
     assert metadata["expiry_date"] == 2209075200
     for path, entry in metadata["templates"].items():
         assert path.startswith("/") and f"templates/{entry['template']}" in members

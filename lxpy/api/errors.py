@@ -9,6 +9,7 @@
     ├── Conflict       409   exists already, or is busy, or in use
     ├── PreconditionFailed 412  If-Match did not match
     ├── Unavailable    503   a server or a resource is away
+    ├── NoSpace        507   a disk is full, or a quota used up
     └── InternalError  500   ours: a bug, or a kernel call that failed
 
 They are raised where the fault is known. The daemon turns them into the error envelope in one place
@@ -57,9 +58,13 @@ class Unavailable(ApiError):
     status = 503
 
 
+class NoSpace(ApiError):
+    status = 507
+
+
 BY_STATUS: dict[int, type[ApiError]] = {
     cls.status: cls
-    for cls in (BadRequest, Forbidden, NotFound, Conflict, PreconditionFailed, InternalError, Unavailable)
+    for cls in (BadRequest, Forbidden, NotFound, Conflict, PreconditionFailed, InternalError, Unavailable, NoSpace)
 }
 
 

@@ -315,6 +315,7 @@ def build(daemon: Daemon) -> web.Application:
     from lxpy.daemon.routes import (
         acls,
         certificates,
+        files,
         images,
         instances,
         networks,
@@ -332,6 +333,7 @@ def build(daemon: Daemon) -> web.Application:
         server,
         instances,
         processes,
+        files,
         images,
         networks,
         acls,

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, InternalError
@@ -68,6 +68,7 @@ class Lifecycle:
         self._live: dict[int, Live] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.release: Callable[[InstanceRow], Awaitable[None]] = _nothing  # who uses the files of a stopped root
         self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
         self.after_start: Callable[[InstanceRow], None] = lambda row: None
         self.delete_ephemeral: Callable[[InstanceRow], asyncio.Future[None] | None] = lambda row: None
@@ -121,6 +122,7 @@ class Lifecycle:
             raise BadRequest(f"The instance {row.name!r} is already running")
         config, devices = self._records.expanded(row)
         device_rules.validate(devices, expanded=True)
+        await self.release(row)
         row = self.before_start(row)
         await rootsize.apply(self._storage, row, devices)
         run_dir = self._layout.instance_run(row.id)
@@ -453,3 +455,7 @@ def _names_of(pids: list[int]) -> str:
             continue
     more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""
     return ", ".join(names) + more or "nothing"
+
+
+async def _nothing(_row: InstanceRow) -> None:
+    pass

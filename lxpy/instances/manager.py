@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from lxpy.api import status, values
@@ -21,6 +21,7 @@ from lxpy.instances import devices as device_rules
 from lxpy.instances.backups import Backups
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
+from lxpy.instances.files import Files
 from lxpy.instances.guests import Guests
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.parts import Parts
@@ -76,6 +77,7 @@ class InstanceManager:
             self._records, layout, spawner, images, networks, storage, self._disks, self.guests, emit, warn
         )
         self._life.delete_ephemeral = self._delete_later
+        self.files = Files(self._records, self._life, storage, spawner)
         self._templates = Templates(self._records, images, storage, warn)
         self._life.before_start = Seeds(self._records, storage, self._templates.before_start, warn).before_start
         self._creation = Creation(
@@ -141,6 +143,7 @@ class InstanceManager:
         """Let go of the instances without touching them."""
         for task in self._tasks:
             task.cancel()
+        await self.files.close()
         await self._life.close()
         await self.backups.close()
 
@@ -230,7 +233,7 @@ class InstanceManager:
         """URLs of the instances that use a profile, network, storage-pool or image."""
         found = []
         for row in self._records:
-            if _uses(row, kind, name, self._records):
+            if self._records.uses(row, kind, name):
                 suffix = "" if row.project == "default" else f"?project={row.project}"
                 found.append(f"/1.0/instances/{row.name}{suffix}")
         return found
@@ -421,6 +424,7 @@ class InstanceManager:
         """Raises as `validate_rename`."""
         row = self._records.get(project, name)
         async with self._life.lock(row):
+            await self.files.release(row)
             row = self._records.change(self.validate_rename(project, name, new), renaming=new)
             try:
                 row = await self._rename(row, new)
@@ -481,6 +485,7 @@ class InstanceManager:
 
     async def _remove(self, row: InstanceRow) -> None:
         """Take away all an instance has; safe to repeat after a crash."""
+        await self.files.release(row)
         with contextlib.suppress(NotFound):
             self._release(row, self._records.expanded(row)[1])
         await asyncio.to_thread(_clear_cgroup, self._life.cgroup(row))
@@ -582,17 +587,6 @@ def _clear_cgroup(cgroup: InstanceCgroup) -> None:
 def _should_start(autostart: str, ran: bool) -> bool:
     """LXD: unset means as it was when the host went down."""
     return ran if autostart == "" else values.boolean("boot.autostart", autostart)
-
-
-def _uses(row: InstanceRow, kind: str, name: str, records: Records) -> bool:
-    if kind == "profile":
-        return name in row.doc["profiles"]
-    if kind == "storage-pool":
-        return row.pool == name
-    if kind == "image":
-        return bool(row.doc["config"].get("volatile.base_image") == name)
-    devices: Iterable[dict[str, str]] = records.expanded(row)[1].values()
-    return any(d.get("type") == "nic" and name in (d.get("network"), d.get("parent")) for d in devices)
 
 
 def _notice(row: InstanceRow, text: str, kind: Kind) -> Notice:

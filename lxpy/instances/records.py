@@ -102,6 +102,17 @@ class Records:
         doc = row.doc
         return self._expand(row.project, doc["profiles"], doc["config"], doc["devices"])
 
+    def uses(self, row: InstanceRow, kind: str, name: str) -> bool:
+        """Whether an instance uses that profile, storage-pool, image or network."""
+        if kind == "profile":
+            return name in row.doc["profiles"]
+        if kind == "storage-pool":
+            return row.pool == name
+        if kind == "image":
+            return bool(row.doc["config"].get("volatile.base_image") == name)
+        devices = self.expanded(row)[1].values()
+        return any(d.get("type") == "nic" and name in (d.get("network"), d.get("parent")) for d in devices)
+
     def idmap_bases(self) -> set[int]:
         return {row.idmap_base for row in self._rows.values() if row.idmap_base is not None}
 

@@ -28,12 +28,12 @@ _TABLES = {
     "x86_64": {
         "mount": 165, "umount2": 166, "pivot_root": 155, "unshare": 272, "setns": 308, "prctl": 157, "capget": 125,
         "capset": 126, "seccomp": 317, "bpf": 321, "keyctl": 250, "sethostname": 170, "setfsuid": 122,
-        "setfsgid": 123, "prlimit64": 302, "renameat2": 316,
+        "setfsgid": 123, "prlimit64": 302, "renameat2": 316, "fchownat": 260,
     },
     "aarch64": {
         "mount": 40, "umount2": 39, "pivot_root": 41, "unshare": 97, "setns": 268, "prctl": 167, "capget": 90,
         "capset": 91, "seccomp": 277, "bpf": 280, "keyctl": 219, "sethostname": 161, "setfsuid": 151,
-        "setfsgid": 152, "prlimit64": 261, "renameat2": 276,
+        "setfsgid": 152, "prlimit64": 261, "renameat2": 276, "fchownat": 54,
     },
 }  # fmt: skip
 NUMBERS = _TABLES.get(MACHINE, _TABLES["aarch64"])  # asm-generic: riscv64 and loongarch64 share it
@@ -111,11 +111,16 @@ def pivot_root(new_root: str, put_old: str) -> None:
     syscall(NUMBERS["pivot_root"], os.fsencode(new_root), os.fsencode(put_old), what=new_root)
 
 
-def renameat2(source: str, target: str, flags: int) -> None:
+def renameat2(source: str, target: str, flags: int, source_fd: int = AT_FDCWD, target_fd: int = AT_FDCWD) -> None:
     """``rename`` that refuses a target that is there, or exchanges the two."""
     syscall(
-        NUMBERS["renameat2"], AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flags, what=target
+        NUMBERS["renameat2"], source_fd, os.fsencode(source), target_fd, os.fsencode(target), flags, what=target
     )  # fmt: skip
+
+
+def fchownat(fd: int, uid: int, gid: int) -> None:
+    """The owner of what `fd` names, even by O_PATH, even a symbolic link."""
+    syscall(NUMBERS["fchownat"], fd, b"", uid, gid, AT_EMPTY_PATH, what="fchownat")
 
 
 def open_tree(path: str, flags: int = OPEN_TREE_CLONE, dir_fd: int = AT_FDCWD) -> int:

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import secrets
 import stat
 
 # include/uapi/linux/openat2.h
@@ -146,7 +145,7 @@ def write_file(
     """
     dir_fd, name = resolve_parent(root_fd, path)
     try:
-        temporary = f".{name[:200]}.{secrets.token_hex(4)}"
+        temporary = f".{name[:200]}.{os.urandom(4).hex()}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=dir_fd)
         try:
             try:

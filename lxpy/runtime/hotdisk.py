@@ -39,7 +39,8 @@ def run(message: "wire.Message", init: int, reply: socket.socket) -> "NoReturn":
         os._exit(0)
 
 
-def _become_mapped_root(base: "int | None") -> None:
+def become_mapped_root(base: "int | None") -> None:
+    """The guest's root as the host sees it, with all capabilities, hidden from the guest; None: stay as we are."""
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     if base is not None:
         os.setgroups([])
@@ -56,7 +57,7 @@ def _plug(message: "wire.Message", init: int) -> "wire.Message":
         userns = os.open(f"/proc/{message['pid']}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if not pidfd.alive(init):
             raise OSError(3, "the instance has just stopped")
-    _become_mapped_root(base)
+    become_mapped_root(base)
     libc.unshare(libc.CLONE_NEWNS)
     libc.mount("", "/", "", libc.MS_REC | libc.MS_PRIVATE)
     fd = container.disk(mount, userns)
@@ -88,7 +89,7 @@ def _unplug(message: "wire.Message", init: int) -> "wire.Message":
     own = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not pidfd.alive(init):
         return {}
-    _become_mapped_root(base)
+    become_mapped_root(base)
     if base is not None:
         libc.setns(init, libc.CLONE_NEWUSER)
     libc.setns(init, libc.CLONE_NEWNS)

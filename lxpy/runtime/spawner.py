@@ -5,7 +5,9 @@ the answer:
 
 - ``{"op": "launch", "spec"}`` with the socket and the unified cgroup of the supervisor, which talks there itself.
 - ``{"op": "disk", ...}`` and two: the answer's socket and the pidfd of the guest's init. See hotdisk.py.
-- ``{"op": "exec", "request", ...}`` and the same two.
+- ``{"op": "files", ...}`` and three: where the requests come from, the answer's socket, and the pidfd of the guest's
+  init or the root of a stopped one. See filework.py, which only such a child imports.
+- ``{"op": "exec", "request", ...}`` and two as for a disk.
 
 Children parse the requests: each page that the spawner writes to is one less that all supervisors share.
 It ends when the daemon's end closes, once the last command has ended and its status is written.
@@ -50,7 +52,7 @@ class _Spawner:
         self._daemon = daemon
         self._poll = select.poll()
         self._poll.register(daemon, select.POLLIN)
-        self._children: dict[int, _Command | None] = {}  # by pidfd; None: a supervisor, or a disk's helper
+        self._children: dict[int, _Command | None] = {}  # by pidfd; None: a supervisor, or a helper
 
     def run(self) -> None:
         """Until the daemon's end closes and no command is left."""
@@ -70,10 +72,13 @@ class _Spawner:
                         self._launch(data, *fds)
                     elif data.startswith(b'{"op": "disk"'):
                         self._disk(data, *fds)
+                    elif data.startswith(b'{"op": "files"'):
+                        self._files(data, *fds)
                     else:
                         self._exec(data, *fds)
                 except OSError as error:
-                    with socket.socket(fileno=os.dup(fds[0])) as reply:
+                    answer = fds[1] if data.startswith(b'{"op": "files"') else fds[0]
+                    with socket.socket(fileno=os.dup(answer)) as reply:
                         text = f"Failed to fork: {error.strerror}"
                         wire.send(reply, {"event": "error", "message": text, "error": text})
                 for number in fds:
@@ -102,6 +107,15 @@ class _Spawner:
         if pid == 0:
             _only(reply, pidfd)
             hotdisk.run(json.loads(data), 4, socket.socket(fileno=3))
+        self._watch(pid, None)
+
+    def _files(self, data: bytes, work: int, reply: int, place: int) -> None:
+        pid = libc.clone(0)
+        if pid == 0:
+            _only(work, reply, place)
+            from lxpy.runtime import filework
+
+            filework.run(json.loads(data), [3, 4, 5])
         self._watch(pid, None)
 
     def _exec(self, data: bytes, reply: int, pidfd: int) -> None:

@@ -2,18 +2,19 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from lxpy.api.errors import ApiError, Conflict, InternalError
-from lxpy.linux import libc
+from lxpy.linux import libc, pidfd
 from lxpy.runtime import wire
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spec import ExecRequest, InstanceSpec, Mount
 from lxpy.runtime.supervisor_client import Channel, Exit, Supervisor, adopt
 
-__all__ = ["ExecFiles", "ExecRequest", "Exit", "Spawner", "Supervisor", "adopt"]
+__all__ = ["ExecFiles", "ExecRequest", "Exit", "FileWorker", "Spawner", "Supervisor", "adopt"]
 
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _CODE = "import sys; sys.path.append(sys.argv[1]); from lxpy.runtime.spawner import main; main(3)"
@@ -33,6 +34,33 @@ class ExecFiles(NamedTuple):
     stderr: int
     status: int
     pidfd: int
+
+
+class FileWorker:
+    """A process that works on the files of one instance until its user hangs up.
+
+    Attributes:
+        ended: resolved once it is gone, and its hold on the instance's mounts with it.
+    """
+
+    def __init__(self, channel: Channel, pidfd: int) -> None:
+        self._channel, self._pidfd = channel, pidfd
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(pidfd, self._end, loop)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._channel.close()
+        self._pidfd = -1
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def kill(self) -> None:
+        """Ends it; what it was writing does not count."""
+        if self._pidfd >= 0:
+            pidfd.send(self._pidfd, signal.SIGKILL)
 
 
 class Spawner:
@@ -217,6 +245,37 @@ class Spawner:
         if "error" in answer:
             raise InternalError(f"Failed to {action} the disk at {mount['target']} of {target.name}: {answer['error']}")
         return answer
+
+    async def files(self, place: "Supervisor | int", work: int, *, sftp: bool = False) -> FileWorker:
+        """Starts a process that works on an instance's files; filework.py says what can be asked of it.
+
+        Args:
+            place: a running instance, or a descriptor of the root directory of a stopped one.
+            work: the process's end of a socket: SEQPACKET, or a stream with `sftp`. Still the caller's.
+
+        Raises:
+            InternalError: the instance could not be entered.
+        """
+        message: wire.Message = {"op": "files", "running": not isinstance(place, int), "sftp": sftp}
+        if isinstance(place, Supervisor):
+            if place.init_pidfd < 0 or place.exited.done():
+                raise InternalError(f"Instance {place.name} has just stopped")
+            message |= {"pid": place.init_pid, "base": place.idmap_base}
+        ours, theirs = wire.pair()
+        channel = Channel(ours)
+        try:
+            try:
+                fd = place.init_pidfd if isinstance(place, Supervisor) else place
+                await self._send(message, [work, theirs.fileno(), fd])
+            finally:
+                theirs.close()
+            answer, fds = await channel.receive()
+            if answer is None or "error" in answer:
+                raise InternalError(f"Failed to enter the files: {answer['error'] if answer else 'killed on the way'}")
+        except BaseException:
+            channel.close()
+            raise
+        return FileWorker(channel, fds[0])
 
     async def close(self) -> None:
         """Lets the spawner end, which it does after its last command. Instances run on."""

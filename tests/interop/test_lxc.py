@@ -262,3 +262,36 @@ def test_trust(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
     lxc("config", "trust", "revoke-token", "unused")
     assert lxpyd.json("config", "trust", "list-tokens", "-f", "json") == []
     lxpyd.cli("config", "unset", "core.https_address")
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+def test_files(lxc: Lxc, lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path, state: str) -> None:
+    if state == "stopped":
+        lxc("stop", "-f", busybox)
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(3 << 20))
+    source.chmod(0o751)
+    lxc("file", "push", str(source), f"{busybox}/root/pushed", "--uid", "12", "--gid", "34")
+    lxc("file", "pull", f"{busybox}/root/pushed", str(tmp_path / "pulled"))
+    assert (tmp_path / "pulled").read_bytes() == source.read_bytes()
+    assert (tmp_path / "pulled").stat().st_mode & 0o7777 == 0o751
+    lxc("file", "push", "-", f"{busybox}/root/typed", input="typed in\n")
+    assert lxc("file", "pull", f"{busybox}/root/typed", "-").stdout == "typed in\n"
+    assert "not there" in lxc("file", "pull", f"{busybox}/root/none", "-", ok=False).stderr
+
+    tree = tmp_path / "tree"
+    (tree / "below").mkdir(parents=True)
+    (tree / "below/file").write_text("deep")
+    (tree / "link").symlink_to("below/file")
+    lxc("file", "push", "-r", "-p", str(tree), f"{busybox}/srv/new/")
+    lxc("file", "pull", "-r", f"{busybox}/srv/new/tree", str(tmp_path / "back"))
+    assert (tmp_path / "back/tree/below/file").read_text() == "deep"
+    assert (tmp_path / "back/tree/link").is_symlink()
+    lxc("file", "edit", f"{busybox}/root/typed", input="edited\n")
+    assert lxc("file", "pull", f"{busybox}/root/typed", "-").stdout == "edited\n"
+    lxc("file", "delete", f"{busybox}/root/typed")
+    assert lxc("file", "pull", f"{busybox}/root/typed", "-", ok=False).returncode == 1
+    if state == "stopped":
+        lxc("start", busybox)
+    owner = lxpyd.sh(busybox, "stat -c '%a %u %g' /root/pushed; readlink /srv/new/tree/link").stdout
+    assert owner == "751 12 34\nbelow/file\n"

@@ -152,7 +152,7 @@ def _edit(context: Context, args: Args) -> None:
     def save(changed: dict[str, Any]) -> None:
         client.put(url, {key: changed[key] for key in (*_WRITABLE, "certificate") if key in changed}, tag)
 
-    edit_document(head + render.yaml(shown), save)
+    edit_document(head + render.yaml(shown), save, known=document)
 
 
 _WHICH = "[<remote>:]<fingerprint or name>"

@@ -103,7 +103,8 @@ def _edit(context: Context, args: Args) -> None:
     shown = {key: document[key] for key in sorted(keys) if key in document}
     head = "### The configuration as YAML. Lines that begin with # are ignored; the name is shown only.\n"
     tag = etag if sys.stdin.isatty() else ""
-    edit_document(head + render.yaml(render.ordered(shown)), lambda changed: _save(client, url, changed, tag))
+    text = head + render.yaml(render.ordered(shown))
+    edit_document(text, lambda changed: _save(client, url, changed, tag), known={*document, *keys})
 
 
 class Devices:

@@ -216,10 +216,24 @@ def edit(text: str, suffix: str = ".yaml") -> str:
             return changed.read()
 
 
-def edit_document(text: str, apply: Any) -> None:
+def known_only(document: dict[str, Any], known: Any) -> None:
+    """Raises `ApiError` for a key of a user's YAML that is none of `known`: it would be lost without a word."""
+    for key in document:
+        if key not in known:
+            import difflib
+
+            near = difflib.get_close_matches(str(key), list(known), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+            raise ApiError(f"Unknown key {key!r}: {hint}")
+
+
+def edit_document(text: str, apply: Any, known: Any = ()) -> None:
     """Edit YAML until `apply(document)` accepts it; on a terminal the user may go back to the editor.
 
     There the text is as it was left, with what was wrong with it on top.
+
+    Args:
+        known: the keys that the document may have; any where there are none.
     """
     from lxpy.cli.render import parse_yaml
 
@@ -230,6 +244,8 @@ def edit_document(text: str, apply: Any) -> None:
             document = parse_yaml(text, "The text")
             if not isinstance(document, dict):
                 raise ApiError("The text is not a YAML mapping: nothing was changed")
+            if known:
+                known_only(document, known)
             apply(document)
             return
         except ApiError as error:

@@ -6,7 +6,7 @@ import sys
 
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context, pairs
+from lxpy.cli.context import Context, known_only, pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +77,12 @@ def _public(remote: Remote, alias: str) -> dict[str, Any]:
     }
 
 
+# What an instance's object has: `lxpy config show c1 | lxpy launch IMAGE c2` works.
+_KNOWN = ("architecture", "config", "created_at", "description", "devices", "ephemeral", "expanded_config",
+          "expanded_devices", "last_used_at", "location", "name", "profiles", "project", "snapshots", "backups",
+          "state", "stateful", "status", "status_code", "type")  # fmt: skip
+
+
 def _stdin_config() -> dict[str, Any]:
     """YAML piped in (``lxpy launch IMAGE NAME < config.yaml``). Only files and pipes that already hold data or have
     ended are read, so that a script's idle standard input never hangs us."""
@@ -98,6 +104,14 @@ def _stdin_config() -> dict[str, Any]:
     document = parse_yaml(text, "The configuration on standard input")
     if not isinstance(document, dict):
         raise ApiError("The configuration on standard input is not a YAML mapping (config:, devices:, profiles:...)")
+    known_only(document, _KNOWN)
+    devices = document.get("devices") or {}
+    for key, given in (("config", document.get("config")), ("devices", devices)):
+        if not isinstance(given or {}, dict):
+            raise ApiError(f"{key} on standard input must be a set of keys and values")
+    for name, options in devices.items():
+        if not isinstance(options, dict):
+            raise ApiError(f"The device {name!r} on standard input must be a set of keys and values")
     return document
 
 

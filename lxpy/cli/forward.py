@@ -94,7 +94,8 @@ def _edit(context: Context, args: Args) -> None:
     shown = {key: document[key] for key in ("listen_address", *_WRITABLE)}
     tag = etag if sys.stdin.isatty() else ""
     head = "### The forward as YAML. Lines that begin with # are ignored; the address is shown only.\n"
-    edit_document(head + render.yaml(render.ordered(shown)), lambda changed: _save(client, url, changed, tag))
+    text = head + render.yaml(render.ordered(shown))
+    edit_document(text, lambda changed: _save(client, url, changed, tag), known=document)
 
 
 def _add_port(context: Context, args: Args) -> None:

@@ -171,7 +171,7 @@ def _edit(context: Context, args: Args) -> None:
         raise ApiError("Images of an image server cannot be changed")
     there, url = client, IMAGE.url(image["fingerprint"])
     shown = {key: image[key] for key in IMAGE.writable if key in image}
-    edit_document(render.yaml(shown), lambda changed: IMAGE.save(there, url, changed, ""))
+    edit_document(render.yaml(shown), lambda changed: IMAGE.save(there, url, changed, ""), known=image)
 
 
 def _own(context: Context, ref: str) -> tuple[Client, Any]:

@@ -7,7 +7,7 @@ import sys
 from lxpy.api.errors import ApiError
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context, edit_document, settings
+from lxpy.cli.context import Context, edit_document, known_only, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 FORMAT = Option("-f --format", "FORMAT", "Format (csv|json|table|yaml|compact)", "table")
 PROPERTY = Option("-p --property", help="Treat the key as a property of the object, not as configuration")
+
+_SHOWN = ("content_type", "created_at", "listen_address", "location", "locations", "managed", "name", "project",
+          "status", "type", "used_by")  # fmt: skip
 
 
 def quote(text: str) -> str:
@@ -38,6 +41,7 @@ def piped(what: str, keys: tuple[str, ...]) -> dict[str, Any]:
     given = render.parse_yaml(text, f"The {what} on standard input") if text.strip() else {}
     if not isinstance(given, dict):
         raise ApiError(f"The {what} on standard input is not a YAML mapping")
+    known_only(given, {*keys, *_SHOWN})  # what `show` prints of another one may be piped in as it is
     return {key: given[key] for key in keys if given.get(key)}
 
 
@@ -118,8 +122,9 @@ class Kind:
             text = f"### The {self.word} as YAML. Lines that begin with # are ignored; the name is shown only.\n"
             tag = etag if sys.stdin.isatty() else ""  # what is piped in replaces whatever is there
             edit_document(
-                text + render.yaml(render.ordered(shown)), lambda changed: self.save(client, url, changed, tag)
-            )
+                text + render.yaml(render.ordered(shown)), lambda changed: self.save(client, url, changed, tag),
+                known={*document, *self.writable},
+            )  # fmt: skip
 
         return Command(run, self.place, f"Edit a {self.word} as YAML (editor, or standard input)", (), 1, 1)
 

@@ -132,7 +132,7 @@ def _edit(context: Context, args: Args) -> None:
     shown = {key: value for key, value in document.items() if key in (*place.writable, "name")}
     head = "### The volume as YAML. Lines that begin with # are ignored; the name is shown only.\n"
     tag = etag if sys.stdin.isatty() else ""
-    edit_document(head + render.yaml(render.ordered(shown)), lambda changed: place.save(changed, tag))
+    edit_document(head + render.yaml(render.ordered(shown)), lambda changed: place.save(changed, tag), known=document)
 
 
 def _info(context: Context, args: Args) -> None:

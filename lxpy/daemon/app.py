@@ -11,7 +11,7 @@ from lxpy.api import certificates as x509
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout
 from lxpy.api.notices import HTTPS, Notice
-from lxpy.daemon import access, config, envelope
+from lxpy.daemon import access, config, envelope, shapes
 from lxpy.daemon.events import Events
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, Operations, Work
@@ -267,9 +267,16 @@ class Call:
         return headers.get(f"X-LXD-{name}") or headers.get(f"X-Incus-{name}") or ""
 
     async def body(self) -> dict[str, Any]:
-        """The JSON object of the request; an empty body is an empty object."""
+        """The JSON object of the request; an empty body of a POST is an empty object.
+
+        Raises:
+            BadRequest: it is none, a field is of another kind than it always is (`shapes`), or a PUT or PATCH says
+                nothing: that would empty the object, or do nothing and look as if it had.
+        """
         data = await self.request.read()
         if not data.strip():
+            if self.request.method in ("PUT", "PATCH"):
+                raise BadRequest(f"The request has no body: {self.request.method} needs the object as JSON")
             return {}
         try:
             body = json.loads(data)
@@ -277,6 +284,7 @@ class Call:
             raise BadRequest(f"The request's body is not JSON: {error}") from None
         if not isinstance(body, dict):
             raise BadRequest("The request's body must be a JSON object")
+        shapes.check(body)
         access.check_body(self, body)
         return body
 

@@ -102,17 +102,18 @@ class Fetcher:
         """An image that is here; of another project (``source.project``) it gets a record of its own in this one."""
         origin = str(source.get("project") or project)
         if self._index.home(origin) == self._index.home(project):
-            return self._find(project, alias, fingerprint)
+            return self.find(project, alias, fingerprint)
         if origin not in self._index.store.projects.all():
             raise NotFound(f"Project {origin!r} not found")
-        found = self._find(origin, alias, fingerprint)
+        found = self.find(origin, alias, fingerprint)
 
         async def gone(report: Progress) -> str:
             raise NotFound("Image not found")
 
         return await self.obtain(project, found, gone, silent, flags | {"auto_update": False})
 
-    def _find(self, project: str, alias: str, fingerprint: str) -> str:
+    def find(self, project: str, alias: str, fingerprint: str) -> str:
+        """The fingerprint of an image that is here. Raises `NotFound` with the nearest names, `BadRequest`."""
         if fingerprint:
             return self._index.find(project, fingerprint)[0]
         if not alias:
@@ -220,7 +221,7 @@ class Fetcher:
         if server:
             return await self.peers.aliases(source)
         origin = str(source.get("project") or project)
-        found = self._find(origin, str(source.get("alias") or ""), str(source.get("fingerprint") or ""))
+        found = self.find(origin, str(source.get("alias") or ""), str(source.get("fingerprint") or ""))
         return self._aliases.by_fingerprint(origin).get(found, [])
 
     # -- built-in ------------------------------------------------------------------------------------------------------

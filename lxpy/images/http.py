@@ -1,6 +1,7 @@
 """HTTP for images: one session with the host's proxies and certificates, documents with a cache, files that resume."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -385,5 +386,8 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", None) or error
     if isinstance(error, TimeoutError):
         return "it does not answer"
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return os.strerror(number)  # asyncio's own text shows the address as Python has it
     text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return str(text).splitlines()[0]

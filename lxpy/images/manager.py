@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lxpy.api.errors import BadRequest
+from lxpy.api.errors import BadRequest, NotFound
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
 from lxpy.api.objects import Image
@@ -91,6 +91,16 @@ class ImageManager:
         """
         fingerprint, doc = self._index.find(project, prefix)
         return wire.stored(fingerprint, doc, self.aliases.by_fingerprint(project).get(fingerprint, []))
+
+    def profiles(self, project: str, source: dict[str, Any]) -> Names:
+        """The profiles that go with the image of a launch's source; none where it is not here by that name."""
+        if source.get("type") != "image" or source.get("server") or source.get("protocol"):
+            return []
+        try:
+            found = self._fetcher.find(project, str(source.get("alias") or ""), str(source.get("fingerprint") or ""))
+            return list(self._index.find(project, found)[1]["profiles"])
+        except (BadRequest, NotFound):
+            return []
 
     def files(self, project: str, prefix: str) -> ImageFiles:
         """Where the files of an image lie."""

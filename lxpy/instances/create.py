@@ -65,6 +65,8 @@ class Creation:
         source = body.get("source") or {}
         if not isinstance(source, dict) or source.get("type") not in ("image", "none"):
             raise BadRequest(f"Instance source type {source.get('type', '')!r} is not supported: use image or none")
+        if body.get("profiles") is None:
+            body["profiles"] = self._images.profiles(project, source) or ["default"]
         config, devices = self._wanted(project, body)
         keys.validate_config(config)
         device_rules.validate(devices, expanded=True)
@@ -74,8 +76,7 @@ class Creation:
         rootsize.check(self._storage, device_rules.root_pool(devices), devices)
 
     def _wanted(self, project: str, body: dict[str, Any]) -> tuple[Config, Devices]:
-        profiles = body.get("profiles")
-        profiles = ["default"] if profiles is None else profiles
+        profiles = body["profiles"]
         changes.check_profiles(profiles)
         keys.validate_config(body.get("config") or {})
         device_rules.validate(body.get("devices") or {})
@@ -116,7 +117,7 @@ class Creation:
             "ephemeral": bool(body.get("ephemeral")),
             "created_at": now(),
             "last_used_at": "1970-01-01T00:00:00Z",
-            "profiles": ["default"] if body.get("profiles") is None else body["profiles"],
+            "profiles": body["profiles"],
             "config": config,
             "devices": body.get("devices") or {},
         }

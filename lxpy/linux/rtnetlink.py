@@ -257,6 +257,8 @@ class Rtnetlink:
         Raises:
             OSError: of the first that failed; `filename` is `what` and the kernel's own explanation, if it gave one.
         """
+        if not messages:
+            return  # the kernel answers nothing with an error
         waiting, stream = set(), b""
         for message in messages:
             sequence = next(self._sequence)

@@ -37,6 +37,8 @@ def world(daemon: Lxpyd) -> World:
         "forwards": {one["name"]: get(f"/networks/{one['name']}/forwards") for one in networks},
         "volumes": {one["name"]: get(f"/storage-pools/{one['name']}/volumes/custom") for one in pools},
     }  # fmt: skip
+    running = get("/operations").get("running") or []
+    found["tokens"] = sorted(one["metadata"]["request"]["name"] for one in running if one["class"] == "token")
     asked.close()
     for folder in ("storage-pools/*/*", "storage-pools/*/custom/*/*", "images", "networks", "disks"):
         paths = (path for place in daemon.dir.glob(folder) for path in place.glob("*"))

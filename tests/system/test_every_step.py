@@ -6,6 +6,7 @@ case; ``LXPY_STEPS=all`` takes every one (half an hour).
 """
 
 import dataclasses
+import hashlib
 import os
 import subprocess
 import time
@@ -16,6 +17,7 @@ import pytest
 from tests.support import leftovers, namespace
 from tests.support.daemon import Lxpyd, until
 from tests.support.fuse import Fuse
+from tests.support.tarballs import unified_tar
 from tests.support.world import World, difference, world
 
 _ALL = os.environ.get("LXPY_STEPS") == "all"
@@ -29,6 +31,7 @@ class Case:
     Attributes:
         change: the command that is cut short.
         back: takes it back, wholly or from where it was cut short; may say that there is nothing to do.
+            In every command ``DIR`` is the daemon's directory and ``IMAGE`` the fingerprint of ``DIR/image.tar.gz``.
         before: what there has to be first; `after` takes that away again.
         between: commands that lead to other states that are allowed, each from the one before it.
     """
@@ -42,11 +45,16 @@ class Case:
 
 _NET = "network create lxz0 ipv4.address=10.95.0.1/24 ipv6.address=none bridge.hwaddr=00:16:3e:01:02:03"
 _FORWARD = "network forward create lxz0 10.96.0.9 target_address=10.95.0.7"
+_NO_ACL = "network acl delete z"
+_IMAGE = "image import DIR/image.tar.gz"
+_ALIAS = "image alias create y bb"
+_TRUST = "config trust add DIR/k.crt --name k"
 _RULE = "egress action=drop destination=10.9.9.9"
 _BTRFS = "storage create p btrfs size=300MiB"
 _PLUG, _UNPLUG = "config device add a x nic name=eth1", "config device remove a x"
 _PHYSICAL, _MACVLAN = f"{_PLUG} nictype=physical parent=lxzp mtu=1300", f"{_PLUG} nictype=macvlan parent=lxzp"
 _ROUTED = f"{_PLUG} nictype=routed ipv4.address=10.94.0.9"
+_LISTEN, _DEAF = "config set core.https_address=127.0.0.1:19704", "config unset core.https_address"
 _STARTED = ("start a", "stop -f a")
 
 CASES = {
@@ -77,6 +85,10 @@ CASES = {
         "network forward port add lxz0 10.96.0.9 tcp 80 10.95.0.7",
         "network forward port remove lxz0 10.96.0.9 tcp", f"{_NET}; {_FORWARD}", "network delete lxz0",
     ),
+    "forward set": Case(
+        "network forward set lxz0 10.96.0.9 target_address=10.95.0.8",
+        "network forward set lxz0 10.96.0.9 target_address=10.95.0.7", f"{_NET}; {_FORWARD}", "network delete lxz0",
+    ),
     "forward delete": Case(
         "network forward delete lxz0 10.96.0.9", _FORWARD, f"{_NET}; {_FORWARD}", "network delete lxz0"
     ),
@@ -86,7 +98,18 @@ CASES = {
         f"network acl create z; {_NET} security.acls=z", "network delete lxz0; network acl delete z",
     ),
     "acl delete": Case("network acl delete z", "network acl create z", "network acl create z", "network acl delete z"),
+    "acl set": Case("network acl set z user.k=v", "network acl unset z user.k", "network acl create z", _NO_ACL),
+    "acl rename": Case("network acl rename z y", "network acl rename y z", "network acl create z", _NO_ACL),
+    "image import": Case("image import DIR/image.tar.gz", "image delete IMAGE"),
+    "image set": Case("image set-property IMAGE k=v", "image unset-property IMAGE k", _IMAGE, "image delete IMAGE"),
+    "image delete": Case("image delete IMAGE", f"{_IMAGE} --alias z", f"{_IMAGE} --alias z", "image delete IMAGE"),
+    "image delete, of an instance": Case(
+        "image delete IMAGE", f"{_IMAGE}; init IMAGE b -s plain; delete -f b",  # the pool has a copy again
+        f"{_IMAGE}; init IMAGE a -s plain", "delete -f a; image delete IMAGE",
+    ),
     "alias create": Case("image alias create other bb", "image alias delete other"),
+    "alias rename": Case("image alias rename y z", "image alias rename z y", _ALIAS, "image alias delete y"),
+    "alias delete": Case("image alias delete y", _ALIAS, _ALIAS, "image alias delete y"),
     "pool create": Case("storage create p overlay", "storage delete p"),
     "pool create, btrfs": Case(_BTRFS, "storage delete p"),
     "pool set": Case("storage set p user.k=v", "storage unset p user.k", "storage create p dir", "storage delete p"),
@@ -126,6 +149,11 @@ CASES = {
         "profile device add p d disk source=/usr path=/d", "profile device remove p d",
         "profile create p; launch bb a -p default -p p", "delete -f a; profile delete p",
     ),
+    "profile assign": Case(
+        "profile assign a default,p", "profile assign a default",
+        "profile create p; profile set p limits.memory=64MiB; launch bb a", "delete -f a; profile delete p",
+    ),
+    "profile copy": Case("profile copy default p", "profile delete p"),
     "profile rename": Case("profile rename p q", "profile rename q p", "profile create p", "profile delete p"),
     "profile delete": Case("profile delete p", "profile create p", "profile create p", "profile delete p"),
     "project create": Case("project create p", "project delete p"),
@@ -135,6 +163,14 @@ CASES = {
     ),
     "project rename": Case("project rename p q", "project rename q p", "project create p", "project delete p"),
     "project delete": Case("project delete p", "project create p", "project create p", "project delete p"),
+    "certificate add": Case(_TRUST, "config trust remove k"),
+    "certificate edit": Case("config trust rename k l", "config trust rename l k", _TRUST, "config trust remove k"),
+    "certificate remove": Case("config trust remove k", _TRUST, _TRUST, "config trust remove k"),
+    "token add": Case("config trust add --name t", "config trust revoke-token t", _LISTEN, _DEAF),
+    "token revoke": Case(
+        "config trust revoke-token t", "config trust add --name t",
+        f"{_LISTEN}; config trust add --name t", f"config trust revoke-token t; {_DEAF}",
+    ),
     "server config": Case(
         "config set user.k=v core.https_address=127.0.0.1:19704",
         "config unset user.k; config unset core.https_address",
@@ -151,6 +187,9 @@ def fused() -> Iterator[Lxpyd]:
         daemon.launcher = "lxpyd-fused"
         _host("ip link add lxzp address 02:11:22:33:44:55 mtu 1490 type veth peer lxzq")
         _host("ip link set lxzp up")
+        (daemon.dir / "image.tar.gz").write_bytes(unified_tar())
+        new = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=k -keyout /dev/null"
+        _host(f"{new} -out {daemon.dir}/k.crt")
         daemon.start()
         try:
             daemon.initialise()
@@ -197,7 +236,7 @@ def _try(daemon: Lxpyd, name: str, case: Case) -> None:
     failed = []
     for n in chosen:
         fuse.arm(n)
-        process = daemon.spawn(*case.change.split())
+        process = daemon.spawn(*_words(daemon, case.change))
         assert process.stdin and daemon.process
         process.stdin.close()
         process.stdin = None
@@ -223,7 +262,12 @@ def _try(daemon: Lxpyd, name: str, case: Case) -> None:
 
 def _do(daemon: Lxpyd, commands: str, *, check: bool = True) -> None:
     for command in filter(None, commands.split("; ")):
-        daemon.cli(*command.split(), input="", check=check)
+        daemon.cli(*_words(daemon, command), input="", check=check)
+
+
+def _words(daemon: Lxpyd, command: str) -> list[str]:
+    image = hashlib.sha256((daemon.dir / "image.tar.gz").read_bytes()).hexdigest()
+    return [word.replace("DIR", str(daemon.dir)).replace("IMAGE", image) for word in command.split()]
 
 
 def _settled(daemon: Lxpyd) -> World:

@@ -202,6 +202,16 @@ def test_rename_attach_detach(lxpyd: Lxpyd, net: str, name: str) -> None:
     lxpyd.cli("network", "rename", "lxnew0", net)
 
 
+def test_a_bridge_without_addresses(lxpyd: Lxpyd) -> None:
+    """Only a switch: made, renamed, and mended when it is lost."""
+    lxpyd.cli("network", "create", "lxsw0", "ipv4.address=none", "ipv6.address=none")
+    lxpyd.cli("network", "rename", "lxsw0", "lxsw1")
+    assert "inet" not in _run("ip", "addr", "show", "lxsw1")
+    _run("ip", "link", "del", "lxsw1")
+    until(lambda: "lxsw1" in _run("ip", "link"), 5, "the bridge does not come back")
+    lxpyd.cli("network", "delete", "lxsw1")
+
+
 @pytest.mark.timeout(300)
 def test_killed_anywhere_in_changes(own_lxpyd: Lxpyd) -> None:
     """kill -9 at sixteen moments of create, update, rename and delete: afterwards all is one of the two, and usable."""

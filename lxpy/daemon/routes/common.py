@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from lxpy.api.errors import BadRequest
 from lxpy.daemon import access, envelope, filter
 from lxpy.daemon.app import Call
 from lxpy.daemon.lean import web
@@ -13,6 +14,21 @@ def url(kind: str, name: str, project: str = "default") -> str:
     """``/1.0/kind/name``, with the project unless it is the default one."""
     suffix = "" if project == "default" else f"?project={quote(project)}"
     return f"/1.0/{kind}/{quote(name, safe='')}{suffix}"
+
+
+def texts(what: str, given: Mapping[Any, Any]) -> dict[str, str]:
+    """A set of keys and values of a request as texts, JSON's booleans as ``true`` and ``false``; null is left out.
+
+    Raises:
+        BadRequest: a value is a list or a set of its own; `what` names the field it is in.
+    """
+    for key, value in given.items():
+        if isinstance(value, (dict, list)):
+            raise BadRequest(f"Invalid value for {key} in {what}: {value!r} is not text")
+    return {
+        str(key): str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in given.items() if value is not None
+    }  # fmt: skip
 
 
 def listing(

@@ -15,7 +15,7 @@ from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import ALIAS, IMAGE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import listing, url
+from lxpy.daemon.routes.common import listing, texts, url
 
 if TYPE_CHECKING:
     from lxpy.api.objects import Image
@@ -61,7 +61,8 @@ async def create(call: Call) -> web.StreamResponse:
     type_ = source.get("type")
     if source.get("mode") == "push":
         return _expect(call, project, str(source.get("fingerprint") or ""), body)
-    properties = {str(key): str(value) for key, value in (body.get("properties") or {}).items()}
+    properties = texts("properties", body.get("properties") or {})
+    _check_profiles(call, body)
     if type_ in ("instance", "container", "snapshot", "virtual-machine"):
         return await _publish(call, project, body, aliases)
     if type_ not in ("image", "recipe", "url"):
@@ -88,7 +89,7 @@ async def create(call: Call) -> web.StreamResponse:
             kept = daemon.images.get(project, fingerprint)
             changes: dict[str, Any] = {"properties": {**kept["properties"], **properties}} if properties else {}
             if body.get("profiles"):
-                changes["profiles"] = [str(name) for name in body["profiles"]]
+                changes["profiles"] = body["profiles"]
             if changes:
                 daemon.images.update(project, fingerprint, **changes)
             copied = (
@@ -126,6 +127,12 @@ async def _publish(call: Call, home: str, body: dict[str, Any], aliases: list[An
         op.metadata.update(fingerprint=fingerprint, size=daemon.images.get(home, fingerprint)["size"])
 
     return call.run("Publishing instance", "instances", [body["source"]["name"]], work, may_cancel=True)
+
+
+def _check_profiles(call: Call, body: dict[str, Any]) -> None:
+    """Raises `NotFound` for a profile that is to go with an image and is not there."""
+    for name in body.get("profiles") or ():
+        call.daemon.profiles.get(call.project, name)
 
 
 def _give(daemon: "Daemon", project: str, fingerprint: str, aliases: list[Any]) -> None:
@@ -226,17 +233,16 @@ async def put(call: Call) -> web.StreamResponse:
     check(call.if_match, image, IMAGE)
     body = await call.body()
     properties = body.get("properties")
-    if properties is not None and not isinstance(properties, dict):
-        raise BadRequest("properties must be a set of keys and values")
     if properties is not None and call.request.method == "PATCH":
         properties = {**image["properties"], **properties}
     if properties is not None:
-        properties = {str(key): str(value) for key, value in properties.items() if value != ""}
+        properties = {key: value for key, value in texts("properties", properties).items() if value}
+    _check_profiles(call, body)
     images.update(
         project,
         image["fingerprint"],
-        public=None if body.get("public") is None else bool(body["public"]),
-        auto_update=None if body.get("auto_update") is None else bool(body["auto_update"]),
+        public=body.get("public"),
+        auto_update=body.get("auto_update"),
         properties=properties,
         expires_at=body.get("expires_at"),
         profiles=body.get("profiles"),

@@ -7,7 +7,7 @@ from lxpy.daemon import envelope
 from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
-from lxpy.daemon.routes.common import listing, url, with_users
+from lxpy.daemon.routes.common import listing, texts, url, with_users
 
 
 async def list_networks(call: Call) -> web.StreamResponse:
@@ -19,18 +19,11 @@ async def list_networks(call: Call) -> web.StreamResponse:
 
 async def create(call: Call) -> web.StreamResponse:
     body = await call.body()
-    config = body.get("config") or {}
-    if not isinstance(config, dict):
-        raise BadRequest("config must be a set of keys and values")
-    name = str(body.get("name") or "")
+    name, config = str(body.get("name") or ""), texts("config", body.get("config") or {})
     await call.daemon.networks.create(
-        name, str(body.get("type") or "bridge"), _texts(config), str(body.get("description") or "")
+        name, str(body.get("type") or "bridge"), config, str(body.get("description") or "")
     )
     return envelope.sync({}, location=url("networks", name))
-
-
-def _texts(config: dict[str, Any]) -> dict[str, str]:
-    return {str(k): str(v).lower() if isinstance(v, bool) else str(v) for k, v in config.items() if v is not None}
 
 
 async def get(call: Call) -> web.StreamResponse:
@@ -44,7 +37,7 @@ async def put(call: Call) -> web.StreamResponse:
     check(call.if_match, network, CONFIGURED)
     body = await call.body()
     patch = call.request.method == "PATCH"
-    config = _texts(body.get("config") or {})
+    config = texts("config", body.get("config") or {})
     if patch:
         config = {**network["config"], **config}
     config = {key: value for key, value in config.items() if value != ""}

@@ -8,7 +8,7 @@ from lxpy.daemon import envelope
 from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
-from lxpy.daemon.routes.common import listing, url, with_users
+from lxpy.daemon.routes.common import listing, texts, url, with_users
 
 
 def _pool(call: Call) -> dict[str, Any]:
@@ -46,7 +46,7 @@ async def create(call: Call) -> web.StreamResponse:
     driver = str(body.get("driver") or "")
     if not driver:
         raise BadRequest("No storage driver given")
-    config = {str(key): str(value) for key, value in (body.get("config") or {}).items() if value not in (None, "")}
+    config = {key: value for key, value in texts("config", body.get("config") or {}).items() if value}
     await call.daemon.storage.create_pool(name, driver, config, str(body.get("description") or ""))
     call.daemon.happened("storage-pool-created", f"/1.0/storage-pools/{name}", "default", None)
     return envelope.sync({}, location=url("storage-pools", name))
@@ -62,7 +62,7 @@ async def put(call: Call) -> web.StreamResponse:
     check(call.if_match, pool, CONFIGURED)
     body = await call.body()
     patch = call.request.method == "PATCH"
-    config = {str(key): str(value) for key, value in (body.get("config") or {}).items() if value is not None}
+    config = texts("config", body.get("config") or {})
     if patch:
         config = {**pool["config"], **config}
     config = {key: value for key, value in config.items() if value != ""}

@@ -118,7 +118,9 @@ class Context:
             try:
                 if isinstance(result, ApiError):
                     raise result
-                self.wait(client, result)
+                ended = self.wait(client, result)
+                if (note := (ended.get("metadata") or {}).get("note")) and not self.quiet:
+                    print(note, file=sys.stderr)
             except KeyboardInterrupt:
                 for other in results[names.index(name) + 1 :]:
                     if not isinstance(other, ApiError):

@@ -51,6 +51,7 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
     # How it last ended, whoever ended it: shut down, rebooted, killed, out of memory.
     if reason := instance["config"].get("volatile.last_state.reason"):
         out.append(f"Last stop: {reason} ({render.date(instance['config'].get('volatile.last_state.at', ''))})")
+    out += _restarts(instance)
     if not state.get("pid"):
         return out
     out += ["", "Resources:", f"  Processes: {state['processes']}"]
@@ -89,6 +90,17 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
                 for s in snapshots]  # fmt: skip
         out += ["", "Snapshots:", render.table(["NAME", "TAKEN AT", "EXPIRES AT"], rows).rstrip()]
     return out
+
+
+def _restarts(instance: dict[str, Any]) -> list[str]:
+    """How often it was started again after it had ended by itself."""
+    count = instance["config"].get("volatile.autorestart.count")
+    if not count:
+        return []
+    if due := instance["config"].get("volatile.autorestart.due"):
+        return [f"Restarts: {int(count) - 1} in a row, the next one at {render.date(due)}"]
+    given_up = "" if instance["status_code"] in (103, 110) else ", given up"
+    return [f"Restarts: {count} in a row after it ended by itself{given_up}"]
 
 
 COMMANDS = {

@@ -11,7 +11,7 @@ from lxpy.api.errors import BadRequest, Conflict
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager, Progress
-from lxpy.instances import changes, idmaps, keys, names, rootsize
+from lxpy.instances import boot, changes, idmaps, keys, names, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.records import Records, now
@@ -69,6 +69,7 @@ class Creation:
             body["profiles"] = self._images.profiles(project, source) or ["default"]
         config, devices = self._wanted(project, body)
         keys.validate_config(config)
+        boot.check_circle(self._records, project, name, config)
         device_rules.validate(devices, expanded=True)
         self._check_references(devices, project)
         self._rules.check(project, name, config, devices)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
-from lxpy.instances import apparmor, seeds
+from lxpy.instances import apparmor, boot, seeds
 
 Check = Callable[[str, str], object]
 
@@ -71,10 +71,15 @@ def _text(key: str, value: str) -> str:
 
 
 KEYS: dict[str, Check] = {
+    "boot.autorestart": values.boolean,
+    "boot.autorestart.delay": _count,
+    "boot.autorestart.limit": _count,
     "boot.autostart": values.boolean,
     "boot.autostart.delay": _count,
     "boot.autostart.priority": _count,
     "boot.host_shutdown_timeout": _count,
+    "boot.requires": boot.check,
+    "boot.requires.timeout": _count,
     "boot.stop.priority": _count,
     "cloud-init.network-config": _text,
     "cloud-init.user-data": _text,
@@ -91,6 +96,7 @@ KEYS: dict[str, Check] = {
     "security.nesting": values.boolean,
     "security.privileged": values.boolean,
     "security.protection.delete": values.boolean,
+    "security.protection.start": values.boolean,
 }
 # Keys whose last part is the user's to choose.
 FAMILIES: dict[str, Check] = {seeds.KEYS_PREFIX: seeds.check_ssh_key}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, BadRequest, InternalError
+from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, InternalError
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import AUTOSTART, LIMITS, Notice
 from lxpy.api.objects import Config, Devices
@@ -34,6 +34,8 @@ Emit = Callable[[str, str, str, Document | None], None]
 
 # LXD's default of boot.host_shutdown_timeout: what a guest gets to shut down when nobody names a time.
 DEFAULT_TIMEOUT = 30
+# A killed process goes at once, unless it waits in the kernel for a disk or a file server that does not answer.
+_KILL_SECONDS = 10
 # PID 1 ignores signals it has no handler for yet; a guest stopped while it boots is asked again.
 _ASK_AGAIN = (0.5, 1.5, 4.0, 10.0)
 
@@ -71,6 +73,7 @@ class Lifecycle:
         self.release: Callable[[InstanceRow], Awaitable[None]] = _nothing  # who uses the files of a stopped root
         self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
         self.after_start: Callable[[InstanceRow], None] = lambda row: None
+        self.ended_by_itself: Callable[[InstanceRow, Exit], None] = lambda row, exit_: None
         self.delete_ephemeral: Callable[[InstanceRow], asyncio.Future[None] | None] = lambda row: None
 
     def live(self, row: InstanceRow) -> Live | None:
@@ -121,6 +124,8 @@ class Lifecycle:
         if row.id in self._live:
             raise BadRequest(f"The instance {row.name!r} is already running")
         config, devices = self._records.expanded(row)
+        if values.boolean("security.protection.start", config.get("security.protection.start") or "false"):
+            raise Forbidden(f"Instance {row.name!r} is protected: unset security.protection.start to start it")
         device_rules.validate(devices, expanded=True)
         await self.release(row)
         row = self.before_start(row)
@@ -161,7 +166,7 @@ class Lifecycle:
             last_state__reason=None,
             **underscored(volatile),
         )
-        row = self._records.change(row, last_used_at=now())
+        row = self._records.change(row, last_used_at=now(), started=time.time(), stopping=False)
         self.after_start(row)
         self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)
 
@@ -247,9 +252,12 @@ class Lifecycle:
         if live is None:
             raise BadRequest(f"The instance {row.name!r} is already stopped")
         live.stopping = why
+        if "boot.autorestart" in self._records.expanded(row)[0] and not row.doc["ephemeral"]:
+            row = self._records.change(row, stopping=True)  # for a daemon that finds it ended
         said = ""
         if live.frozen and not force:
-            await asyncio.to_thread(live.cgroup.thaw)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.to_thread(live.cgroup.thaw)
             live.frozen = False
         if not force:
             if timeout < 0:
@@ -262,6 +270,14 @@ class Lifecycle:
                 force = True
         if force:
             await live.supervisor.kill()
+            try:
+                await asyncio.wait_for(asyncio.shield(live.ended), _KILL_SECONDS)
+            except TimeoutError:
+                stuck = _names_of(live.cgroup.pids(), where=True)
+                raise Conflict(
+                    f"{row.name} has been killed and is not gone after {_KILL_SECONDS} s: the kernel waits for "
+                    f"something on behalf of {stuck}; it ends when that is over"
+                ) from None
         await live.ended
         return said
 
@@ -289,7 +305,13 @@ class Lifecycle:
             raise BadRequest(f"Instance {row.name!r} is not running")
         if live.frozen:
             raise BadRequest(f"The instance {row.name!r} is already frozen")
-        await asyncio.to_thread(live.cgroup.freeze)
+        try:
+            await asyncio.to_thread(live.cgroup.freeze)
+        except TimeoutError:
+            stuck = _names_of(live.cgroup.pids(), where=True)
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(live.cgroup.thaw)
+            raise Conflict(f"Instance {row.name!r} cannot be paused: the kernel waits on behalf of {stuck}") from None
         live.frozen = True
         self._emit("instance-paused", f"/1.0/instances/{row.name}", row.project, None)
 
@@ -324,6 +346,8 @@ class Lifecycle:
             await self._reboot(current)
         elif current.doc["ephemeral"]:
             self.delete_ephemeral(current)
+        else:
+            self.ended_by_itself(current, future.result())
 
     async def _settle(self, row: InstanceRow, live: Live, exit_: Exit) -> None:
         """Take away what the running instance had on the host, and write down how it ended."""
@@ -395,9 +419,9 @@ class Lifecycle:
                 watch = self._networks.nics.watch(netns, lambda _state: None)
             finally:
                 os.close(netns)
-            live = Live(
-                found, self.cgroup(row), nics=attached, devices=devices, watch=watch, frozen=self.cgroup(row).frozen()
-            )
+            frozen = self.cgroup(row).frozen()
+            live = Live(found, self.cgroup(row), nics=attached, devices=devices, watch=watch, frozen=frozen)
+            live.stopping = "stop" if row.doc.get("stopping") else ""
             row = await self._disks.adopt(row, live)
             await self._guests.adopt(row)
             self._take_in(row, live)
@@ -411,6 +435,8 @@ class Lifecycle:
             if key.startswith("volatile.") and key.endswith(".host_name"):
                 await self._networks.nics.detach(host_name)
         self.record_end(row, found)
+        if found.reason != "reboot" and not row.doc["ephemeral"] and not row.doc.get("stopping"):
+            self.ended_by_itself(self._records.current(row) or row, found)
         return "reboot" if found.reason == "reboot" else "ended"
 
     async def _unplug_strays(self, row: InstanceRow, devices: Devices, pid: int) -> InstanceRow:
@@ -445,16 +471,26 @@ def describe(exit_: Exit) -> str:
     return _REASONS.get(exit_.reason, exit_.reason)
 
 
-def _names_of(pids: list[int]) -> str:
+def _names_of(pids: list[int], where: bool = False) -> str:
+    """Some processes by name and number; with `where` only those that no signal reaches, and where they wait."""
     names = []
-    for pid in pids[:5]:
+    for pid in pids:
         try:
-            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                names.append(f"{file.read().strip()} ({pid})")
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                comm, _, rest = file.read().partition("(")[2].rpartition(")")
+            place = ""
+            if where:
+                if rest.split()[0] != "D":
+                    continue
+                with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
+                    place = f", {file.read()}"
+            names.append(f"{comm} ({pid}{place})")
         except OSError:
             continue
-    more = f" and {len(pids) - 5} more" if len(pids) > 5 else ""
-    return ", ".join(names) + more or "nothing"
+    if where and not names:
+        return _names_of(pids)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more or "nothing"
 
 
 async def _nothing(_row: InstanceRow) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 from lxpy.api import status, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
 from lxpy.api.layout import Layout, qualified
-from lxpy.api.notices import ADOPTION, AUTOSTART, LEFTOVERS, Kind, Notice
+from lxpy.api.notices import ADOPTION, LEFTOVERS, Kind, Notice
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
-from lxpy.instances import changes, hotplug, idmaps, keys, render, rootsize
+from lxpy.instances import boot, changes, hotplug, idmaps, keys, render, rootsize
 from lxpy.instances import devices as device_rules
+from lxpy.instances.autorestart import AutoRestart
 from lxpy.instances.backups import Backups
+from lxpy.instances.boot import Boot
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.files import Files
@@ -92,6 +94,9 @@ class InstanceManager:
         self.publishing = Publishing(parts)
         self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.boot = Boot(self._records, self._life, spawner, lambda row: self._begin(row), warn)
+        self.restarts = AutoRestart(self._records, self._life, lambda row: self._begin(row), warn)
+        self._life.ended_by_itself = self.restarts.ended
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
 
@@ -117,7 +122,7 @@ class InstanceManager:
                 self._warn(_notice(row, f"Instance {row.name!r} could not be taken over: {error}", ADOPTION))
                 continue
             current = self._records.current(row) or row
-            config, devices = self._records.expanded(current)
+            devices = self._records.expanded(current)[1]
             try:
                 async with self._plugged(current, devices):
                     pass
@@ -125,22 +130,24 @@ class InstanceManager:
                 self._warn(
                     _notice(row, f"A device of instance {row.name!r} could not be plugged in again: {error}", ADOPTION)
                 )
-            autostart = config.get("boot.autostart", "")
-            if found == "reboot" or (found == "" and _should_start(autostart, ran)):
+            if found == "reboot" or (found == "" and self.boot.wants(current, ran)):
                 wanted.append(current)
             elif found == "" and ran:
                 self._records.set_volatile(current, last_state__power="STOPPED")
             elif found == "ended" and current.doc["ephemeral"]:
                 self._delete_later(current)
+            elif found == "":
+                self.restarts.resume(current)
         self._sweep()
         self.backups.start()
         self._life.sweep_profiles()
         await self._networks.nics.sweep(self._life.host_names())
         if wanted:
-            self._keep(self._autostart(wanted))
+            self._keep(self.boot.autostart(wanted))
 
     async def close(self) -> None:
         """Let go of the instances without touching them."""
+        self.restarts.close()
         for task in self._tasks:
             task.cancel()
         await self.files.close()
@@ -148,32 +155,9 @@ class InstanceManager:
         await self.backups.close()
 
     async def shutdown(self) -> None:
-        """The host goes down: stop every instance, the highest ``boot.stop.priority`` first; remember that they ran."""
-        running = [row for row in self._records if self._life.live(row)]
-
-        def priority(row: InstanceRow) -> int:
-            return int(self._records.expanded(row)[0].get("boot.stop.priority") or 0)
-
-        for level in sorted({priority(row) for row in running}, reverse=True):
-            batch = [row for row in running if priority(row) == level]
-            await asyncio.gather(*(self._stop_for_shutdown(row) for row in batch))
-
-    async def _stop_for_shutdown(self, row: InstanceRow) -> None:
-        with contextlib.suppress(ApiError):
-            await self._life.stop(row, -1, force=False)
-        if current := self._records.current(row):
-            self._records.set_volatile(current, last_state__power="RUNNING")
-
-    async def _autostart(self, rows: list[InstanceRow]) -> None:
-        def priority(row: InstanceRow) -> int:
-            return int(self._records.expanded(row)[0].get("boot.autostart.priority") or 0)
-
-        for row in sorted(rows, key=priority, reverse=True):
-            try:
-                await self.set_state(row.project, row.name, "start", -1, False)
-            except (ApiError, OSError) as error:
-                self._warn(_notice(row, f"Instance {row.name!r} could not be started: {error}", AUTOSTART))
-            await asyncio.sleep(float(self._records.expanded(row)[0].get("boot.autostart.delay") or 0))
+        """The host goes down: every instance is stopped; see `Boot.shutdown`."""
+        self.restarts.close()
+        await self.boot.shutdown()
 
     async def _undo_half_made(self, row: InstanceRow) -> None:
         word = "created" if row.doc.get("creating") else "deleted"
@@ -255,6 +239,7 @@ class InstanceManager:
         for row in users:
             config, devices = self._records.expanded(row)
             try:
+                boot.check_circle(self._records, row.project, row.name, config)
                 device_rules.validate(devices, expanded=True)
             except BadRequest as error:
                 raise BadRequest(f"Instance {row.name!r} uses this profile: {error}") from None
@@ -358,6 +343,7 @@ class InstanceManager:
         device_rules.validate(doc["devices"])
         config, devices = self._profiles.expand(row.project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(config)
+        boot.check_circle(self._records, row.project, row.name, config)
         device_rules.validate(devices, expanded=True)
         if device_rules.root_pool(devices) != row.pool:
             raise BadRequest(f"The root disk of {row.name!r} cannot change its pool: it lies on {row.pool!r}")
@@ -519,6 +505,11 @@ class InstanceManager:
         row = self._records.get(project, name)
         if action not in ("start", "stop", "restart", "freeze", "unfreeze"):
             raise BadRequest(f"Unknown state action {action!r}: use start, stop, restart, freeze or unfreeze")
+        if action == "stop" and not self._life.live(row) and self.restarts.cancel(row):
+            return f"{name} was waiting to be started again; it stays stopped"
+        if action == "start" and not self._life.live(row):
+            self.restarts.cancel(row)
+            return await self._begin(self._records.get(project, name))
         async with self._life.lock(row):
             row = self._records.get(project, name)
             if action == "start" and (live := self._life.live(row)) and live.frozen:
@@ -540,6 +531,15 @@ class InstanceManager:
                 self._emit("instance-restarted", f"/1.0/instances/{name}", project, None)
                 return said
         return ""
+
+    async def _begin(self, row: InstanceRow) -> str:
+        """Start it, after what it requires. A line about what was waited for in vain, or ""."""
+        said = await self.boot.satisfy(row)
+        async with self._life.lock(row):
+            row = self._records.get(row.project, row.name)
+            if not self.boot.begun(row):
+                await self._life.start(row)
+        return said
 
     async def exec(self, project: str, name: str, request: ExecRequest) -> ExecFiles:
         """Run a command inside. Fills in what the request leaves open: PATH, HOME, USER, LANG, environment.* keys."""
@@ -582,11 +582,6 @@ def _clear_cgroup(cgroup: InstanceCgroup) -> None:
     """For what a crash left behind; after an orderly end there is nothing to do."""
     cgroup.kill()
     cgroup.remove(supervisor=True)
-
-
-def _should_start(autostart: str, ran: bool) -> bool:
-    """LXD: unset means as it was when the host went down."""
-    return ran if autostart == "" else values.boolean("boot.autostart", autostart)
 
 
 def _notice(row: InstanceRow, text: str, kind: Kind) -> Notice:

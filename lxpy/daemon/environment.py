@@ -20,7 +20,7 @@ EXTENSIONS = (
     "network_acl", "network_acl_log",
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",
     "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
-    "devlxd_events", "devlxd_images", "cloud_init", "cloud_init_ssh_keys",
+    "instance_protection_start", "devlxd_events", "devlxd_images", "cloud_init", "cloud_init_ssh_keys",
     "resources", "resources_v2", "projects", "project_usage",
     "certificate_update", "certificate_project", "certificate_token", "warnings",
     "lxpy_catalogue", "lxpy_preseed", "lxpy_recipes", "lxpy_state_fields",

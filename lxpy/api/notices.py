@@ -41,6 +41,7 @@ REQUIRES = Kind("Instance started before what it requires", "low", ("instance-st
 ADOPTION = Kind("Instance not taken over", "high", ("instance-started",))
 LIMITS = Kind("Limits not applied", "moderate", ("instance-updated", "instance-stopped", "instance-shutdown"))
 DISK = Kind("Disk not taken away cleanly", "low", ("instance-stopped", "instance-shutdown"))
+DEVICE = Kind("Device not given", "low", ("instance-stopped", "instance-shutdown", "instance-updated"))
 LEFTOVERS = Kind("Leftovers removed", "low")
 BACKUP_FILE = Kind("backup.yaml not written", "moderate", ("instance-updated",))
 TEMPLATES = Kind("Templates failed", "low")

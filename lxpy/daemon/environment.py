@@ -18,6 +18,8 @@ EXTENSIONS = (
     "image_create_aliases", "image_force_refresh", "image_copy_profile", "images_push_relay",
     "network", "network_leases", "network_state", "network_forward",
     "network_acl", "network_acl_log",
+    "usb_devices", "usb_optional_vendorid", "gpu_devices", "unix_device_rename", "unix_device_hotplug",
+    "unix_hotplug_devices",
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",
     "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
     "instance_protection_start", "devlxd_events", "devlxd_images", "cloud_init", "cloud_init_ssh_keys",

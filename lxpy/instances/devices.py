@@ -7,7 +7,7 @@ import re
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, InternalError
 from lxpy.api.objects import Devices
-from lxpy.instances import nicrules
+from lxpy.instances import nicrules, noderules
 from lxpy.networks.config import check_key as check_network_key
 
 _NIC_KEYS = frozenset(
@@ -46,7 +46,7 @@ _DISK_NOT_YET = {
     "ceph.cluster_name": "there is no Ceph driver",
     "ceph.user_name": "there is no Ceph driver",
 }
-_KNOWN_DEVICES = "nic, disk, none"
+_KNOWN_DEVICES = f"nic, disk, {', '.join(noderules.KEYS)}, none"
 _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
 
@@ -72,11 +72,18 @@ def validate(devices: Devices, *, expanded: bool = False) -> None:
             raise BadRequest(f"More than one root disk: {', '.join(roots)}")
         places: dict[str, str] = {}
         for name, device in devices.items():
-            if device.get("type") == "disk":
-                place = "/" + "/".join(part for part in device["path"].split("/") if part not in ("", "."))
+            if path := _place(device):
+                place = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
                 if place in places:
                     raise BadRequest(f"The devices {places[place]!r} and {name!r} would both be mounted at {place}")
                 places[place] = name
+
+
+def _place(device: dict[str, str]) -> str:
+    """Where in the instance something is mounted for a device, as far as its keys say; else empty."""
+    if device.get("type") in ("unix-char", "unix-block"):
+        return noderules.path(device)
+    return device["path"] if device.get("type") == "disk" else ""
 
 
 def is_root(device: dict[str, str]) -> bool:
@@ -93,6 +100,12 @@ def _validate_device(name: str, device: dict[str, str]) -> None:
         _validate_nic(where, device)
     elif kind == "disk":
         _validate_disk(where, device)
+    elif kind in noderules.KEYS:
+        noderules.refused_keys(where, device)
+        _only(where, device, noderules.KEYS[kind])
+        noderules.check(where, device)
+    elif kind in noderules.REFUSED:
+        raise BadRequest(f"type={kind} on {where} is not supported: {noderules.REFUSED[kind]}")
     elif not kind:
         raise BadRequest(f"Missing type on {where}: one of {_KNOWN_DEVICES}")
     else:

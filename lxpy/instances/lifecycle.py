@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, InternalError
@@ -15,11 +15,12 @@ from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import AUTOSTART, LIMITS, Notice
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
-from lxpy.instances import apparmor, limits, nics, rootsize
+from lxpy.instances import apparmor, hotplug, limits, nics, rootsize
 from lxpy.instances import devices as device_rules
-from lxpy.instances.disks import Disks
+from lxpy.instances.attachments import Attachments
 from lxpy.instances.guests import Guests
 from lxpy.instances.live import Live
+from lxpy.instances.nodewatch import NodeWatch
 from lxpy.instances.records import Records, now, underscored
 from lxpy.networks.manager import NetworkManager
 from lxpy.runtime.cgroup import InstanceCgroup
@@ -58,19 +59,21 @@ class Lifecycle:
         images: ImageManager,
         networks: NetworkManager,
         storage: StorageManager,
-        disks: Disks,
+        attached: Attachments,
         guests: Guests,
         emit: Emit,
         warn: Callable[[str], None],
     ) -> None:
         self._records, self._layout, self._spawner = records, layout, spawner
-        self._images, self._networks, self._storage, self._disks = images, networks, storage, disks
+        self._images, self._networks, self._storage, self._attached = images, networks, storage, attached
         self._guests, self._emit, self._warn = guests, emit, warn
         self._apparmor = apparmor.Profiles(layout)
         self._live: dict[int, Live] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.release: Callable[[InstanceRow], Awaitable[None]] = _nothing  # who uses the files of a stopped root
+        self.plugs: hotplug.Kinds = {**attached.kinds(), "nic": hotplug.NicPlugs(records, networks)}
+        self._node_watch = NodeWatch(attached.nodes, self.running, self.lock, records.current)
         self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
         self.after_start: Callable[[InstanceRow], None] = lambda row: None
         self.ended_by_itself: Callable[[InstanceRow, Exit], None] = lambda row, exit_: None
@@ -78,6 +81,10 @@ class Lifecycle:
 
     def live(self, row: InstanceRow) -> Live | None:
         return self._live.get(row.id)
+
+    def running(self) -> list[tuple[InstanceRow, Live]]:
+        """All running instances."""
+        return [(row, live) for row in self._records if (live := self._live.get(row.id))]
 
     def host_names(self) -> set[str]:
         """The host's ends of the nics of all running instances."""
@@ -135,8 +142,10 @@ class Lifecycle:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
-            row, wanted = nics.prepare(self._records, self._networks, self._disks.forget(row), devices)
-            spec, cpuset = self._spec(row, config, devices)
+            row, wanted = nics.prepare(self._records, self._networks, row, devices)
+            row, mounts, nodes = self._attached.prepare(row, devices)
+            spec, cpuset = self._spec(row, config)
+            spec["mounts"], spec["nodes"] = mounts, nodes
             spec["apparmor"] = profile
             spec["mounts"] = await self._guests.prepare(row) + spec["mounts"]
             undo.callback(self._guests.leave, row.id)
@@ -173,13 +182,14 @@ class Lifecycle:
     def _take_in(self, row: InstanceRow, live: Live) -> None:
         self._live[row.id] = live
         live.supervisor.exited.add_done_callback(lambda future: self._spawn(self._on_exit(row, live, future)))
+        self._node_watch.follow()
 
     def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _spec(self, row: InstanceRow, config: Config, devices: Devices) -> tuple[InstanceSpec, str]:
+    def _spec(self, row: InstanceRow, config: Config) -> tuple[InstanceSpec, str]:
         privileged = values.boolean("security.privileged", config.get("security.privileged") or "false")
         pool = self._storage.pool(row.pool)
         volume = qualified(row.project, row.name)
@@ -195,7 +205,7 @@ class Lifecycle:
             "console_log": f"{self._layout.instance_log(row.project, row.name)}/console.log",
             "idmap": None if privileged or row.idmap_base is None else {"base": row.idmap_base, "size": 65536},
             "root": pool.root(volume),
-            "mounts": self._disks.mounts(row.project, devices),
+            "mounts": [],
             "init": ["/sbin/init"],
             "environment": environment,
             "limits": limit,
@@ -210,6 +220,20 @@ class Lifecycle:
     def sweep_profiles(self) -> None:
         """Removes AppArmor profiles that no instance wants any more."""
         self._apparmor.sweep(self._records.expanded(row)[0] for row in self._records)
+
+    # -- devices of a running instance -------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def plugged(self, row: InstanceRow, devices: Devices) -> AsyncIterator[None]:
+        """An instance that runs gets its devices, and gives them back when the body fails."""
+        if (live := self.live(row)) is None:
+            yield
+            return
+        try:
+            async with hotplug.applied(self.plugs, hotplug.Running(row, live), devices):
+                yield
+        finally:
+            self._node_watch.follow()
 
     # -- limits of a running instance --------------------------------------------------------------------------
 
@@ -337,6 +361,7 @@ class Lifecycle:
             log.exception("dealing with the end of %s", row.name)
         finally:
             self._live.pop(row.id, None)
+            self._node_watch.follow()
             if not live.ended.done():
                 live.ended.set_result(None)
         current = self._records.current(row)
@@ -360,7 +385,7 @@ class Lifecycle:
         shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
         current = self._records.current(row)
         if current is not None:
-            self.record_end(current, exit_, live.stopping)
+            self.record_end(self._attached.forget(current), exit_, live.stopping)
 
     def record_end(self, row: InstanceRow, exit_: Exit, stopping: str = "") -> None:
         """Write the end of an instance into its record and tell the world."""
@@ -422,7 +447,7 @@ class Lifecycle:
             frozen = self.cgroup(row).frozen()
             live = Live(found, self.cgroup(row), nics=attached, devices=devices, watch=watch, frozen=frozen)
             live.stopping = "stop" if row.doc.get("stopping") else ""
-            row = await self._disks.adopt(row, live)
+            row = await self._attached.adopt(row, live)
             await self._guests.adopt(row)
             self._take_in(row, live)
             self.restore_limits(row)  # a daemon killed amid a change had written them down, and no more
@@ -451,6 +476,7 @@ class Lifecycle:
 
     async def close(self) -> None:
         """Let go of the instances without touching them."""
+        self._node_watch.close()
         for live in self._live.values():
             if live.watch is not None:
                 live.watch.close()

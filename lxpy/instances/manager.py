@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from lxpy.api import status, values
@@ -18,6 +18,7 @@ from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.images.manager import ImageManager, Progress
 from lxpy.instances import boot, changes, hotplug, idmaps, keys, render, rootsize
 from lxpy.instances import devices as device_rules
+from lxpy.instances.attachments import Attachments
 from lxpy.instances.autorestart import AutoRestart
 from lxpy.instances.backups import Backups
 from lxpy.instances.boot import Boot
@@ -26,6 +27,7 @@ from lxpy.instances.disks import Disks
 from lxpy.instances.files import Files
 from lxpy.instances.guests import Guests
 from lxpy.instances.lifecycle import Emit, Lifecycle
+from lxpy.instances.nodes import Nodes
 from lxpy.instances.parts import Parts
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.publish import Publishing
@@ -75,8 +77,9 @@ class InstanceManager:
         self.rules = ProjectRules(self._records, store)
         self._disks = Disks(self._records, volumes, spawner, warn, self.rules.disk_paths)
         self.guests = Guests(self._records, layout, emit)
+        attached = Attachments(self._disks, Nodes(self._records, spawner, warn))
         self._life = Lifecycle(
-            self._records, layout, spawner, images, networks, storage, self._disks, self.guests, emit, warn
+            self._records, layout, spawner, images, networks, storage, attached, self.guests, emit, warn
         )
         self._life.delete_ephemeral = self._delete_later
         self.files = Files(self._records, self._life, storage, spawner)
@@ -92,7 +95,6 @@ class InstanceManager:
             self.rules, emit, warn, self.backups.save,
         )  # fmt: skip
         self.publishing = Publishing(parts)
-        self._plugs: hotplug.Kinds = {"nic": hotplug.NicPlugs(self._records, networks), "disk": self._disks}
         self._tasks: set[asyncio.Task[None]] = set()
         self.boot = Boot(self._records, self._life, spawner, lambda row: self._begin(row), warn)
         self.restarts = AutoRestart(self._records, self._life, lambda row: self._begin(row), warn)
@@ -124,7 +126,7 @@ class InstanceManager:
             current = self._records.current(row) or row
             devices = self._records.expanded(current)[1]
             try:
-                async with self._plugged(current, devices):
+                async with self._life.plugged(current, devices):
                     pass
             except (ApiError, OSError) as error:
                 self._warn(
@@ -260,7 +262,7 @@ class InstanceManager:
                 await undo.enter_async_context(self._life.lock(row))
                 if current := self._records.current(row):
                     devices = self._records.expanded(current)[1]
-                    await undo.enter_async_context(self._plugged(current, devices))
+                    await undo.enter_async_context(self._life.plugged(current, devices))
                     await undo.enter_async_context(rootsize.applied(self._storage, current, devices))
             for row in users:
                 self._life.apply_limits(row)
@@ -364,7 +366,7 @@ class InstanceManager:
             before = row
             if idmaps.privileged(config) != (row.idmap_base is None):
                 row = self._change_privilege(row, idmaps.privileged(config))
-            async with self._plugged(row, devices), rootsize.applied(self._storage, row, devices):
+            async with self._life.plugged(row, devices), rootsize.applied(self._storage, row, devices):
                 self._check_references(devices, project)  # a volume may have gone while others were plugged in
                 self.rules.check(project, name, config, devices)
                 row = self._records.get(project, name)
@@ -378,15 +380,6 @@ class InstanceManager:
                     raise
         self.backups.save(row)
         self._emit("instance-updated", f"/1.0/instances/{name}", project, None)
-
-    @contextlib.asynccontextmanager
-    async def _plugged(self, row: InstanceRow, devices: Devices) -> AsyncIterator[None]:
-        """An instance that runs gets its devices, and gives them back when the body fails."""
-        if (live := self._life.live(row)) is None:
-            yield
-            return
-        async with hotplug.applied(self._plugs, hotplug.Running(row, live), devices):
-            yield
 
     def _check_privilege(self, row: InstanceRow, config: Config) -> None:
         if idmaps.privileged(config) != (row.idmap_base is None) and self._life.live(row):

@@ -71,13 +71,16 @@ class Records:
 
     def set_volatile(self, row: InstanceRow, **volatile: str | None) -> InstanceRow:
         """Set (or with None unset) ``volatile.*`` keys; double underscores in the names stand for dots."""
+        return self.set_keys(row, {"volatile." + key.replace("__", "."): value for key, value in volatile.items()})
+
+    def set_keys(self, row: InstanceRow, changes: dict[str, str | None]) -> InstanceRow:
+        """Set (or with None unset) keys of the configuration; nothing is written when all are so already."""
         config = dict(row.doc["config"])
-        for key, value in volatile.items():
-            full = "volatile." + key.replace("__", ".")
+        for key, value in changes.items():
             if value is None:
-                config.pop(full, None)
+                config.pop(key, None)
             else:
-                config[full] = value
+                config[key] = value
         return row if config == row.doc["config"] else self.change(row, config=config)
 
     def set_idmap(self, row: InstanceRow, base: int | None) -> InstanceRow:

@@ -57,6 +57,17 @@ class InstanceCgroup:
         finally:
             os.close(fd)
 
+    def allow_devices(self, allowed: "tuple[devices.Device, ...]") -> None:
+        """Brings a running guest's rules to these devices. One that it has open stays open."""
+        if path := self._v1("devices"):
+            devices.change_v1(path, allowed)
+        elif self.unified:
+            fd = self.open_unified()
+            try:
+                devices.change_v2(fd, allowed)
+            finally:
+                os.close(fd)
+
     def open_unified(self) -> int:
         """A descriptor for ``CLONE_INTO_CGROUP``; -1 without a unified hierarchy."""
         return os.open(self.unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.unified else -1

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from lxpy.runtime.cgroup import InstanceCgroup
-    from lxpy.runtime.spec import InstanceSpec, Mount
+    from lxpy.runtime.spec import InstanceSpec, Mount, Node
+
+    OwnNodes = list[tuple[Node, int]]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse", "net/tun")
@@ -62,8 +64,8 @@ def _describe(error: BaseException) -> str:
 
 
 def allowed_devices(spec: "InstanceSpec") -> "tuple[Device, ...]":
-    """The devices of every guest, and those mounted into this one."""
-    extra: list[Device] = []
+    """The devices of every guest, those mounted into this one and those it has nodes of."""
+    extra: list[Device] = [(node["kind"], node["major"], node["minor"]) for node in spec.get("nodes", ())]
     for mount in spec["mounts"]:
         try:
             status = os.stat(_source(mount))
@@ -104,6 +106,8 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     nodes += [(f"dev/{name}", fd) for name in _DEVICES if (fd := _clone_if_there(f"/dev/{name}")) >= 0]
     if os.path.ismount(_LXCFS):
         nodes += [(name, fd) for name in _LXCFS_FILES if (fd := _clone_if_there(f"{_LXCFS}/{name}")) >= 0]
+    base, place = spec["idmap"]["base"] if spec["idmap"] else 0, f"{spec['run_dir']}/root"
+    own = [(node, device_node(node, base, place)) for node in spec.get("nodes", ())]
 
     idmap = spec["idmap"]
     raise_limits()
@@ -123,7 +127,7 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     pid = libc.clone(flags, cgroup_fd)
     if pid == 0:
         ours.close()
-        run_init(spec, theirs, setup, nodes)
+        run_init(spec, theirs, setup, nodes, own)
     theirs.close()
     userns = -1
     if idmap is not None:
@@ -184,6 +188,35 @@ def put_on_stage(stage: int, name: str, fd: int) -> None:
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=stage))
     libc.move_mount(fd, stage, name)
     os.close(fd)
+
+
+def device_node(node: "Node", base: int, point: str) -> int:
+    """A detached mount of a new device node, which nothing on the host has a name of and which goes with the mount.
+
+    Where nodes cannot be made (in a container) it is the host's own node, with its owner and mode.
+
+    Args:
+        point: a directory to work on, in a mount namespace of one's own: only what is attached can be cloned.
+    """
+    _step(f"making the device node {node['path']}")
+    kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
+    tree = mounts.new("tmpfs", {"mode": "700", "size": "16k"}, libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NOEXEC)
+    place = os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    libc.move_mount(tree, place)
+    os.close(place)
+    try:
+        try:
+            os.mknod("node", kind | node["mode"], os.makedev(node["major"], node["minor"]), dir_fd=tree)
+        except PermissionError:
+            if not node["source"]:
+                raise
+            return mounts.clone(node["source"])
+        os.chmod("node", node["mode"], dir_fd=tree)  # whatever the umask is
+        os.chown("node", base + node["uid"], base + node["gid"], dir_fd=tree)
+        return mounts.clone("node", dir_fd=tree)
+    finally:
+        os.close(tree)
+        libc.umount2(point, libc.MNT_DETACH)
 
 
 def _clone_if_there(path: str) -> int:
@@ -320,18 +353,20 @@ def raise_limits() -> None:
 
 
 def run_init(
-    spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, nodes: "list[tuple[str, int]]"
+    spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, nodes: "list[tuple[str, int]]", own: "OwnNodes"
 ) -> "NoReturn":
     """Init before its exec: process 1 of the new namespaces."""
     try:
-        _init(spec, inner, setup, nodes)
+        _init(spec, inner, setup, nodes, own)
     except BaseException as error:
         wire.send(setup, {"error": _describe(error)})
     finally:
         os._exit(1)
 
 
-def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, nodes: "list[tuple[str, int]]") -> None:
+def _init(
+    spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, nodes: "list[tuple[str, int]]", own: "OwnNodes"
+) -> None:
     _step("waiting for its root file system")
     message, fds = wire.receive(inner)
     if message is None:
@@ -372,6 +407,9 @@ def _init(spec: "InstanceSpec", inner: socket.socket, setup: socket.socket, node
     for target, fd in zip(message["disks"], disks, strict=True):
         _step(f"mounting at {target}")
         attach_in(tree, target, fd)
+    for node, fd in own:
+        _step(f"mounting the device node {node['path']}")
+        attach_in(tree, node["path"], fd)
     _step("changing its root")
     libc.pivot_root(".", ".")
     libc.umount2(".", libc.MNT_DETACH)

@@ -5,6 +5,7 @@ the answer:
 
 - ``{"op": "launch", "spec"}`` with the socket and the unified cgroup of the supervisor, which talks there itself.
 - ``{"op": "disk", ...}`` and two: the answer's socket and the pidfd of the guest's init. See hotdisk.py.
+- ``{"op": "node", ...}`` and the same two. See hotnode.py.
 - ``{"op": "files", ...}`` and three: where the requests come from, the answer's socket, and the pidfd of the guest's
   init or the root of a stopped one. See filework.py, which only such a child imports.
 - ``{"op": "exec", "request", ...}`` and two as for a disk.
@@ -22,7 +23,14 @@ import signal
 import socket
 
 from lxpy.linux import cgroups, libc
-from lxpy.runtime import execute, hotdisk, supervisor, wire
+from lxpy.runtime import execute, hotdisk, hotnode, supervisor, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    _Entering = Callable[[wire.Message, int, socket.socket], NoReturn]
 
 
 class _Command:
@@ -71,7 +79,9 @@ class _Spawner:
                     if data.startswith(b'{"op": "launch"'):
                         self._launch(data, *fds)
                     elif data.startswith(b'{"op": "disk"'):
-                        self._disk(data, *fds)
+                        self._enter(hotdisk.run, data, *fds)
+                    elif data.startswith(b'{"op": "node"'):
+                        self._enter(hotnode.run, data, *fds)
                     elif data.startswith(b'{"op": "files"'):
                         self._files(data, *fds)
                     else:
@@ -102,11 +112,11 @@ class _Spawner:
             supervisor.run(json.loads(data)["spec"], socket.socket(fileno=3), placed)
         self._watch(pid, None)
 
-    def _disk(self, data: bytes, reply: int, pidfd: int) -> None:
+    def _enter(self, run: "_Entering", data: bytes, reply: int, pidfd: int) -> None:
         pid = libc.clone(0)
         if pid == 0:
             _only(reply, pidfd)
-            hotdisk.run(json.loads(data), 4, socket.socket(fileno=3))
+            run(json.loads(data), 4, socket.socket(fileno=3))
         self._watch(pid, None)
 
     def _files(self, data: bytes, work: int, reply: int, place: int) -> None:

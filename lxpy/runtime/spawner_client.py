@@ -11,7 +11,7 @@ from lxpy.api.errors import ApiError, Conflict, InternalError
 from lxpy.linux import libc, pidfd
 from lxpy.runtime import wire
 from lxpy.runtime.cgroup import InstanceCgroup
-from lxpy.runtime.spec import ExecRequest, InstanceSpec, Mount
+from lxpy.runtime.spec import ExecRequest, InstanceSpec, Mount, Node
 from lxpy.runtime.supervisor_client import Channel, Exit, Supervisor, adopt
 
 __all__ = ["ExecFiles", "ExecRequest", "Exit", "FileWorker", "Spawner", "Supervisor", "adopt"]
@@ -223,15 +223,29 @@ class Spawner:
             )
         return "busy" if answer.get("busy") else ""
 
+    async def change_nodes(self, target: Supervisor, plug: list[Node], unplug: list[Node]) -> None:
+        """Takes device nodes out of a running guest and puts others in; the cgroup's rules are not its business.
+
+        Raises:
+            InternalError: one line with what the kernel had against it; then none is plugged in.
+        """
+        answer = await self._enter(target, {"op": "node", "plug": plug, "unplug": unplug})
+        if "error" in answer:
+            raise InternalError(f"Failed to change the device nodes of {target.name}: {answer['error']}")
+
     async def _disk(self, action: str, target: Supervisor, mount: Mount) -> wire.Message:
+        answer = await self._enter(target, {"op": "disk", "action": action, "mount": mount})
+        if "error" in answer:
+            raise InternalError(f"Failed to {action} the disk at {mount['target']} of {target.name}: {answer['error']}")
+        return answer
+
+    async def _enter(self, target: Supervisor, request: wire.Message) -> wire.Message:
+        """The answer of a helper that enters the guest."""
         if target.init_pidfd < 0 or target.exited.done():
             raise InternalError(f"Instance {target.name} has just stopped")
         ours, theirs = wire.pair()
         channel = Channel(ours)
-        message = {
-            "op": "disk", "action": action, "mount": mount, "pid": target.init_pid, "base": target.idmap_base,
-            "run_dir": target.run_dir,
-        }  # fmt: skip
+        message = {**request, "pid": target.init_pid, "base": target.idmap_base, "run_dir": target.run_dir}
         try:
             try:
                 await self._send(message, [theirs.fileno(), target.init_pidfd])
@@ -241,9 +255,7 @@ class Spawner:
         finally:
             channel.close()
         if answer is None:
-            raise InternalError(f"Failed to change the disks of {target.name}: the helper was killed")
-        if "error" in answer:
-            raise InternalError(f"Failed to {action} the disk at {mount['target']} of {target.name}: {answer['error']}")
+            raise InternalError(f"Failed to change the devices of {target.name}: the helper was killed")
         return answer
 
     async def files(self, place: "Supervisor | int", work: int, *, sftp: bool = False) -> FileWorker:

@@ -43,6 +43,19 @@ class Mount(TypedDict):
     beneath: NotRequired[list[str]]
 
 
+class Node(TypedDict):
+    """A device node. `path` is the guest's, `source` the host's (empty: none); `kind` c or b; ids are the guest's."""
+
+    path: str
+    source: str
+    kind: str
+    major: int
+    minor: int
+    uid: int
+    gid: int
+    mode: int
+
+
 class Limits(TypedDict, total=False):
     """Absent means without limit. `memory_soft`: reclaim towards `memory` under pressure instead of a hard limit."""
 
@@ -65,6 +78,7 @@ class InstanceSpec(TypedDict):
     idmap: IdMap | None
     root: Root
     mounts: list[Mount]
+    nodes: NotRequired[list[Node]]
     init: list[str]
     environment: dict[str, str]
     limits: Limits

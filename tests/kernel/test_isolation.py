@@ -225,3 +225,33 @@ def test_device_program_is_accepted_by_the_kernel() -> None:
         os.close(fd)
     finally:
         path.rmdir()
+
+
+def test_device_program_is_replaced_by_another() -> None:
+    """What is allowed grows and shrinks at once; a program of the guest's own beside ours is left alone."""
+    path = pathlib.Path("/sys/fs/cgroup/unified")
+    path = (path if path.exists() else pathlib.Path("/sys/fs/cgroup")) / f"lxpykt{os.getpid()}.bpf2"
+    path.mkdir()
+    code = (
+        "import os, sys; from lxpy.linux import libc; fd = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "pid = libc.clone(0, fd)\n"
+        "if pid:\n  sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+        "open('/dev/null', 'w').close()\n"
+        "try:\n  open('/dev/loop-control'); os._exit(0)\nexcept PermissionError:\n  os._exit(3)\n"
+    )
+
+    def tried() -> int:
+        return subprocess.run([sys.executable, "-c", code, path], check=False).returncode
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        devices.restrict_v2(fd, devices.ALLOWED)
+        assert tried() == 3
+        for _ in range(3):
+            devices.change_v2(fd, (*devices.ALLOWED, ("c", 10, 237)))
+            assert tried() == 0
+            devices.change_v2(fd, devices.ALLOWED)
+            assert tried() == 3
+        os.close(fd)
+    finally:
+        path.rmdir()

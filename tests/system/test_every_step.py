@@ -55,6 +55,7 @@ _PLUG, _UNPLUG = "config device add a x nic name=eth1", "config device remove a 
 _PHYSICAL, _MACVLAN = f"{_PLUG} nictype=physical parent=lxzp mtu=1300", f"{_PLUG} nictype=macvlan parent=lxzp"
 _ROUTED = f"{_PLUG} nictype=routed ipv4.address=10.94.0.9"
 _LISTEN, _DEAF = "config set core.https_address=127.0.0.1:19704", "config unset core.https_address"
+_NODE = "config device add a x unix-char source=/dev/zero path=/dev/y mode=0604"
 _STARTED = ("start a", "stop -f a")
 
 CASES = {
@@ -140,6 +141,12 @@ CASES = {
     "stop with a physical nic": Case("stop -f a", "start a", f"init bb a; {_PHYSICAL}; start a", "delete -f a"),
     "start with a macvlan": Case(*_STARTED, f"init bb a; {_MACVLAN}", "delete -f a"),
     "start with a routed nic": Case(*_STARTED, f"init bb a; {_ROUTED}", "delete -f a"),
+    "node": Case(_NODE, _UNPLUG, "launch bb a", "delete -f a"),
+    "node, unplugged": Case(_UNPLUG, _NODE, f"launch bb a; {_NODE}", "delete -f a"),
+    "node, changed": Case(
+        "config device set a x mode=0600", "config device set a x mode=0604", f"launch bb a; {_NODE}", "delete -f a"
+    ),
+    "start with a node": Case(*_STARTED, f"init bb a; {_NODE}", "delete -f a"),
     "profile create": Case("profile create p", "profile delete p"),
     "profile set": Case(
         "profile set p limits.memory=64MiB user.k=v", "profile unset p limits.memory; profile unset p user.k",

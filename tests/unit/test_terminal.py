@@ -11,12 +11,14 @@ from lxpy.tui.terminal.style import BOLD, DEFAULT, REVERSE, RGB, UNDERLINE
 from lxpy.tui.terminal.width import width
 
 PIECES = [
-    b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b\\", b"\x07", b"\r\n", b"\n", b"\r", b"\x1b[H", b"\x1b[2J", b"\x1b[K", b"\x1b[1;3r",
+    b"\x1b[", b"\x1b]", b"\x1bP", b"\x1b\\", b"\x07", b"\r\n", b"\n", b"\r", b"\x1b[H", b"\x1b[2J",
+    b"\x1b[K", b"\x1b[1;3r",
     b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[5;5H", b"\x1b[31m", b"\x1b[0m", b"\x1b[48;5;4m", b"\x1b[4:3m", b"\x1b[>4;2m",
     b"\x1b[4h", b"\x1b[4l", b"\x1b[?7l", b"\x1b[?7h", b"\x1b[?6h", b"\x1b[?6l", b"\x1b(0", b"\x1b(B", b"\x0e", b"\x0f",
     b"\x1b[3L", b"\x1b[2M", b"\x1b[4P", b"\x1b[4@", b"\x1b[6X", b"\x1b[2S", b"\x1b[2T", b"\x1b[9b", b"\x1bM", b"\x1bD",
     b"\x1b7", b"\x1b8", b"\x1bc", b"\x1b#8", b"\x1b[!p", b"\x1bH", b"\x1b[3g", b"\t", b"\b", b"\x1b[Z", b"\x1b[6n",
-    b"hello world", b"1", b"22\r\n333\r\n4444\r\n55\r\n6\r\n7\r\n", "漢字".encode(), "e\u0301".encode(), "👩\u200d🔬".encode(),
+    b"hello world", b"1", b"22\r\n333\r\n4444\r\n55\r\n6\r\n7\r\n", "漢字".encode(), "e\u0301".encode(),
+    "👩\u200d🔬".encode(),
     "ünï".encode(), b"\xe6\xbc", b"\xff", b"\x18", b"\x1a", b"\x9b", b"\x7f", b";", b"99999999999", b"?", b" ", b"m",
 ]  # fmt: skip
 streams = st.lists(st.sampled_from(PIECES) | st.binary(max_size=6), max_size=60).map(b"".join)
@@ -145,7 +147,9 @@ def test_answers() -> None:
 
 def test_titles_clipboard_and_links() -> None:
     text = base64.b64encode("copied ü".encode()).decode()
-    terminal = fed(f"\x1b]2;a title\x1b\\\x1b]52;c;{text}\x07\x1b]8;;https://x.test/\x07li\x1b]8;;\x07nk\x1b]52;c;?\x07\a")
+    terminal = fed(
+        f"\x1b]2;a title\x1b\\\x1b]52;c;{text}\x07\x1b]8;;https://x.test/\x07li\x1b]8;;\x07nk\x1b]52;c;?\x07\a"
+    )
     assert terminal.title == "a title" and terminal.bells == 1
     assert terminal.take_clipboard() == ["copied ü"] and terminal.take_clipboard() == []
     assert history.link_at(terminal, history.Place(0, 1)) == "https://x.test/"

@@ -319,9 +319,9 @@ class Screen:
             rows = range(self.y + 1, self.rows)
         elif mode == 1:
             self.erase_in_line(1)
-            rows = range(0, self.y)
+            rows = range(self.y)
         elif mode == 2:
-            rows = range(0, self.rows)
+            rows = range(self.rows)
             if not self.in_alternate:
                 self._keep_screen()
         else:
@@ -389,7 +389,7 @@ class Screen:
         x, y = self._resize_primary(columns, rows, x, min(y, self.rows - 1))
         if self.in_alternate:
             self._saved.x, self._saved.y = x, y
-            self._alternate = [line for line in self.lines[:rows]]
+            self._alternate = list(self.lines[:rows])
             for line in self._alternate:
                 line.cut(columns)
             self._alternate += [Line() for _ in range(rows - len(self._alternate))]

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from lxpy.tui.gateway import explain
 from lxpy.tui.rows import ImageRow, InstanceRow
+from lxpy.tui.shells import shell_command
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -45,6 +46,8 @@ class Actions:
             return
         if verb == "shell":
             self.shell(instances[0])
+        elif verb == "fullshell":
+            self.full_shell(instances[0])
         elif verb == "log":
             self._log(instances[0])
         elif verb == "pause":
@@ -178,12 +181,22 @@ class Actions:
         self.app.push_screen(LogScreen(self.app.gateway, row.name))
 
     def shell(self, row: InstanceRow) -> None:
-        """Gives the terminal to a shell in the instance; the app comes back when it ends."""
+        """A shell in a tab beside everything else."""
+        if self._can_shell(row):
+            self.app.main.add_class("-detail")
+            self.app.main.detail.open_shell(row)
+
+    def _can_shell(self, row: InstanceRow) -> bool:
         if not row.running:
             verb = "p resumes it" if row.status == "Frozen" else "u starts it"
             self.app.notify(
                 f"{row.name} is {row.status.lower()}: {verb}", title="No shell", severity="warning", markup=False
             )
+        return row.running
+
+    def full_shell(self, row: InstanceRow) -> None:
+        """Gives the terminal to a shell in the instance; the app comes back when it ends."""
+        if not self._can_shell(row):
             return
         remote = self.app.gateway.remote
         target = f"{remote}:{row.name}" if remote else row.name
@@ -202,15 +215,6 @@ class Actions:
         if text:
             self.app.copy_to_clipboard(text)
             self.app.notify(text, title="Copied", timeout=2, markup=False)
-
-
-def shell_command(target: str) -> list[str]:
-    """Our own command line's `shell`, run by this interpreter whatever launcher started it."""
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; sys.argv = ['lxpy', 'shell', {target!r}]\n"
-        "from lxpy.cli.main import main\nsys.exit(main())"
-    )
-    return [sys.executable, "-I", "-c", code]
 
 
 def _shell(target: str) -> str:

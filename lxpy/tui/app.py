@@ -16,8 +16,8 @@ from textual.screen import Screen
 from lxpy.api.status import SUCCESS
 from lxpy.tui.actions import Actions
 from lxpy.tui.gateway import Gateway, explain, local_gateway
-from lxpy.tui.model import Changed, Connection, Finished, Model, console_log
-from lxpy.tui.rows import ImageRow, InstanceRow
+from lxpy.tui.model import Changed, Connection, Finished, Model
+from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
 from lxpy.tui.theme import FALLBACK, THEMES
 
@@ -74,7 +74,6 @@ class LxpyApp(App[int]):
     def on_mount(self) -> None:
         # After the first frame: painting comes before asking.
         self.call_after_refresh(self._begin)
-        self.set_interval(2.0, self.refresh_log)
 
     def _begin(self) -> None:
         self.model.start()
@@ -86,6 +85,15 @@ class LxpyApp(App[int]):
     def on_main(self) -> bool:
         """Whether the main screen has the keyboard, no dialog."""
         return self.screen_stack[-1:] == [self.main]
+
+    @property
+    def in_shell(self) -> bool:
+        """Whether all keys belong to a shell inside."""
+        return bool(getattr(self.focused, "typing", False))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a shell no key is the app's, not even those with priority."""
+        return not self.in_shell
 
     # The model speaks; while the app closes its screens go first, and what is said then is for nobody
 
@@ -101,8 +109,8 @@ class LxpyApp(App[int]):
 
     def on_finished(self, message: Finished) -> None:
         # Failures of others' work (another client's) are seen in the operations list; ours are told by the verb.
-        if self.screen_stack and message.operation["status_code"] == SUCCESS and self.main.detail.log_visible:
-            self.refresh_log()
+        if self.screen_stack and message.operation["status_code"] == SUCCESS and self.main.detail.display:
+            self.main.detail.tab.tick()
 
     def on_app_focus(self, event: events.AppFocus) -> None:
         self.model.focused = True
@@ -170,23 +178,6 @@ class LxpyApp(App[int]):
         place = next((i for i, row in enumerate(pane.rows) if row.key == key), None)
         if place is not None:
             pane.action_to(place)
-
-    def refresh_log(self) -> None:
-        """Reads the console log anew where it is being looked at."""
-        if self.on_main and self.main.detail.log_visible and self.model.connected:
-            self.run_worker(self._read_log(), group="log", exclusive=True, exit_on_error=False)
-
-    async def _read_log(self) -> None:
-        detail = self.main.detail
-        row = detail.subject
-        if not isinstance(row, InstanceRow):
-            return
-        try:
-            text = await self.gateway.call(lambda c: console_log(c, row.name))
-        except Exception as error:
-            text = explain(error)
-        if detail.subject is not None and detail.subject.key == row.key:
-            detail.log_view.show(text)
 
     # Failing readably
 

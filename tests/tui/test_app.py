@@ -293,7 +293,7 @@ async def test_shell_suspends_and_always_comes_back(daemon: FakeDaemon, monkeypa
         await pilot.press("s")
         await wait(pilot, lambda: any("u starts it" in n for n in notices(pilot.app)))
         pilot.app.action_go(1, "web1")
-        await pilot.press("s")  # no terminal here: refused readably, nothing lost
+        await pilot.press("S")  # no terminal here: refused readably, nothing lost
         await wait(pilot, lambda: len(notices(pilot.app)) == 2)
         await pilot.press("j")
         assert pilot.app.is_running

@@ -15,6 +15,9 @@ from textual.widgets import Input
 from lxpy.tui.app import LxpyApp
 from lxpy.tui.gateway import local_gateway
 from lxpy.tui.screens.launch import LaunchDialog
+from lxpy.tui.tabs.log import LogTab
+from lxpy.tui.tabs.overview import OverviewTab
+from lxpy.tui.tabs.shell import ShellTab
 from tests.support.daemon import BIN, Lxpyd, until
 
 
@@ -61,7 +64,9 @@ async def test_launch_stop_start_and_delete(lxpyd: Lxpyd, name: str, monkeypatch
         assert lxpyd.status(name) == "RUNNING"
         assert lxpyd.addresses(name)[0] == app.model.instances[name].ipv4
         await wait(pilot, lambda: app.main.panes[0].current and app.main.panes[0].current.name == name)
-        await wait(pilot, lambda: app.model.instances[name].ipv4 in str(app.main.detail.body.render()))
+        await wait(
+            pilot, lambda: app.model.instances[name].ipv4 in str(app.main.detail.find(OverviewTab).body.render())
+        )
 
         await pilot.press("p")
         await wait(pilot, lambda: status(app, name) == "Frozen")
@@ -105,11 +110,106 @@ async def test_the_console_log_shows_what_the_guest_wrote(
         app = pilot.app
         app.action_go(1, busybox)
         await pilot.press("right_square_bracket")
-        await wait(pilot, lambda: any("the guest was here" in line for line in app.main.detail.log_view.lines))
+        await wait(pilot, lambda: any("the guest was here" in line for line in app.main.detail.find(LogTab).view.lines))
         await pilot.press("l")
         await wait(pilot, lambda: hasattr(app.screen, "view"))
         view = app.screen.view
         await wait(pilot, lambda: any("the guest was here" in line for line in view.lines))
+
+
+def inside(app: LxpyApp) -> str:
+    """What the shell that is looked at shows."""
+    tab = app.main.detail.tab
+    assert isinstance(tab, ShellTab)
+    return "\n".join(line.text.rstrip() for line in tab.shell.terminal.lines)
+
+
+async def shell(pilot: Pilot[Any], name: str) -> ShellTab:
+    app = pilot.app
+    app.action_go(1, name)
+    await pilot.press("s")
+    await wait(pilot, lambda: isinstance(app.main.detail.tab, ShellTab) and app.focused is app.main.detail.tab.inside())
+    await wait(pilot, lambda: "#" in inside(app))
+    tab = app.main.detail.tab
+    assert isinstance(tab, ShellTab)
+    return tab
+
+
+async def test_shells_in_tabs(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        tab = await shell(pilot, busybox)
+        await pilot.press(*"echo q:1 / $((6*7))", "enter")  # keys that mean something outside
+        await wait(pilot, lambda: "q:1 / 42" in inside(app))
+        columns, rows = tab.shell.terminal.columns, tab.shell.terminal.rows
+        await pilot.press(*"stty size", "enter")
+        await wait(pilot, lambda: f"{rows} {columns}" in inside(app))
+        await pilot.press("tab", "ctrl+p", "ctrl+q", "ctrl+c")
+        await pilot.pause(0.2)
+        assert app.on_main and app.is_running and app.in_shell
+
+        await pilot.press("ctrl+right_square_bracket", "plus")
+        await wait(pilot, lambda: tab.shell.terminal.columns > columns)
+        await pilot.press("s")  # another one, beside it
+        await wait(pilot, lambda: app.main.detail.tab is not tab and "#" in inside(app))
+        assert [t.title for t in app.main.detail.fitting()][-2:] == ["Shell", "Shell 2"]
+        await pilot.press(*"tty; echo second", "enter")
+        await wait(pilot, lambda: "\nsecond" in inside(app))
+        await pilot.press(*"exit", "enter")
+        await wait(pilot, lambda: app.main.detail.tab is tab)
+        assert "q:1 / 42" in inside(app), "the first one went on"
+        await pilot.press("enter", "ctrl+d")
+        await wait(pilot, lambda: not app.in_shell and app.focused is app.main.panes[0])
+        assert not [t for t in app.main.detail.tabs if isinstance(t, ShellTab)]
+
+
+async def test_a_flood_is_survived_and_can_be_stopped(
+    lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        tab = await shell(pilot, busybox)
+        await pilot.press(*"seq 1 50000; echo e''nd", "enter")
+        await wait(pilot, lambda: "\nend" in inside(app), 30)
+        assert "\n50000\nend" in inside(app)
+        assert tab.shell.terminal.scrolled > 49_000
+        await pilot.press(*"yes", "enter")
+        await wait(pilot, lambda: inside(app).count("y\n") > 10)
+        await pilot.press("ctrl+c")
+        await wait(pilot, lambda: "^C" in inside(app), 10)
+        await pilot.press("ctrl+right_square_bracket", "slash")
+        await wait(pilot, lambda: not app.on_main)
+        await pilot.press(*"49", "enter")
+        await wait(pilot, lambda: app.on_main)
+
+
+async def test_an_instance_that_goes_takes_its_shell_along(
+    lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        tab = await shell(pilot, busybox)
+        for size in ((90, 24), (160, 50), (40, 10), (200, 60), (160, 50)):
+            await pilot.resize_terminal(*size)
+        await asyncio.to_thread(lxpyd.cli, "delete", "-f", busybox)
+        await wait(pilot, lambda: not tab.shell.alive)
+        await pilot.press("enter")
+        await wait(pilot, lambda: not [t for t in app.main.detail.tabs if isinstance(t, ShellTab)])
+        await pilot.press("1")
+        await wait(pilot, lambda: app.focused is app.main.panes[0])
+
+
+async def test_the_daemon_may_be_killed_under_a_shell(own_lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_lxpyd.cli("launch", "bb", "stays")
+    async with opened(own_lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await shell(pilot, "stays")
+        await asyncio.to_thread(own_lxpyd.kill)
+        await wait(pilot, lambda: app.model.connected is False)
+        await pilot.press(*"echo al''ive", "enter")
+        await wait(pilot, lambda: "\nalive" in inside(app))
+        await asyncio.to_thread(own_lxpyd.start)
+        await wait(pilot, lambda: app.model.connected)
 
 
 async def test_a_refusal_is_told_with_its_reason(lxpyd: Lxpyd, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,13 +301,21 @@ def test_from_first_sight_to_a_shell_and_back(lxpyd: Lxpyd, name: str, tmux: Cal
     terminal.shows(f"/{name}")
     terminal.keys("Enter")
     terminal.shows("s Shell")
-    terminal.keys("s")
+    terminal.keys("S")
     terminal.shows("exit or ctrl+d returns")
     terminal.keys("hostname; echo $((6*7))", "Enter")
     shown = terminal.shows("42")
     assert name in shown
     terminal.keys("exit", "Enter")
     terminal.shows("Instances")
+    terminal.shows("● Running")
+    terminal.keys("s")
+    terminal.shows("leaves the shell")
+    terminal.keys("hostname; echo $((6*8))", "Enter")
+    shown = terminal.shows("48")
+    assert name in shown
+    terminal.keys("exit", "Enter")
+    terminal.shows("s Shell")
     terminal.shows("● Running")
     terminal.keys("C-d")
     terminal.shows(f"Delete instance {name}?")

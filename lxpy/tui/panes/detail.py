@@ -1,175 +1,165 @@
-"""The detail area: the selected instance, as an overview and its console log."""
+"""The detail area: the selected object in tabs. The tabs themselves are in `tabs/`."""
 
-from typing import Any
+import importlib
+from typing import Any, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
-from textual.widget import Widget
-from textual.widgets import Static
+from textual.containers import Vertical
 
-from lxpy.tui.rows import BUSY, STATES, ImageRow, InstanceRow, age, size
-from lxpy.tui.widgets.logview import LogView
+from lxpy.tui.rows import InstanceRow
+from lxpy.tui.tabs import ALL, Tab
 
-TABS = ("Overview", "Console log")
-_TONE = {"ok": "$success", "warn": "$warning", "bad": "$error", "dim": "$faint", "info": "$info"}
+T = TypeVar("T", bound=Tab)
 
 
 class Detail(Vertical):
-    """Shows one object; the screen's `[` and `]` turn its tabs."""
+    """Shows one object; the screen's `[` and `]` turn its tabs, and `+` gives it the whole width."""
 
     BINDINGS = [
         Binding("escape", "screen.close_detail", "Back", id="detail.back"),
+        Binding("plus", "screen.zoom", "Zoom", key_display="+", show=False, id="detail.zoom"),
     ]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.tab = 0
         self.subject: Any = None
-        self.body = Static(id="overview")
-        self.log_view = LogView(empty="The console has been silent so far", id="detail-log")
+        self.tabs: list[Tab] = [
+            getattr(importlib.import_module(f"lxpy.tui.tabs.{module}"), name)(classes="tab") for module, name in ALL
+        ]
+        self._tab = self.tabs[0]
+        self._chosen: dict[str, Tab] = {}  # by instance: its shell that was looked at last
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="overview-scroll"):
-            yield self.body
-        yield self.log_view
+        yield from self.tabs
 
     def on_mount(self) -> None:
+        self.set_interval(2.0, self._tick)
         self._arrange()
 
+    def find(self, kind: type[T]) -> T:
+        """The tab of that class."""
+        return next(tab for tab in self.tabs if isinstance(tab, kind))
+
+    @property
+    def tab(self) -> Tab:
+        """The tab that is seen."""
+        return self._tab
+
     def show(self, subject: Any) -> None:
-        """An `InstanceRow`, `ImageRow`, a remote's row, or None."""
-        if getattr(subject, "key", None) != getattr(self.subject, "key", None):
-            self.log_view.show("")
-            self.log_view.following = True
+        """A row of one of the panes, or None."""
         self.subject = subject
         self._arrange()
 
-    @property
-    def log_visible(self) -> bool:
-        """Whether the console log is what the user sees."""
-        return self.tab == 1 and isinstance(self.subject, InstanceRow) and self.display
+    def fitting(self) -> list[Tab]:
+        """The tabs of the selected object: its own shells come last."""
+        return [tab for tab in self.tabs if self._fits(tab)]
+
+    def _fits(self, tab: Tab) -> bool:
+        from lxpy.tui.tabs.shell import ShellTab
+
+        if isinstance(tab, ShellTab):
+            return isinstance(self.subject, InstanceRow) and tab.key == self.subject.key
+        return tab.fits(self.subject)
 
     def turn(self, by: int) -> None:
         """To the next or previous tab."""
-        self.tab = (self.tab + by) % len(TABS)
+        tabs = self.fitting()
+        at = tabs.index(self._tab) if self._tab in tabs else 0
+        self.choose(tabs[(at + by) % len(tabs)])
+
+    def choose(self, tab: Tab) -> None:
+        """Shows a tab."""
+        self._tab = tab
         self._arrange()
-        self.app.call_later(self.app.refresh_log)  # type: ignore[attr-defined]
 
     def focus_inside(self) -> None:
         """Puts the keyboard on the visible tab."""
-        target: Widget = self.log_view if self.log_visible else self.query_one("#overview-scroll")
-        target.focus()
+        self._tab.inside().focus()
 
     def _arrange(self) -> None:
         if not self.is_mounted:
             return
-        subject, log = self.subject, self.log_visible
+        tabs = self.fitting()
+        if self._tab not in tabs:
+            self._tab = self._stand_in(tabs)
         had_focus = self.has_focus_within and not self.has_focus
-        self.query_one("#overview-scroll").display = not log
-        self.log_view.display = log
-        if had_focus:
-            self.focus_inside()
+        for tab in self.tabs:
+            tab.display = tab is self._tab
+            tab.tell(self.subject, tab is self._tab and self.display)
+        if had_focus and not self._tab.has_focus_within:
+            self.call_after_refresh(self.focus_inside)
+        self.retitle()
+
+    def _stand_in(self, tabs: list[Tab]) -> Tab:
+        """What to show of an object that has no such tab: of the same kind (another instance's shell), or the first."""
+        return next((tab for tab in tabs if type(tab) is type(self._tab)), tabs[0])
+
+    def retitle(self) -> None:
+        """Draws the names of the tabs into the border."""
+        subject = self.subject
         name = getattr(subject, "name", "") or getattr(subject, "title", "")
-        if isinstance(subject, InstanceRow):
-            tabs = " [dim]│[/dim] ".join(
-                f"[b]{t}[/b]" if i == self.tab else f"[dim]{t}[/dim]" for i, t in enumerate(TABS)
-            )
-            self.border_title = f"{name} [dim]·[/dim] {tabs}"
-            self.body.update(_instance(subject))
+        tabs = self.fitting()
+        if len(tabs) > 1:
+            names = (f"[b]{t.title}[/b]" if t is self._tab else f"[dim]{t.title}[/dim]" for t in tabs)
+            self.border_title = f"{name} [dim]·[/dim] " + " [dim]│[/dim] ".join(names)
         else:
             self.border_title = name.replace("[", "\\[") or "Nothing selected"
-            self.body.update(_image(subject) if isinstance(subject, ImageRow) else _other(subject))
 
+    def _tick(self) -> None:
+        model = self._tab.lxpy.model
+        if self.display and model.connected and self.screen.is_current:
+            self._tab.tick()
 
-def _line(label: str, value: str, style: str = "") -> Content:
-    return Content.assemble((f"{label:<12}", "$faint"), (value or "–", style if value else "$faint"))
+    # Shells
 
+    def open_shell(self, row: InstanceRow, another: bool = False) -> None:
+        """To the shell of an instance: the last one, or a new one where there is none or `another` is wanted."""
+        from lxpy.tui.tabs.shell import ShellTab
 
-def _title(text: str) -> Content:
-    return Content.assemble(("\n" + text, "bold $primary"))
+        shells = [tab for tab in self.tabs if isinstance(tab, ShellTab) and tab.key == row.key]
+        if shells and not another:
+            tab = shells[-1]
+        else:
+            tab = ShellTab(row, max((s.number for s in shells), default=0) + 1, classes="tab")
+            self.tabs.append(tab)
+            self.mount(tab)
+        self.subject = row
+        self.choose(tab)
+        self.call_after_refresh(self.focus_inside)
 
+    def on_terminal_view_another(self) -> None:
+        if isinstance(self.subject, InstanceRow):
+            self.open_shell(self.subject, another=True)
 
-def _instance(row: InstanceRow) -> Content:
-    raw, config = row.raw, row.raw.get("expanded_config") or {}
-    glyph, tone = STATES.get(row.status, BUSY)
-    state = raw.get("state") or {}
-    lines = [
-        _line("Status", f"{glyph} {row.status}", _TONE[tone]),
-        _line("Type", row.type + (" · ephemeral" if raw.get("ephemeral") else "")),
-        _line("Image", row.image),
-        _line("Created", f"{age(row.created)} ago" if row.created else ""),
-        _line("Profiles", ", ".join(raw.get("profiles") or [])),
-    ]
-    if raw.get("description"):
-        lines.append(_line("About", raw["description"]))
-    reason = config.get("volatile.last_state.reason", "")
-    if not row.running and reason:
-        lines.append(_line("Last end", reason))
-    lines.append(_title("Network"))
-    nics = {n: v for n, v in (state.get("network") or {}).items() if n != "lo"}
-    for nic, data in sorted(nics.items()):
-        addresses = [a for a in data.get("addresses") or [] if a.get("scope") == "global"]
-        for i, address in enumerate(addresses):
-            lines.append(
-                _line(nic if i == 0 else "", address["address"], "$info" if address["family"] == "inet" else "")
-            )
-        if not addresses:
-            lines.append(_line(nic, "no address yet"))
-    if not nics:
-        lines.append(
-            Content.assemble(("no addresses while it is stopped" if not row.running else "no network", "$faint"))
-        )
-    lines.append(_title("Resources"))
-    limit = f" of {size(row.memory_limit)}" if row.memory_limit else ""
-    lines.append(_line("Memory", f"{size(row.memory)}{limit}" if row.running and row.memory else ""))
-    if row.running and state.get("processes", -1) > 0:
-        lines.append(_line("Processes", str(state["processes"])))
-    limits = {k: v for k, v in sorted(config.items()) if k.startswith("limits.")}
-    for key, value in limits.items():
-        lines.append(_line(key.removeprefix("limits."), value, "$accent"))
-    if not limits:
-        lines.append(_line("Limits", "none set"))
-    if config.get("security.privileged") in ("true", "1", "yes", "on"):
-        lines.append(_line("Privileged", "yes: root in it is root here", "$warning"))
-    devices = raw.get("expanded_devices") or {}
-    if devices:
-        lines.append(_title("Devices"))
-        for name, device in sorted(devices.items()):
-            what = " ".join(device.get(k, "") for k in ("type", "network", "parent", "pool", "path", "source"))
-            lines.append(_line(name, " ".join(what.split())))
-    return Content("\n").join(lines)
+    async def on_terminal_view_shut(self, event: Any) -> None:
+        tab = event.view.parent
+        if tab not in self.tabs:
+            return
+        seen, had_focus = tab is self._tab, tab.has_focus_within
+        self.tabs.remove(tab)
+        await tab.remove()
+        if seen:
+            shells = [t for t in self.fitting() if type(t) is type(tab)]
+            self._tab = shells[-1] if shells else self.tabs[0]
+        self._arrange()
+        if had_focus:
+            if seen and type(self._tab) is type(tab):
+                self.focus_inside()
+            else:
+                self.screen.action_close_detail()  # type: ignore[attr-defined]
 
+    def on_terminal_view_typing(self) -> None:
+        self.border_subtitle = self._hint()
 
-def _image(row: ImageRow) -> Content:
-    lines = [
-        _line("Image", row.description, "bold"),
-        _line("Fingerprint", row.fingerprint[:24]),
-        _line("Aliases", ", ".join(row.aliases)),
-        _line("Type", row.raw.get("type", "")),
-        _line("Arch", row.architecture),
-        _line("Size", size(row.size)),
-        _line("Uploaded", f"{age(row.created)} ago" if row.created else ""),
-        _title("Properties"),
-    ]
-    lines += [_line(k, str(v)) for k, v in sorted((row.raw.get("properties") or {}).items())]
-    return Content("\n").join(lines)
+    def on_descendant_focus(self) -> None:
+        self.border_subtitle = self._hint()
 
+    def on_descendant_blur(self) -> None:
+        self.border_subtitle = ""
 
-def _other(row: Any) -> Content:
-    if row is None:
-        return Content.assemble(("\nSelect an object on the left;\nits details appear here.", "$faint"))
-    hint = {
-        "simplestreams": "An image server: press n to launch from its catalogue.",
-        "builtin": "Images built here from lxpy's own recipes: press n to launch one.",
-    }.get(row.protocol, "A server: `lxpy tui NAME:` opens the app on it.")
-    return Content("\n").join(
-        [
-            _line("Remote", row.name, "bold"),
-            _line("URL", row.url),
-            _line("Protocol", row.protocol),
-            _line("Public", "yes" if row.public else "no"),
-            Content.assemble(("\n" + hint, "$faint")),
-        ]
-    )
+    def _hint(self) -> str:
+        view = self._tab.inside()
+        if not view.has_focus or not hasattr(view, "typing"):
+            return ""
+        return "ctrl+\\] leaves the shell" if view.typing else "enter types · + zooms · esc back"

@@ -51,6 +51,7 @@ class InstancesPane(ListPane):
     BINDINGS = [
         Binding("n", "app.launch", "New", id="instance.launch"),
         Binding("s", "app.verb('shell')", "Shell", id="instance.shell"),
+        Binding("S", "app.verb('fullshell')", "Full-screen shell", show=False, id="instance.full-shell"),
         Binding("l", "app.verb('log')", "Log", id="instance.log"),
         Binding("d", "app.describe", "Describe", show=False, id="instance.describe"),
         Binding("u", "app.verb('start')", "Start", id="instance.start"),

@@ -141,7 +141,7 @@ class MainScreen(Screen[None]):
         self.detail.show(self.active.current)
 
     def action_pane(self, number: int) -> None:
-        self.remove_class("-detail")
+        self.remove_class("-detail", "-zoom")
         pane = self.panes[number - 1]
         for other in self.panes:
             other.set_class(other is pane, "-active")
@@ -162,8 +162,16 @@ class MainScreen(Screen[None]):
         self._show_detail()
         self.call_after_refresh(self.detail.focus_inside)
 
+    def action_zoom(self) -> None:
+        """The detail over the whole width, and back."""
+        self.toggle_class("-zoom")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """In a shell no key is the screen's."""
+        return not bool(getattr(self.focused, "typing", False))
+
     def action_close_detail(self) -> None:
-        self.remove_class("-detail")
+        self.remove_class("-detail", "-zoom")
         self.call_after_refresh(self.active.focus)
 
     def targets(self) -> list[Any]:

@@ -1,0 +1,14 @@
+"""The tabs of the detail area: one module a tab; `ALL` says which there are, in their order.
+
+A tab is told which object is selected and whether it is seen; it asks the daemon only while it is.
+"""
+
+from lxpy.tui.tabs.base import Tab
+
+# The module of each tab and its class; imported when the tab is first seen.
+ALL: tuple[tuple[str, str], ...] = (
+    ("overview", "OverviewTab"),
+    ("log", "LogTab"),
+)
+
+__all__ = ["ALL", "Tab"]

@@ -1,0 +1,65 @@
+"""What the tabs of the detail area have in common."""
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.containers import Vertical
+from textual.widget import Widget
+
+from lxpy.tui.rows import InstanceRow
+
+if TYPE_CHECKING:
+    from lxpy.tui.app import LxpyApp
+
+
+class Tab(Vertical):
+    """One tab.
+
+    Attributes:
+        subject: the selected object, a row of one of the panes; None for none.
+        seen: whether the user sees this tab now.
+    """
+
+    TITLE: ClassVar[str] = ""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.subject: Any = None
+        self.seen = False
+
+    @classmethod
+    def fits(cls, subject: Any) -> bool:
+        """Whether there is anything to show of such an object; by default of instances."""
+        return isinstance(subject, InstanceRow)
+
+    @property
+    def title(self) -> str:
+        """As it stands in the border."""
+        return self.TITLE
+
+    @property
+    def lxpy(self) -> "LxpyApp":
+        """The app, with its model and its way to the daemon."""
+        return cast("LxpyApp", self.app)
+
+    def tell(self, subject: Any, seen: bool) -> None:
+        """The selection, or the tab that is seen, has changed; or the object itself. Called by the detail area."""
+        other = getattr(subject, "key", None) != getattr(self.subject, "key", None)
+        came = seen and not self.seen
+        self.subject, self.seen = subject, seen
+        if seen or other:
+            self.update(other=other, came=came)
+
+    def update(self, *, other: bool, came: bool) -> None:
+        """Show `subject`.
+
+        Args:
+            other: it is another object than before.
+            came: the tab was not seen before.
+        """
+
+    def tick(self) -> None:
+        """Every two seconds while it is seen and the daemon answers: for what no event tells."""
+
+    def inside(self) -> Widget:
+        """What takes the keyboard."""
+        return self

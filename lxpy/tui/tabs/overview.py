@@ -1,0 +1,132 @@
+"""What is selected, at a glance."""
+
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from lxpy.tui.rows import BUSY, STATES, ImageRow, InstanceRow, age, size
+from lxpy.tui.tabs.base import Tab
+
+_TONE = {"ok": "$success", "warn": "$warning", "bad": "$error", "dim": "$faint", "info": "$info"}
+
+
+class OverviewTab(Tab):
+    TITLE = "Overview"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.body = Static(id="overview")
+
+    @classmethod
+    def fits(cls, subject: Any) -> bool:
+        return True
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(id="overview-scroll"):
+            yield self.body
+
+    def inside(self) -> Widget:
+        return self.query_one("#overview-scroll")
+
+    def update(self, *, other: bool, came: bool) -> None:
+        subject = self.subject
+        if isinstance(subject, InstanceRow):
+            self.body.update(_instance(subject))
+        else:
+            self.body.update(_image(subject) if isinstance(subject, ImageRow) else _other(subject))
+
+
+def _line(label: str, value: str, style: str = "") -> Content:
+    return Content.assemble((f"{label:<12}", "$faint"), (value or "–", style if value else "$faint"))
+
+
+def _title(text: str) -> Content:
+    return Content.assemble(("\n" + text, "bold $primary"))
+
+
+def _instance(row: InstanceRow) -> Content:
+    raw, config = row.raw, row.raw.get("expanded_config") or {}
+    glyph, tone = STATES.get(row.status, BUSY)
+    state = raw.get("state") or {}
+    lines = [
+        _line("Status", f"{glyph} {row.status}", _TONE[tone]),
+        _line("Type", row.type + (" · ephemeral" if raw.get("ephemeral") else "")),
+        _line("Image", row.image),
+        _line("Created", f"{age(row.created)} ago" if row.created else ""),
+        _line("Profiles", ", ".join(raw.get("profiles") or [])),
+    ]
+    if raw.get("description"):
+        lines.append(_line("About", raw["description"]))
+    reason = config.get("volatile.last_state.reason", "")
+    if not row.running and reason:
+        lines.append(_line("Last end", reason))
+    lines.append(_title("Network"))
+    nics = {n: v for n, v in (state.get("network") or {}).items() if n != "lo"}
+    for nic, data in sorted(nics.items()):
+        addresses = [a for a in data.get("addresses") or [] if a.get("scope") == "global"]
+        for i, address in enumerate(addresses):
+            lines.append(
+                _line(nic if i == 0 else "", address["address"], "$info" if address["family"] == "inet" else "")
+            )
+        if not addresses:
+            lines.append(_line(nic, "no address yet"))
+    if not nics:
+        lines.append(
+            Content.assemble(("no addresses while it is stopped" if not row.running else "no network", "$faint"))
+        )
+    lines.append(_title("Resources"))
+    limit = f" of {size(row.memory_limit)}" if row.memory_limit else ""
+    lines.append(_line("Memory", f"{size(row.memory)}{limit}" if row.running and row.memory else ""))
+    if row.running and state.get("processes", -1) > 0:
+        lines.append(_line("Processes", str(state["processes"])))
+    limits = {k: v for k, v in sorted(config.items()) if k.startswith("limits.")}
+    for key, value in limits.items():
+        lines.append(_line(key.removeprefix("limits."), value, "$accent"))
+    if not limits:
+        lines.append(_line("Limits", "none set"))
+    if config.get("security.privileged") in ("true", "1", "yes", "on"):
+        lines.append(_line("Privileged", "yes: root in it is root here", "$warning"))
+    devices = raw.get("expanded_devices") or {}
+    if devices:
+        lines.append(_title("Devices"))
+        for name, device in sorted(devices.items()):
+            what = " ".join(device.get(k, "") for k in ("type", "network", "parent", "pool", "path", "source"))
+            lines.append(_line(name, " ".join(what.split())))
+    return Content("\n").join(lines)
+
+
+def _image(row: ImageRow) -> Content:
+    lines = [
+        _line("Image", row.description, "bold"),
+        _line("Fingerprint", row.fingerprint[:24]),
+        _line("Aliases", ", ".join(row.aliases)),
+        _line("Type", row.raw.get("type", "")),
+        _line("Arch", row.architecture),
+        _line("Size", size(row.size)),
+        _line("Uploaded", f"{age(row.created)} ago" if row.created else ""),
+        _title("Properties"),
+    ]
+    lines += [_line(k, str(v)) for k, v in sorted((row.raw.get("properties") or {}).items())]
+    return Content("\n").join(lines)
+
+
+def _other(row: Any) -> Content:
+    if row is None:
+        return Content.assemble(("\nSelect an object on the left;\nits details appear here.", "$faint"))
+    hint = {
+        "simplestreams": "An image server: press n to launch from its catalogue.",
+        "builtin": "Images built here from lxpy's own recipes: press n to launch one.",
+    }.get(row.protocol, "A server: `lxpy tui NAME:` opens the app on it.")
+    return Content("\n").join(
+        [
+            _line("Remote", row.name, "bold"),
+            _line("URL", row.url),
+            _line("Protocol", row.protocol),
+            _line("Public", "yes" if row.public else "no"),
+            Content.assemble(("\n" + hint, "$faint")),
+        ]
+    )

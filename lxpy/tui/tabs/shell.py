@@ -1,0 +1,74 @@
+"""A shell in the selected instance; there may be several, each in a tab of its own."""
+
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.widget import Widget
+
+from lxpy.tui.gateway import explain
+from lxpy.tui.rows import InstanceRow
+from lxpy.tui.shells import Shell
+from lxpy.tui.tabs.base import Tab
+from lxpy.tui.widgets.terminal import TerminalView
+
+
+class ShellTab(Tab):
+    """One shell.
+
+    Args:
+        row: the instance.
+        number: which of its shells this is, from 1.
+    """
+
+    TITLE = "Shell"
+
+    def __init__(self, row: InstanceRow, number: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.key, self.number = row.key, number
+        self.name_of = row.name
+        self._opened = False
+
+    def compose(self) -> ComposeResult:
+        self.shell = Shell(self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended)
+        self.view = TerminalView(self.shell)
+        yield self.view
+
+    @property
+    def title(self) -> str:
+        shell = getattr(self, "shell", None)
+        name = self.TITLE if self.number == 1 else f"{self.TITLE} {self.number}"
+        return name if shell is None or shell.alive or not self._opened else f"{name} ✖"
+
+    def inside(self) -> Widget:
+        return self.view
+
+    def on_resize(self) -> None:
+        # The first size is the one that the shell begins with.
+        if not self._opened and self.size.width > 1:
+            self._opened = True
+            self.run_worker(self._open(), exit_on_error=False)
+
+    async def _open(self) -> None:
+        self.view.note = "opening …"
+        try:
+            await self.shell.open(self.size.width, self.size.height)
+        except Exception as error:
+            self._ended(explain(error), False)
+            return
+        self.view.note = ""
+        self.view.refresh()
+
+    def _ended(self, text: str, orderly: bool) -> None:
+        if not self.is_mounted or not self.is_attached:
+            return
+        if orderly:
+            self.view.post_message(TerminalView.Shut(self.view))
+            return
+        if self.key not in self.lxpy.model.instances:
+            text = f"{self.name_of} was deleted"
+        self.view.note = f"{text} · enter closes this shell"
+        self.view.refresh()
+        self.lxpy.main.detail.retitle()
+
+    def on_unmount(self) -> None:
+        self.shell.close()

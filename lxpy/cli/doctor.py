@@ -27,7 +27,8 @@ def _doctor(context: Context, args: Args) -> int:
     if args.flag("fix"):
         _fix()
     layout = Layout()
-    found = [*_daemon(layout.socket), *checks.everything(layout)]
+    pools: dict[str, str] = {}
+    found = [*_daemon(layout.socket, pools), *checks.everything(layout, pools)]
     if fmt != "table":
         sys.stdout.write((render.json if fmt == "json" else render.yaml)([one._asdict() for one in found]))
     else:
@@ -35,7 +36,8 @@ def _doctor(context: Context, args: Args) -> int:
     return 1 if any(one.status == checks.STOPS for one in found) else 0
 
 
-def _daemon(path: str) -> list[Finding]:
+def _daemon(path: str, pools: dict[str, str]) -> list[Finding]:
+    """What the daemon says of itself; `pools` are filled with where each keeps its data."""
     from lxpy.client import wire
     from lxpy.client.client import Client
     from lxpy.client.remotes import load
@@ -46,6 +48,8 @@ def _daemon(path: str) -> list[Finding]:
     try:
         version = client.get("/1.0")["environment"]["server_version"]
         new = [one for one in client.get("/1.0/warnings", recursion="1") or [] if one["status"] == "new"]
+        for one in client.get("/1.0/storage-pools", recursion="1"):
+            pools[one["name"]] = str(one["config"].get("source", ""))
     except PermissionError:
         return [Finding("daemon", "daemon", NOTE, f"no permission to use {path}", "", "run as root, or join its group")]
     except (ApiError, OSError) as error:
@@ -58,8 +62,11 @@ def _daemon(path: str) -> list[Finding]:
         client.close()
     found = [Finding("daemon", "daemon", OK, f"lxpyd {version} answers")]
     if new:
-        seen = f"{len(new)} warnings, the newest: {max(new, key=lambda one: str(one['last_seen_at']))['last_message']}"
-        found.append(Finding("daemon.warnings", "daemon", WARNING, seen, "", "lxpy warning list"))
+        # Those of low severity tell what is so on this host; the others, what somebody should see to.
+        status = WARNING if any(one["severity"] != "low" for one in new) else NOTE
+        number = "a warning" if len(new) == 1 else f"{len(new)} warnings, the newest"
+        seen = f"{number}: {max(new, key=lambda one: str(one['last_seen_at']))['last_message']}"
+        found.append(Finding("daemon.warnings", "daemon", status, seen, "", "lxpy warning list"))
     return found
 
 
@@ -95,9 +102,14 @@ def _print(found: list[Finding]) -> None:
     warnings = sum(1 for one in found if one.status == "warning")
     print()
     if stops:
-        print(f"{stops} of these keep lxpy from working (✘).")
+        print(
+            "One of these keeps lxpy from working (✘)."
+            if stops == 1
+            else f"{stops} of these keep lxpy from working (✘)."
+        )
     elif warnings:
-        print(f"lxpy works here; {warnings} things are worth a look (!).")
+        things = "one thing is" if warnings == 1 else f"{warnings} things are"
+        print(f"lxpy works here; {things} worth a look (!).")
     else:
         print("lxpy works here.")
 

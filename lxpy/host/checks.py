@@ -12,7 +12,8 @@ import shutil
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from lxpy.api.layout import Layout
@@ -41,17 +42,43 @@ class Finding(NamedTuple):
     todo: str = ""
 
 
-def everything(layout: Layout) -> Iterator[Finding]:
-    """All findings in the order they are read; under two seconds. Needs root for some: those say so."""
+def everything(layout: Layout, pools: Mapping[str, str] | None = None) -> Iterator[Finding]:
+    """All findings in the order they are read; under two seconds. Needs root for some: those say so.
+
+    Args:
+        pools: storage pools, and where each keeps its data, as the daemon says; those of lxpy's own directory are
+            found without it.
+    """
+    places = _places(layout, pools or {})
     checks: tuple[Callable[[Layout], Iterator[Finding]], ...] = (
-        _kernel, _cgroups, _file_systems, _tools, _limits, _ids, _security, _firewall, _names, _leftovers, _resources,
+        _kernel, _cgroups, partial(_file_systems, places), _tools, _limits, _ids, _security, _firewall, _names,
+        _leftovers, partial(_resources, places),
     )  # fmt: skip
     for check in checks:
         try:
             yield from check(layout)
         except OSError as error:
-            what = check.__name__.strip("_").replace("_", " ")
+            what = getattr(check, "func", check).__name__.strip("_").replace("_", " ")
             yield Finding(f"{what}.error", what, WARNING, f"cannot be looked at: {error.strerror} ({error.filename})")
+
+
+def _places(layout: Layout, pools: Mapping[str, str]) -> dict[str, str]:
+    """Where instances and images lie, one directory for each file system; by "" lxpy's own, else by a pool's name."""
+    try:
+        inside = {entry.name: entry.path for entry in os.scandir(layout.pools) if entry.is_dir()}
+    except OSError:
+        inside = {}
+    found = {"": layout.root if os.path.isdir(layout.root) else "/var/lib"}
+    seen = {os.stat(found[""]).st_dev}
+    for name, path in sorted({**inside, **{name: path for name, path in pools.items() if os.path.isdir(path)}}.items()):
+        try:
+            device = os.stat(path).st_dev
+        except OSError:
+            continue
+        if device not in seen:
+            seen.add(device)
+            found[name] = path
+    return found
 
 
 def _root() -> bool:
@@ -143,19 +170,20 @@ def _cgroups(layout: Layout) -> Iterator[Finding]:
         yield Finding("cgroups.devices", subject, OK, "a BPF program that guards devices can be loaded")
 
 
-def _file_systems(layout: Layout) -> Iterator[Finding]:
+def _file_systems(places: dict[str, str], layout: Layout) -> Iterator[Finding]:
     subject = "file systems"
-    place = layout.root if os.path.isdir(layout.root) else "/var/lib"
     if not _root():
         yield Finding("fs.tried", subject, NOTE, "not tried", "", "run as root: sudo lxpy doctor")
         return
-    if probes.idmapped_mounts(place):
-        yield Finding("fs.idmap", subject, OK, f"{place} takes id-mapped mounts")
-    else:
-        yield Finding(
-            "fs.idmap", subject, STOPS, f"the file system of {place} takes no id-mapped mounts",
-            "each container has its own user ids by them", "keep pools on ext4, xfs or btrfs",
-        )  # fmt: skip
+    for name, place in places.items():
+        id = f"fs.idmap.{name}" if name else "fs.idmap"
+        if probes.idmapped_mounts(place):
+            yield Finding(id, subject, OK, f"{place} takes id-mapped mounts")
+        else:
+            yield Finding(
+                id, subject, WARNING if name else STOPS, f"the file system of {place} takes no id-mapped mounts",
+                "each container has its own user ids by them", "keep pools on ext4, xfs or btrfs",
+            )  # fmt: skip
     options = probes.overlay_options()
     if {"overlay", "redirect_dir", "index"} <= options:
         yield Finding("fs.overlay", subject, OK, "overlay with redirect_dir and index")
@@ -336,18 +364,22 @@ def _leftovers(layout: Layout) -> Iterator[Finding]:
         yield Finding("leftovers", subject, OK, "none")
 
 
-def _resources(layout: Layout) -> Iterator[Finding]:
-    subject = "resources"
-    place = layout.root if os.path.isdir(layout.root) else "/var/lib"
-    space = shutil.disk_usage(place)
-    seen = f"{space.free / _GIB:.1f} GiB of {space.total / _GIB:.1f} are free in {place}"
-    if space.free < 100 << 20:
-        yield Finding("disk", subject, STOPS, seen, "nothing can be launched", "make room")
-    elif space.free < 2 * _GIB or space.free * 20 < space.total:
-        yield Finding("disk", subject, WARNING, seen, "images and instances will soon not fit", "make room")
-    else:
-        yield Finding("disk", subject, OK, seen)
+def _resources(places: dict[str, str], layout: Layout) -> Iterator[Finding]:
+    for name, place in places.items():
+        yield _space(f"disk.{name}" if name else "disk", name, place)
     yield _clock()
+
+
+def _space(id: str, pool: str, place: str) -> Finding:
+    subject, space = "resources", shutil.disk_usage(place)
+    seen = f"{space.free / _GIB:.1f} GiB of {space.total / _GIB:.1f} are free in {place}"
+    todo = f"make room, or make the pool larger: lxpy storage info {pool}" if pool else "make room"
+    if space.free < 100 << 20:
+        where = f" in pool {pool}" if pool else ""
+        return Finding(id, subject, WARNING if pool else STOPS, seen, f"nothing can be launched{where}", todo)
+    if (not pool and space.free < 2 * _GIB) or space.free * 20 < space.total:
+        return Finding(id, subject, WARNING, seen, "images and instances will soon not fit", todo)
+    return Finding(id, subject, OK, seen)
 
 
 def _clock() -> Finding:

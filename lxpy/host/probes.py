@@ -86,6 +86,8 @@ _TOOLS = (
     ("mmdebstrap", "mmdebstrap", "--version", "the images builtin:debian/12 and builtin:debian/13", False),
     ("xz", "xz-utils", "--version", "packing images with xz", False),
     ("zstd", "zstd", "--version", "images packed with zstd", False),
+    ("xdelta3", "xdelta3", "-V", "downloads of only what has changed of an image", False),
+    ("openssl", "openssl", "version", "certificates of clients and of the server, for the API over the network", False),
     ("btrfs", "btrfs-progs", "--version", "btrfs pools", False),
     ("lxcfs", "lxcfs", "--version", "containers that see their own memory and CPUs in /proc", False),
     ("apparmor_parser", "apparmor", "--version", "AppArmor profiles of containers", False),

@@ -1,6 +1,8 @@
 """``lxpy doctor``, with the daemon alive and dead, and with things broken on purpose."""
 
+import contextlib
 import json
+import os
 import pathlib
 import subprocess
 from typing import Any
@@ -27,6 +29,9 @@ def test_a_host_that_works(own_lxpyd: Lxpyd) -> None:
         (*good, f"bridge.{daemon.bridge}"), "ok"
     )
     assert "answers DNS" in found[f"bridge.{daemon.bridge}"]["seen"]
+    assert {"tool.xdelta3", "tool.openssl", "fs.squashfs", "cgroups.layout", "ids", "disk", "clock"} - found.keys() <= {
+        "fs.squashfs"  # told only where it is missing
+    }
     text = daemon.out("doctor")
     assert "✔ all seven kinds of namespaces can be made" in text and "lxpy works here" in text
     assert "\033" not in text
@@ -35,6 +40,36 @@ def test_a_host_that_works(own_lxpyd: Lxpyd) -> None:
     found = _findings(daemon)
     assert found["daemon"]["status"] == "note" and found[f"bridge.{daemon.bridge}"]["status"] == "ok"
     daemon.start()
+
+
+def test_file_systems_of_pools(own_lxpyd: Lxpyd) -> None:
+    """Each is tried and measured once, wherever it lies; one that is full stops only itself."""
+    daemon = own_lxpyd
+    daemon.cli("storage", "create", "bt", "btrfs", "size=300MiB")
+    disk, place = daemon.dir / "away.img", daemon.dir / "away"
+    with disk.open("wb") as file:
+        file.truncate(200 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", disk], check=True)
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", disk, place], check=True)
+    (place / "pool").mkdir()
+    try:
+        daemon.cli("storage", "create", "away", "dir", f"source={place / 'pool'}")
+        found = _findings(daemon)
+        assert found["disk.bt"]["status"] == found["fs.idmap.bt"]["status"] == "ok"
+        assert str(place) in found["disk.away"]["seen"] and "fs.idmap.plain" not in found
+        with contextlib.suppress(OSError), (place / "full").open("wb") as file:
+            file.write(os.urandom(200 << 20))
+        full = _findings(daemon)["disk.away"]
+        assert full["status"] == "warning" and "lxpy storage info away" in full["todo"]
+        daemon.kill()
+        assert "disk.bt" in _findings(daemon)
+        daemon.start()
+        daemon.cli("storage", "delete", "away")
+    finally:
+        subprocess.run(["umount", place], check=True)
+        place.rmdir()
+        disk.unlink()
 
 
 def test_what_is_broken_is_told(own_network: None, own_lxpyd: Lxpyd) -> None:
@@ -67,7 +102,7 @@ def test_what_stops_lxpy_gives_status_1(lxpyd: Lxpyd) -> None:
     )
     assert result.returncode == 1
     assert "✘ dnsmasq is missing" in result.stdout and "apt install dnsmasq-base" in result.stdout
-    assert "1 of these keep lxpy from working" in result.stdout
+    assert "One of these keeps lxpy from working" in result.stdout
     wrong = lxpyd.cli("doctor", "-f", "xml", check=False)
     assert wrong.returncode == 1 and "unknown format 'xml'" in wrong.stderr
 

@@ -27,18 +27,21 @@ _SETUP = (
     Option("--preseed", help="Apply the YAML of a file, or of standard input"),
     Option("--dump", help="Dump the configuration as YAML (for --preseed elsewhere)"),
     Option("--network-address", "ADDRESS", "Address to bind to (default: none)"),
-    Option("--network-port", "PORT", "Port to bind to", "8443"),
-    Option("--storage-backend", "DRIVER", "Storage backend to use", "overlay"),
+    Option("--network-port", "PORT", "Port to bind to (default: 8443)"),
+    Option("--storage-backend", "DRIVER", "Storage backend to use (default: overlay, btrfs with a device or loop)"),
     Option("--storage-create-device", "DEVICE", "Set up device based storage using DEVICE"),
-    Option("--storage-create-loop", "GIB", "Set up loop based storage with SIZE in GiB"),
+    Option("--storage-create-loop", "GIB", "Set up loop based storage with a size of GIB"),
     Option("--storage-pool", "POOL", "Storage pool to use or create"),
     Option("--trust-password", "PASSWORD", "Password required to add new clients"),
 )
 _MODES = ("auto", "minimal", "preseed", "dump")
+_DETAILS = ("network-address", "network-port", "storage-backend", "storage-create-device", "storage-create-loop",
+            "storage-pool", "trust-password")  # fmt: skip
 
 
 def _init(context: Context, args: Args) -> int | None:
     modes = [mode for mode in _MODES if args.flag(mode)]
+    _check_details(args, modes)
     if not modes:
         if not args.rest and not args.flag("empty"):
             from lxpy.cli import wizard
@@ -58,6 +61,25 @@ def _init(context: Context, args: Args) -> int | None:
     else:
         apply(context, client, _auto(client, args))
     return 0
+
+
+def _check_details(args: Args, modes: list[str]) -> None:
+    """LXD's rules of what goes with what: nothing is given and then left out."""
+    given = [f"--{name}" for name in _DETAILS if args.value(name)]
+    if given and not {"auto", "minimal"}.intersection(modes):
+        raise UsageError(f"{given[0]} goes with --auto or --minimal only")
+    for name in ("network-port", "trust-password"):
+        if args.value(name) and not args.value("network-address"):
+            raise UsageError(f"--{name} needs --network-address: without it the server is not on the network")
+    if args.value("storage-create-device") and args.value("storage-create-loop"):
+        raise UsageError("--storage-create-device and --storage-create-loop are two places for one pool: give one")
+    for name in ("storage-create-device", "storage-create-loop"):
+        if args.value(name) and args.value("storage-backend") not in ("", "btrfs"):
+            raise UsageError(f"--{name} is for --storage-backend btrfs: the others keep pools in directories")
+    if args.value("storage-create-loop") and args.number("storage-create-loop", 0) < 1:
+        raise UsageError("--storage-create-loop takes a size of at least 1 GiB")
+    if args.value("network-port") and not 1 <= args.number("network-port", 0) <= 65535:
+        raise UsageError(f"--network-port {args.value('network-port')} is no port: 1 to 65535")
 
 
 def _preseed(path: str) -> Document:
@@ -89,7 +111,10 @@ def _auto(client: Client, args: Args) -> Document:
             config["source"] = args.value("storage-create-device")
         if args.value("storage-create-loop"):
             config["size"] = f"{args.number('storage-create-loop', 0)}GiB"
-        document["storage_pools"].append({"name": pool, "driver": args.value("storage-backend"), "config": config})
+        driver = args.value("storage-backend") or ("btrfs" if config else "overlay")
+        document["storage_pools"].append({"name": pool, "driver": driver, "config": config})
+    elif args.value("storage-create-device") or args.value("storage-create-loop"):
+        raise UsageError(f"The storage pool {pool} is there already: name a new one with --storage-pool")
     networks = client.get("/1.0/networks", recursion="1")
     managed = [one["name"] for one in networks if one["managed"]]
     network = managed[0] if managed else free_bridge([one["name"] for one in networks])
@@ -111,6 +136,12 @@ def dump(client: Client) -> Document:
         found = [one for one in client.get(path, recursion="1") if one.get("managed", True)]
         extra = preseed.MADE_WITH.get(key, ())
         document[key] = [{field: one.get(field) for field in ("name", *extra, *fields)} for one in found]
+    for project in document["projects"]:
+        if project["name"] == "default" or project["config"].get("features.profiles") != "true":
+            continue
+        for one in client.get("/1.0/profiles", recursion="1", project=project["name"]):
+            shown = {field: one.get(field) for field in ("config", "description", "devices")}
+            document["profiles"].append({"name": one["name"], "project": project["name"], **shown})
     # What belongs to this machine alone: the password (shown as "true") and places lxpy has chosen itself.
     document["config"].pop("core.trust_password", None)
     for pool in document["storage_pools"]:

@@ -109,7 +109,7 @@ def _line(prompt: str) -> str:
     line = sys.stdin.readline()
     print(line.rstrip("\n"))
     if not line:
-        raise ApiError(f'The answers ended at the question "{prompt.partition(" [")[0]}": nothing was changed')
+        raise ApiError(f'The answers ended at the question "{prompt.partition(" [")[0].removesuffix(": ")}": nothing was changed')
     return line
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, NotFound
@@ -44,6 +45,7 @@ class Facts:
         config: the server's configuration.
         low: how many of the host's limits could be raised; 0 where that is not ours to do.
         free: bytes free where pools go, 0 when not known.
+        local: whether its files can be looked at from here.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,7 @@ class Facts:
         self.config: dict[str, str] = {}
         self.low = 0
         self.free = 0
+        self.local = False
 
 
 def facts(client: Client) -> Facts:
@@ -73,6 +76,7 @@ def facts(client: Client) -> Facts:
     found.interfaces = [one["name"] for one in networks]
     found.bridges = [one["name"] for one in networks if one["type"] == "bridge" and not one["managed"]]
     if client.local:
+        found.local = os.geteuid() == 0
         with contextlib.suppress(OSError):
             space = os.statvfs(Layout().root)
             found.free = space.f_bavail * space.f_frsize
@@ -175,14 +179,27 @@ def _existing_bridge(answer: str, answers: Answers, facts: Facts) -> str:
 
 
 def _path(answer: str, answers: Answers, facts: Facts) -> str:
-    if answer != "none" and not answer.startswith("/"):
-        raise BadRequest(f"{answer!r} is no absolute path")
+    if answer == "none":
+        return answer
+    if not answer.startswith("/"):
+        raise BadRequest(f"{answer!r} is no absolute path: type one, or none")
+    if facts.local and not os.path.isdir(answer):
+        raise BadRequest(f"There is no directory {answer}: make it first, or type none")
+    if facts.local and set(os.listdir(answer)) - {"lost+found"}:
+        raise BadRequest(f"{answer} is not empty: name an empty directory, or none")
     return answer
 
 
 def _device(answer: str, answers: Answers, facts: Facts) -> str:
     if not answer.startswith("/"):
         raise BadRequest(f"{answer!r} is no path of a block device, such as /dev/sdb or /dev/disk/by-id/...")
+    if facts.local:
+        try:
+            kind = os.stat(answer).st_mode
+        except OSError as error:
+            raise BadRequest(f"{answer}: {error.strerror}") from None
+        if not stat.S_ISBLK(kind):
+            raise BadRequest(f"{answer} is no block device (lsblk shows those of this host)")
     return answer
 
 

@@ -42,7 +42,7 @@ def address(key: str, value: str) -> tuple[str, int]:
     else:
         host, _, port = value.partition(":")
     if port and not (port.isdigit() and 0 <= int(port) < 65536):
-        raise BadRequest(f"Invalid value for {key}: {value!r} has no port number after the colon")
+        raise BadRequest(f"Invalid value for {key}: {value!r} has no port after the colon (0 to 65535)")
     return host, int(port or 8443)
 
 

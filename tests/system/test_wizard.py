@@ -72,6 +72,9 @@ def test_answers_become_a_set_up(bare_lxpyd: Lxpyd) -> None:
         ("1:../x", "Invalid storage pool name '../x'"),
         ("2:zfs", "'zfs' is none of overlay"),
         ("3:relative", "'relative' is no absolute path"),
+        ("3:/no/such", "There is no directory /no/such"),
+        ("3:/usr", "/usr is not empty"),
+        ("2:btrfs\nyes\n/dev/null\n/etc/passwd\n/no/such", "/dev/null is no block device"),
         ("6:lo", "An interface 'lo' exists already"),
         ("6:a b", "'a b' is no interface name"),
         ("7:10.97.3.0/24", "is not the bridge's own IPv4 address"),
@@ -86,8 +89,73 @@ def test_wrong_answers_are_asked_again(bare_lxpyd: Lxpyd, change: str, said: str
     # It ends at the last question: what was wrong before it has been put right.
     result = daemon.cli("init", input=_text(_answers(daemon, change)[:-2]), check=False)
     assert result.returncode == 1 and said in result.stdout, result.stdout
-    assert 'The answers ended at the question "Would you like' in result.stderr
+    assert re.search('The answers ended at the question "[^:]+": nothing was changed', result.stderr), result.stderr
     assert daemon.snapshot() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--auto --minimal", "Can't use --auto and --minimal together"),
+        ("--storage-backend dir", "--storage-backend goes with --auto or --minimal only"),
+        ("--dump --storage-pool p", "--storage-pool goes with --auto"),
+        ("--auto --network-port 9000", "--network-port needs --network-address"),
+        ("--auto --trust-password x", "--trust-password needs --network-address"),
+        ("--auto --network-address all --network-port 99999", "99999 is no port"),
+        ("--auto --storage-create-loop 1 --storage-create-device /dev/x", "give one"),
+        ("--auto --storage-backend overlay --storage-create-loop 1", "is for --storage-backend btrfs"),
+        ("--minimal --storage-create-loop 0", "at least 1 GiB"),
+        ("--auto --storage-create-loop x", "takes a number, not 'x'"),
+        ("--auto --storage-create-device /no/such", "Invalid source '/no/such'"),
+        ("--auto --storage-backend zfs", "'zfs' is not supported yet"),
+        ("--auto p.yaml", "too many arguments: p.yaml"),
+        ("--preseed /no/such.yaml", "/no/such.yaml: No such file"),
+    ],
+)
+def test_flags_that_do_not_go_together(lxpyd: Lxpyd, words: str, said: str) -> None:
+    if "create-device /no/such" in words or "zfs" in words:
+        words += " --storage-pool another"
+    before = lxpyd.snapshot()
+    result = lxpyd.cli("init", *words.split(), check=False)
+    assert result.returncode == 1 and said in result.stderr and result.stderr.count("\n") == 1, result
+    assert lxpyd.snapshot() == before
+
+
+def test_auto_with_every_flag(bare_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
+    """And what it made comes back whole from its dump, with a project's profiles; by a file, as by standard input."""
+    daemon = bare_lxpyd
+    port = f"1970{daemon.number % 10}"
+    daemon.cli("init", "--auto", *"--storage-create-loop 1 --storage-pool fast --trust-password sesame".split(),
+               "--network-address", "127.0.0.1", "--network-port", port)  # fmt: skip
+    assert daemon.json("query", "/1.0/storage-pools/fast")["driver"] == "btrfs"
+    config = daemon.json("query", "/1.0")["config"]
+    assert config["core.https_address"] == f"127.0.0.1:{port}" and config["core.trust_password"]
+    made = daemon.json("query", "/1.0/profiles/default")["devices"]
+    assert made["root"]["pool"] == "fast" and made["eth0"]["network"].startswith("lxpybr")
+    daemon.cli("project", "create", "shop")
+    daemon.cli("profile", "create", "web", "--project", "shop")
+    daemon.cli("profile", "set", "web", "limits.cpu=1", "--project", "shop")
+    dump = daemon.out("init", "--dump")
+    again = daemon.cli("init", "--auto", "--storage-create-loop", "1", "--storage-pool", "fast", check=False)
+    assert again.returncode == 1 and "fast is there already" in again.stderr
+    daemon.cli("init", "--minimal")  # all is there
+    assert daemon.out("init", "--dump") == dump
+    file = tmp_path / "p.yaml"
+    file.write_text(dump)
+    daemon.cli("init", "--preseed", str(file))
+    assert daemon.out("init", "--dump") == dump
+    # On an empty server it makes the same.
+    daemon.cli("profile", "delete", "web", "--project", "shop")
+    daemon.cli("project", "delete", "shop")
+    daemon.api("PUT", "/1.0/profiles/default", {"config": {}, "devices": {}, "description": "Default lxpy profile"})
+    daemon.cli("network", "delete", made["eth0"]["network"])
+    daemon.cli("storage", "delete", "fast")
+    daemon.api("PUT", "/1.0", {"config": {}})
+    daemon.cli("init", "--preseed", str(file))
+    assert daemon.out("init", "--dump") == dump
+    daemon.cli("project", "delete", "shop", check=False)
+    daemon.cli("profile", "delete", "web", "--project", "shop")
+    daemon.cli("project", "delete", "shop")
 
 
 def test_ctrl_c_at_every_question(bare_lxpyd: Lxpyd) -> None:

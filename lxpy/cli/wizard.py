@@ -109,7 +109,8 @@ def _line(prompt: str) -> str:
     line = sys.stdin.readline()
     print(line.rstrip("\n"))
     if not line:
-        raise ApiError(f'The answers ended at the question "{prompt.partition(" [")[0].removesuffix(": ")}": nothing was changed')
+        question = prompt.partition(" [")[0].removesuffix(": ")
+        raise ApiError(f'The answers ended at the question "{question}": nothing was changed')
     return line
 
 

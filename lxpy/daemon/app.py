@@ -112,6 +112,7 @@ class Daemon:
         self.volumes.running = lambda row: [one.name for one in self.instances.using_volume(row, running=True)]
         self.profiles.validate = self.instances.validate_config
         self.profiles.allow = self.instances.rules.check_profile
+        self.networks.allow = self.instances.rules.check_networks
         self.projects.validate = self.instances.rules.check_project
         self.volumes.allow = self.instances.rules.check_volume
         self.profiles.checks.append(self.instances.check_profile)

@@ -65,6 +65,10 @@ class ProjectRules:
                 if key.startswith("volatile.") and key != "volatile.base_image" and asked.get(key) != had.get(key):
                     raise rules.refusal(project, limits, key, Member(name, {}, {}), "restricted.containers.lowlevel")
 
+    def check_networks(self, count: int) -> None:
+        """Whether the server may have so many networks. Raises `Forbidden`."""
+        rules.check_networks(self._config("default"), count)
+
     def check_snapshot(self, project: str) -> None:
         """Raises `Forbidden` where a project has no snapshots of instances and volumes."""
         limits = self._config(project)
@@ -100,4 +104,4 @@ class ProjectRules:
             f"{row.pool}/{row.name}": row.doc["config"].get("size") for row in self._store.volumes.all(None, project)
         }
         volumes = {name: values.size_bytes("size", size) if size else None for name, size in sizes.items()}
-        return Holding(instances, profiles, volumes)
+        return Holding(instances, profiles, volumes, len(self._store.networks.all()) if project == "default" else 0)

@@ -47,11 +47,14 @@ class NetworkManager:
 
     Attributes:
         used_by: the URLs of what uses a network; the daemon sets it. A network in use is not deleted.
+        allow: takes how many networks there would be with a new one, and raises `Forbidden` when those are too many;
+            set by the daemon, too.
     """
 
     def __init__(self, store: Store, layout: Layout, emit: Emit, warn: Warn) -> None:
         self._store, self._layout, self._emit, self._warn = store, layout, emit, warn
         self.used_by: Callable[[str], list[str]] = lambda _name: []
+        self.allow: Callable[[int], None] = lambda _count: None
         self._dnsmasq: dict[str, Dnsmasq] = {}
         self._lock = asyncio.Lock()
         # The kernel waits some 30 ms for every reader when it takes a link away: not on the event loop.
@@ -169,6 +172,7 @@ class NetworkManager:
         async with self._lock, contextlib.AsyncExitStack() as undo:
             if self._store.networks.get(name) is not None:
                 raise Conflict(f"The network {name!r} already exists")
+            self.allow(len(self._store.networks.all()) + 1)
             await self._sweep(name)
             with rtnetlink.Rtnetlink() as netlink:
                 if netlink.link(name) is not None:

@@ -62,6 +62,7 @@ class ProjectManager:
     def create(self, body: dict[str, Any]) -> str:
         """Create from ``{name, description, config}``; the name."""
         name = self._free(str(body.get("name") or ""))
+        _refuse_networks(name, body.get("config"))
         config = {key: value for key, value in {**FEATURES, **self._checked(body.get("config"))}.items() if value}
         self._store.projects.put(name, {"description": str(body.get("description") or ""), "config": config})
         self._emit("project-created", f"/1.0/projects/{name}", name, None)
@@ -70,6 +71,7 @@ class ProjectManager:
     def update(self, name: str, body: dict[str, Any], *, patch: bool = False) -> None:
         """Replace the content, or with `patch` merge into it. Features of a project in use stay as they are."""
         old = self._document(name)
+        _refuse_networks(name, body.get("config"))
         config = self._checked(body.get("config"), old["config"])
         if patch:
             config = {**old["config"], **config}
@@ -181,6 +183,13 @@ class ProjectManager:
             elif checked[key] and not key.startswith("user.") and not rules.check_key(key, checked[key]):
                 raise _unknown(key)
         return checked
+
+
+def _refuse_networks(name: str, config: Any) -> None:
+    if name != "default" and isinstance(config, dict) and config.get("limits.networks") not in (None, ""):
+        raise BadRequest(
+            "limits.networks is for the project default only: networks belong to the whole server, to no other project"
+        )
 
 
 def _unknown(key: str) -> BadRequest:

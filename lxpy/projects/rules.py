@@ -14,7 +14,7 @@ from lxpy.api.objects import Config, Devices
 
 # Limits that sum up what instances are given, with the key of an instance that says it.
 SUMS = ("limits.cpu", "limits.memory", "limits.processes", "limits.disk")
-COUNTS = ("limits.instances", "limits.containers", "limits.virtual-machines")
+COUNTS = ("limits.instances", "limits.containers", "limits.virtual-machines", "limits.networks")
 _BYTES = frozenset({"limits.memory", "limits.disk"})
 
 # What a restricted project may not have unless its key says otherwise: the possible answers, LXD's default first.
@@ -35,15 +35,18 @@ RESTRICTIONS: dict[str, tuple[str, ...]] = {
     "restricted.snapshots": ("block", "allow"),
 }
 _LISTS = ("restricted.devices.disk.paths", "restricted.networks.access")
+# Doors that LXD opens and lxpy does not have: always "block", and any other value is refused with the reason.
+_SHUT = {
+    "restricted.cluster.target": "there are no clusters",
+    "restricted.containers.interception": "no system calls are intercepted",
+    "restricted.virtual-machines.lowlevel": "there are no virtual machines",
+}
 # LXD has these; why they are refused here. A key ending in a dot stands for all below it.
 _NOT_HERE = {
-    "limits.networks": "networks belong to the whole server",
     "restricted.backups": "there are no backups of instances to forbid",
     "restricted.cluster.": "there are no clusters",
-    "restricted.containers.interception": "no system calls are intercepted",
     "restricted.idmap.": "raw.idmap is not supported",
     "restricted.networks.": "there are no OVN networks",
-    "restricted.virtual-machines.lowlevel": "there are no virtual machines",
 }
 # Options that reach past what keeps a container in: LXD's low-level ones.
 _LOWLEVEL = frozenset(
@@ -75,11 +78,13 @@ class Member:
 
 @dataclass
 class Holding:
-    """What a project holds: instances, profiles of its own, sizes in bytes of custom volumes by ``POOL/NAME``."""
+    """What a project holds: instances, profiles of its own, sizes in bytes of custom volumes by ``POOL/NAME``, and how
+    many networks."""
 
     instances: list[Member] = field(default_factory=list)
     profiles: list[Member] = field(default_factory=list)
     volumes: dict[str, int | None] = field(default_factory=dict)
+    networks: int = 0
 
 
 def check_key(key: str, value: str) -> bool:
@@ -87,6 +92,9 @@ def check_key(key: str, value: str) -> bool:
     if key in RESTRICTIONS:
         if value not in RESTRICTIONS[key]:
             raise BadRequest(f"Invalid value for {key}: {value!r} is none of {', '.join(RESTRICTIONS[key])}")
+    elif key in _SHUT:
+        if value != "block":
+            raise BadRequest(f"Invalid value for {key}: only block is possible, {_SHUT[key]}")
     elif key == "restricted":
         values.boolean(key, value)
     elif key == "restricted.devices.disk.paths":
@@ -110,7 +118,7 @@ def check_key(key: str, value: str) -> bool:
 
 def known() -> list[str]:
     """Every key of this module."""
-    return [*COUNTS, *SUMS, "restricted", *RESTRICTIONS, *_LISTS]
+    return [*COUNTS, *SUMS, "restricted", *RESTRICTIONS, *_LISTS, *_SHUT]
 
 
 def check(project: str, config: Config, holding: Holding, asks: str = "") -> None:
@@ -130,9 +138,18 @@ def check(project: str, config: Config, holding: Holding, asks: str = "") -> Non
         if config.get(key) and count > int(config[key]):
             had = count - (asks in (one.label for one in holding.instances))
             raise Forbidden(f"Project {project!r} has {key}={config[key]} and holds {had} instances")
+    if not asks:
+        check_networks(config, holding.networks)
     for key in SUMS:
         if config.get(key):
             _check_sum(project, key, config[key], holding, asks)
+
+
+def check_networks(config: Config, count: int) -> None:
+    """Whether the server may have so many networks: they are the project ``default``'s. Raises `Forbidden`."""
+    if config.get("limits.networks") and count > int(config["limits.networks"]):
+        limit = config["limits.networks"]
+        raise Forbidden(f"Project 'default' has limits.networks={limit}: there would be {count} networks")
 
 
 def _check_sum(project: str, key: str, limit: str, holding: Holding, asks: str) -> None:
@@ -184,7 +201,7 @@ def _number(key: str, value: str) -> int:
 def usage(config: Config, holding: Holding) -> dict[str, dict[str, int]]:
     """LXD's state of a project: ``{resource: {"Limit", "Usage"}}``, bytes or numbers; a limit of -1 is none."""
     count = len(holding.instances)
-    used = {"instances": count, "containers": count, "virtual-machines": 0, "networks": 0}
+    used = {"instances": count, "containers": count, "virtual-machines": 0, "networks": holding.networks}
     for key in SUMS:
         used[key.removeprefix("limits.")] = sum(amount(key, one) or 0 for one in holding.instances)
     used["disk"] += sum(size or 0 for size in holding.volumes.values())

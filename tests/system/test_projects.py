@@ -149,6 +149,8 @@ def test_create_from_yaml_and_rename(lxpyd: Lxpyd, project: str) -> None:
         ("limits.instance=3", "did you mean 'limits.instances'?"),
         ("limits.networks=3", "networks belong to the whole server"),
         ("restricted=maybe", "is not a boolean"),
+        ("restricted.containers.interception=allow", "only block is possible, no system calls are intercepted"),
+        ("restricted.virtual-machines.lowlevel=allow", "there are no virtual machines"),
         ("restricted.devices.nic=yes", "is none of managed, block, allow"),
         ("restricted.devices.disk.paths=srv", "is not an absolute path"),
         ("restricted.idmap.uid=1000", "raw.idmap is not supported"),
@@ -170,3 +172,28 @@ def test_the_default_project_has_limits_too(lxpyd: Lxpyd, name: str) -> None:
     lxpyd.cli("project", "set", "default", "user.a=1")
     lxpyd.cli("project", "unset", "default", "user.a")
     assert lxpyd.json("query", "/1.0/projects/default")["config"] == before
+    wrong = lxpyd.cli("project", "set", "default", "limits.networks=x", check=False)
+    assert "is not a whole number" in refused(wrong)
+    networks = len([one for one in lxpyd.json("query", "/1.0/networks?recursion=1") if one["managed"]])
+    assert f"there would be {networks} networks" in refused(
+        lxpyd.cli("project", "set", "default", f"limits.networks={networks - 1}", check=False)
+    )
+    lxpyd.cli("project", "set", "default", f"limits.networks={networks}")
+    try:
+        assert f"NETWORKS,{networks},{networks}" in lxpyd.out("project", "info", "default", "-f", "csv")
+        said = refused(lxpyd.cli("network", "create", "lxlim0", "ipv4.address=none", "ipv6.address=none", check=False))
+        assert (
+            said == f"Error: Project 'default' has limits.networks={networks}: there would be {networks + 1} networks"
+        )
+        assert lxpyd.cli("network", "show", "lxlim0", check=False).returncode == 1
+    finally:
+        lxpyd.cli("project", "unset", "default", "limits.networks")
+    lxpyd.cli("network", "create", "lxlim0", "ipv4.address=none", "ipv6.address=none")
+    lxpyd.cli("network", "delete", "lxlim0")
+
+
+def test_doors_that_are_always_shut(lxpyd: Lxpyd, project: str) -> None:
+    """A project of LXD's that shuts what lxpy has not got is taken as it is."""
+    keys = ("cluster.target", "containers.interception", "virtual-machines.lowlevel")
+    lxpyd.cli("project", "set", project, *(f"restricted.{key}=block" for key in keys))
+    assert lxpyd.out("project", "get", project, "restricted.cluster.target") == "block"

@@ -7,7 +7,7 @@ import re
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, InternalError
 from lxpy.api.objects import Devices
-from lxpy.instances import nicrules, noderules
+from lxpy.instances import limits, nicrules, noderules
 from lxpy.networks.config import check_key as check_network_key
 
 _NIC_KEYS = frozenset(
@@ -31,15 +31,27 @@ _NIC_KEYS = frozenset(
     }
 )
 _DISK_KEYS = frozenset(
-    {"type", "path", "source", "pool", "readonly", "recursive", "required", "shift", "propagation", "raw.mount.options"}
+    {
+        "type",
+        "path",
+        "source",
+        "pool",
+        "readonly",
+        "recursive",
+        "required",
+        "shift",
+        "propagation",
+        "raw.mount.options",
+        "limits.read",
+        "limits.write",
+        "limits.max",
+    }
 )
+_DISK_LIMITS = ("limits.read", "limits.write", "limits.max")
 _MOUNT_OPTIONS = ("ro", "nosuid", "nodev", "noexec")
 # LXD has these; why they are refused here.
 _DISK_NOT_YET = {
     "size": "only a custom volume has a size: set it on the volume (storage volume set POOL VOLUME size=...)",
-    "limits.read": "disk limits are not supported by this version of lxpy",
-    "limits.write": "disk limits are not supported by this version of lxpy",
-    "limits.max": "disk limits are not supported by this version of lxpy",
     "boot.priority": "it is for virtual machines",
     "io.cache": "it is for virtual machines",
     "io.bus": "it is for virtual machines",
@@ -154,12 +166,17 @@ def _validate_disk(where: str, disk: dict[str, str]) -> None:
         if key in disk and not (key == "size" and is_root(disk)):
             raise BadRequest(f"{key} on {where} is not supported: {why}")
     _only(where, disk, _DISK_KEYS | {"size"})
+    for key in _DISK_LIMITS:
+        if disk.get(key):
+            limits.check_disk_limit(f"{key} on {where}", disk[key])
+    if disk.get("limits.max") and (disk.get("limits.read") or disk.get("limits.write")):
+        raise BadRequest(f"Both limits.max and limits.read or limits.write on {where}: limits.max stands for both")
     if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise BadRequest(f"Invalid path {path!r} on {where}: an absolute path inside the instance, without ..")
     if is_root(disk):
         if not disk.get("pool"):
             raise BadRequest(f"Missing pool on {where}: the root disk needs a storage pool")
-        for key in _DISK_KEYS - {"type", "path", "pool"}:
+        for key in _DISK_KEYS - {"type", "path", "pool", *_DISK_LIMITS}:
             if key in disk:
                 raise BadRequest(f"{key} on {where} is not supported: this is the root disk")
         if "size" in disk:

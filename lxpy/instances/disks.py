@@ -43,6 +43,10 @@ class Disks:
         """What the runtime is to mount. Raises `NotFound` for a required source that is not there."""
         return [self._mount(project, device) for device in devices.values() if is_disk(device)]
 
+    def source(self, project: str, device: Device) -> str:
+        """The path of the host that a disk is mounted from; "" when it is not there and need not be."""
+        return self._mount(project, device)["source"]
+
     def _mount(self, project: str, device: Device) -> Mount:
         source, required = device["source"], _required(device)
         if is_volume(device):

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
-from lxpy.instances import apparmor, boot, seeds
+from lxpy.instances import apparmor, boot, limits, seeds
+from lxpy.linux import libc
 
 Check = Callable[[str, str], object]
 
@@ -55,6 +56,19 @@ def _allowance(key: str, value: str) -> object:
     raise BadRequest(f"Invalid value for {key}: {value!r} is neither a share (50%) nor a quota (25ms/100ms)")
 
 
+def _priority(key: str, value: str) -> int:
+    if not re.fullmatch(r"\d|10", value):
+        raise BadRequest(f"Invalid value for {key}: {value!r} is no priority, 0 to 10")
+    return int(value)
+
+
+def _pages(key: str, value: str) -> int:
+    number, size = values.size_bytes(key, value), key.rpartition(".")[2]
+    if number % limits.PAGE_SIZES[size]:
+        raise BadRequest(f"Invalid value for {key}: {value!r} is no whole number of pages of {size}")
+    return number
+
+
 def _one_of(*words: str) -> Check:
     def check(key: str, value: str) -> str:
         if value not in words:
@@ -86,9 +100,16 @@ KEYS: dict[str, Check] = {
     "cloud-init.vendor-data": _text,
     "limits.cpu": _cpu,
     "limits.cpu.allowance": _allowance,
+    "limits.cpu.nodes": values.cpu_set,
+    "limits.cpu.priority": _priority,
+    "limits.disk.priority": _priority,
+    **{f"limits.hugepages.{size}": _pages for size in limits.PAGE_SIZES},
+    **{f"limits.kernel.{name}": limits.check_rlimit for name in libc.RLIMITS},
     "limits.memory": _memory,
     "limits.memory.enforce": _one_of("hard", "soft"),
     "limits.memory.swap": values.boolean,
+    "limits.memory.swap.priority": _priority,
+    "limits.network.priority": _priority,
     "limits.processes": _positive,
     "raw.apparmor": apparmor.check_raw,
     "security.devlxd": values.boolean,
@@ -101,9 +122,6 @@ KEYS: dict[str, Check] = {
 # Keys whose last part is the user's to choose.
 FAMILIES: dict[str, Check] = {seeds.KEYS_PREFIX: seeds.check_ssh_key}
 PREFIXES = ("environment.", "image.", "user.", "volatile.")
-
-# Changing one of these acts at once on a running instance; the others act from the next start on.
-LIVE = frozenset(key for key in KEYS if key.startswith("limits."))
 
 # LXD has these; lxpy does not honour them yet.
 _NOT_YET = re.compile(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -12,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, InternalError
 from lxpy.api.layout import Layout, qualified
-from lxpy.api.notices import AUTOSTART, LIMITS, Notice
+from lxpy.api.notices import AUTOSTART, Notice
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
-from lxpy.instances import apparmor, hotplug, limits, nics, rootsize
+from lxpy.instances import apparmor, hotplug, nics, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.attachments import Attachments
 from lxpy.instances.guests import Guests
+from lxpy.instances.limiter import Limiter
 from lxpy.instances.live import Live
 from lxpy.instances.nodewatch import NodeWatch
 from lxpy.instances.records import Records, now, underscored
@@ -69,6 +71,7 @@ class Lifecycle:
         self._guests, self._emit, self._warn = guests, emit, warn
         self._apparmor = apparmor.Profiles(layout)
         self._live: dict[int, Live] = {}
+        self._limiter = Limiter(records, storage, attached.disks, self._live.values, warn)
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.release: Callable[[InstanceRow], Awaitable[None]] = _nothing  # who uses the files of a stopped root
@@ -135,6 +138,7 @@ class Lifecycle:
             raise Forbidden(f"Instance {row.name!r} is protected: unset security.protection.start to start it")
         device_rules.validate(devices, expanded=True)
         await self.release(row)
+        devices = nics.weighed(config, devices)
         row = self.before_start(row)
         await rootsize.apply(self._storage, row, devices)
         run_dir = self._layout.instance_run(row.id)
@@ -144,11 +148,14 @@ class Lifecycle:
             os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
             row, wanted = nics.prepare(self._records, self._networks, row, devices)
             row, mounts, nodes = self._attached.prepare(row, devices)
-            spec, cpuset = self._spec(row, config)
+            spec = self._spec(row, config, devices)
             spec["mounts"], spec["nodes"] = mounts, nodes
             spec["apparmor"] = profile
             spec["mounts"] = await self._guests.prepare(row) + spec["mounts"]
             undo.callback(self._guests.leave, row.id)
+            if confine := spec.get("confine"):
+                with open(f"{run_dir}/confine.json", "w", encoding="ascii") as file:
+                    json.dump(confine, file)
             attached: dict[str, str] = {}
 
             async def connect(netns_fd: int, _pid: int) -> None:
@@ -163,9 +170,9 @@ class Lifecycle:
             watches: list = []  # type: ignore[type-arg]
             supervisor = await self._spawner.launch(spec, connect)
             undo.pop_all()
-        live = Live(supervisor, self.cgroup(row), nics=attached, devices=devices, watch=watches[0], cpuset=cpuset)
-        live.memory = spec["limits"].get("memory", 0)
+        live = Live(supervisor, self.cgroup(row), nics=attached, devices=devices, watch=watches[0])
         self._take_in(row, live)
+        self._limiter.started(row, live, config, devices, spec["limits"])
         volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in wanted.items()}
         row = self._records.get(row.project, row.name)
         row = self._records.set_volatile(
@@ -189,12 +196,10 @@ class Lifecycle:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _spec(self, row: InstanceRow, config: Config) -> tuple[InstanceSpec, str]:
+    def _spec(self, row: InstanceRow, config: Config, devices: Devices) -> InstanceSpec:
         privileged = values.boolean("security.privileged", config.get("security.privileged") or "false")
         pool = self._storage.pool(row.pool)
         volume = qualified(row.project, row.name)
-        limit = limits.from_config(config, self._taken_cpus())
-        counted = config.get("limits.cpu", "").isdigit()
         if not privileged and row.idmap_base is None:
             raise InternalError(f"Instance {row.name!r} has no id map")
         environment = {k[len("environment.") :]: v for k, v in config.items() if k.startswith("environment.")}
@@ -208,14 +213,12 @@ class Lifecycle:
             "mounts": [],
             "init": ["/sbin/init"],
             "environment": environment,
-            "limits": limit,
+            "limits": {},
             "nesting": values.boolean("security.nesting", config.get("security.nesting") or "false"),
             "cgroup_prefix": self._layout.cgroup_prefix,
         }
-        return spec, limit.get("cpuset", "") if counted else ""
-
-    def _taken_cpus(self) -> list[str]:
-        return [live.cpuset for live in self._live.values() if live.cpuset]
+        self._limiter.prepare(row, config, devices, spec)
+        return spec
 
     def sweep_profiles(self) -> None:
         """Removes AppArmor profiles that no instance wants any more."""
@@ -224,13 +227,13 @@ class Lifecycle:
     # -- devices of a running instance -------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def plugged(self, row: InstanceRow, devices: Devices) -> AsyncIterator[None]:
+    async def plugged(self, row: InstanceRow, config: Config, devices: Devices) -> AsyncIterator[None]:
         """An instance that runs gets its devices, and gives them back when the body fails."""
         if (live := self.live(row)) is None:
             yield
             return
         try:
-            async with hotplug.applied(self.plugs, hotplug.Running(row, live), devices):
+            async with hotplug.applied(self.plugs, hotplug.Running(row, live), nics.weighed(config, devices)):
                 yield
         finally:
             self._node_watch.follow()
@@ -239,25 +242,13 @@ class Lifecycle:
 
     def apply_limits(self, row: InstanceRow) -> None:
         """Give a running instance the limits of its present configuration; nothing when it is stopped."""
-        live = self._live.get(row.id)
-        if live is None:
-            return
-        config, _ = self._records.expanded(row)
-        live.cpuset, counted = "", config.get("limits.cpu", "").isdigit()
-        limit = limits.from_config(config, self._taken_cpus())
-        try:
-            live.cgroup.apply(limit)
-        except OSError as error:
-            raise BadRequest(f"Cannot apply the limits to {row.name!r}: {error.strerror} ({error.filename})") from error
-        live.cpuset = limit.get("cpuset", "") if counted else ""
-        live.memory = limit.get("memory", 0)
+        if live := self._live.get(row.id):
+            self._limiter.apply(row, live)
 
     def restore_limits(self, row: InstanceRow) -> None:
         """As `apply_limits` where nobody waits for an answer: a failure becomes a warning."""
-        try:
-            self.apply_limits(row)
-        except ApiError as error:
-            self._warn(Notice(str(error), LIMITS, f"/1.0/instances/{row.name}", row.project))
+        if live := self._live.get(row.id):
+            self._limiter.restore(row, live)
 
     # -- stop, restart, freeze ---------------------------------------------------------------------------------
 
@@ -362,6 +353,7 @@ class Lifecycle:
         finally:
             self._live.pop(row.id, None)
             self._node_watch.follow()
+            self._limiter.balance()
             if not live.ended.done():
                 live.ended.set_result(None)
         current = self._records.current(row)
@@ -421,7 +413,7 @@ class Lifecycle:
         run_dir = self._layout.instance_run(row.id)
         found = await adopt(run_dir) if os.path.isdir(run_dir) else None
         if isinstance(found, Supervisor):
-            devices = self._records.expanded(row)[1]
+            devices = nics.weighed(*self._records.expanded(row))
             row, wanted = nics.prepare(self._records, self._networks, row, devices)
             stored = row.doc["config"]
             attached = {
@@ -450,7 +442,7 @@ class Lifecycle:
             row = await self._attached.adopt(row, live)
             await self._guests.adopt(row)
             self._take_in(row, live)
-            self.restore_limits(row)  # a daemon killed amid a change had written them down, and no more
+            self._limiter.adopt(row, live)
             return "running"
         self.cgroup(row).remove(0)
         shutil.rmtree(run_dir, ignore_errors=True)

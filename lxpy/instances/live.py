@@ -17,7 +17,9 @@ class Live:
     Attributes:
         nics: guest interface name to host interface name.
         devices: the expanded devices it runs with.
-        cpuset: the CPUs chosen for a CPU count, "" when it has none.
+        cpuset: the CPUs it may run on, "" for all.
+        cpu_count: how many it is to have, 0 when that does not matter; `cpu_among`: of which.
+        unmet: the limits it should have and that this host cannot keep, each as "KEY (why)".
         memory: its memory limit in bytes, 0 without one.
         stopping: who ends it wants no restart and no deletion on the way ("stop", "restart", "delete"), else "".
         ended: resolved when the exit has been dealt with: the network is detached, the record written.
@@ -30,6 +32,9 @@ class Live:
     watch: Watch | None = None
     frozen: bool = False
     cpuset: str = ""
+    cpu_count: int = 0
+    cpu_among: tuple[int, ...] = ()
+    unmet: list[str] = field(default_factory=list)
     memory: int = 0
     stopping: str = ""
     ended: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())

@@ -124,9 +124,8 @@ class InstanceManager:
                 self._warn(_notice(row, f"Instance {row.name!r} could not be taken over: {error}", ADOPTION))
                 continue
             current = self._records.current(row) or row
-            devices = self._records.expanded(current)[1]
             try:
-                async with self._life.plugged(current, devices):
+                async with self._life.plugged(current, *self._records.expanded(current)):
                     pass
             except (ApiError, OSError) as error:
                 self._warn(
@@ -261,8 +260,8 @@ class InstanceManager:
             for row in users:
                 await undo.enter_async_context(self._life.lock(row))
                 if current := self._records.current(row):
-                    devices = self._records.expanded(current)[1]
-                    await undo.enter_async_context(self._life.plugged(current, devices))
+                    config, devices = self._records.expanded(current)
+                    await undo.enter_async_context(self._life.plugged(current, config, devices))
                     await undo.enter_async_context(rootsize.applied(self._storage, current, devices))
             for row in users:
                 self._life.apply_limits(row)
@@ -366,7 +365,7 @@ class InstanceManager:
             before = row
             if idmaps.privileged(config) != (row.idmap_base is None):
                 row = self._change_privilege(row, idmaps.privileged(config))
-            async with self._life.plugged(row, devices), rootsize.applied(self._storage, row, devices):
+            async with self._life.plugged(row, config, devices), rootsize.applied(self._storage, row, devices):
                 self._check_references(devices, project)  # a volume may have gone while others were plugged in
                 self.rules.check(project, name, config, devices)
                 row = self._records.get(project, name)

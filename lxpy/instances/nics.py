@@ -3,7 +3,7 @@
 import random
 from collections.abc import Collection
 
-from lxpy.api.objects import Devices
+from lxpy.api.objects import Config, Devices
 from lxpy.instances.records import Records, underscored
 from lxpy.networks import uplinks
 from lxpy.networks.manager import NetworkManager
@@ -54,6 +54,34 @@ def prepare(
     if volatile:
         row = records.set_volatile(row, **underscored(volatile))
     return row, nics
+
+
+# The types with a chain of their own, which is where priorities are given.
+_WEIGHED = ("bridged", "p2p", "routed")
+
+
+def weighed(config: Config, devices: Devices) -> Devices:
+    """Devices in which ``limits.network.priority`` holds for every nic that has no ``limits.priority`` of its own."""
+    priority = config.get("limits.network.priority", "")
+    if not priority:
+        return devices
+    return {
+        name: {"limits.priority": priority, **one}
+        if one.get("type") == "nic" and one.get("nictype", "bridged") in _WEIGHED
+        else one
+        for name, one in devices.items()
+    }
+
+
+def unweighed(config: Config, devices: Devices) -> list[str]:
+    """What to say of nics for which a ``limits.network.priority`` can do nothing."""
+    if not config.get("limits.network.priority"):
+        return []
+    return [
+        f"limits.network.priority of {name!r} (packets of a {one['nictype']} nic do not pass this host's rules)"
+        for name, one in devices.items()
+        if one.get("type") == "nic" and one.get("nictype", "bridged") not in _WEIGHED
+    ]
 
 
 def _random_mac() -> str:

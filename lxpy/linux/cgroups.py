@@ -92,12 +92,12 @@ def read_keyed(path: str) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2}
 
 
-def enable_controllers(unified: str) -> None:
+def enable_controllers(unified: str, wanted: tuple[str, ...] = CONTROLLERS) -> None:
     """Lets the children of the hierarchy's root have the controllers that exist. Others may have taken them away."""
     try:
         available = read(f"{unified}/cgroup.controllers").split()
         enabled = read(f"{unified}/cgroup.subtree_control").split()
-        for name in CONTROLLERS:
+        for name in wanted:
             if name in available and name not in enabled:
                 write(f"{unified}/cgroup.subtree_control", f"+{name}")
     except OSError:

@@ -70,6 +70,10 @@ PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP =
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # asm-generic/resource.h
+RLIMITS = {
+    "cpu": 0, "fsize": 1, "data": 2, "core": 4, "nproc": 6, "nofile": 7, "memlock": 8, "as": 9, "locks": 10,
+    "sigpending": 11, "nice": 13, "rtprio": 14,
+}  # fmt: skip
 RLIMIT_NPROC, RLIMIT_NOFILE, RLIMIT_MEMLOCK, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE = 6, 7, 8, 11, 12
 
 RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x02, 0x08, 0x10

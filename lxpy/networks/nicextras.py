@@ -157,9 +157,7 @@ class Extras:
         _change_routes(traces["routes"], added=False)
         routed.answer(traces["proxies"], on=False)
         if traces["chain"]:
-            last = not any(one["chain"] for name, one in self._traces.items() if name != host_name)
-            whole = f"add table netdev {self._table}\ndelete table netdev {self._table}\n"
-            await self._run(whole if last else self._removal(host_name))
+            await self._run(self._removal(host_name))
         self._remember(host_name, None)
 
     def _chain(self, host_name: str) -> str:
@@ -174,6 +172,8 @@ class Extras:
 
     def _removal(self, host_name: str) -> str:
         # Adding first makes it safe to repeat: deleting what is not there is an error.
+        if not any(one["chain"] for name, one in self._traces.items() if name != host_name):
+            return f"add table netdev {self._table}\ndelete table netdev {self._table}\n"
         chain = self._chain(host_name)
         return f"add table netdev {self._table}\nadd chain {chain}\nflush chain {chain}\ndelete chain {chain}\n"
 

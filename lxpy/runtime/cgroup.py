@@ -11,12 +11,11 @@ import signal
 import time
 
 from lxpy.linux import cgroups, devices
+from lxpy.runtime import limiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxpy.runtime.spec import Limits
-
-_V1_UNLIMITED = "-1"
 
 
 class InstanceCgroup:
@@ -32,12 +31,12 @@ class InstanceCgroup:
         """Makes the payload cgroups, confines their devices and gives the unified one to the mapped root `owner`."""
         for root in self._h.v1_roots:
             _mkdir(f"{root}/{self.payload}")
-        if cpuset := self._v1("cpuset"):
+        if cpuset := self.v1("cpuset"):
             root = self._h.v1["cpuset"]
             for name in ("cpuset.cpus", "cpuset.mems"):
                 # A new v1 cpuset is empty and takes no process.
                 cgroups.write(f"{cpuset}/{name}", cgroups.read(f"{root}/{name}"))
-        if path := self._v1("devices"):
+        if path := self.v1("devices"):
             devices.restrict_v1(path, allowed)
         if not self.unified:
             return
@@ -59,7 +58,7 @@ class InstanceCgroup:
 
     def allow_devices(self, allowed: "tuple[devices.Device, ...]") -> None:
         """Brings a running guest's rules to these devices. One that it has open stays open."""
-        if path := self._v1("devices"):
+        if path := self.v1("devices"):
             devices.change_v1(path, allowed)
         elif self.unified:
             fd = self.open_unified()
@@ -111,90 +110,8 @@ class InstanceCgroup:
             cgroups.remove(f"{self._h.unified}/{self.supervisor}", 0.2)
 
     def apply(self, limits: "Limits", fresh: bool = False) -> None:
-        """Sets the limits; what `limits` leaves out is lifted (unless `fresh`: a new cgroup has none).
-
-        Raises:
-            OSError: EBUSY when memory in use cannot be brought under the new limit; ENOENT without the controller.
-        """
-        self._apply_memory(limits, fresh)
-        self._apply_cpu(limits, fresh)
-        processes = limits.get("processes")
-        if processes is not None or not fresh:
-            value = "max" if processes is None else str(processes)
-            self._set("pids", "pids.max", "pids.max", value, value, processes is None)
-
-    def _set(self, controller: str, v1_file: str, v2_file: str, v1: str, v2: str, lifting: bool) -> None:
-        path = self._v1(controller)
-        target = f"{path}/{v1_file}" if path else f"{self.unified}/{v2_file}"
-        try:
-            cgroups.write(target, v1 if path else v2)
-        except FileNotFoundError:
-            if not lifting:
-                raise FileNotFoundError(2, f"this host has no cgroup controller {controller!r}", target) from None
-
-    def _apply_memory(self, limits: "Limits", fresh: bool) -> None:
-        memory = limits.get("memory")
-        if memory is None and fresh:
-            return
-        soft = limits.get("memory_soft", False)
-        hard = memory if memory is not None and not soft else None
-        low = memory if memory is not None and soft else None
-        swap_off = hard is not None and limits.get("swap") is False
-        path = self._v1("memory")
-        if not path:
-            if not fresh or low is not None:
-                # memory.high throttles and reclaims above the limit: the nearest there is to v1's soft limit.
-                self._set("memory", "", "memory.high", "", "max" if low is None else str(low), low is None)
-            if not fresh or hard is not None:
-                self._set("memory", "", "memory.max", "", "max" if hard is None else str(hard), hard is None)
-            if not fresh or swap_off:
-                self._set("memory", "", "memory.swap.max", "", "0" if swap_off else "max", True)
-            return
-        if not fresh or low is not None:
-            value = _V1_UNLIMITED if low is None else str(low)
-            cgroups.write(f"{path}/memory.soft_limit_in_bytes", value)
-        limit = ("memory.limit_in_bytes", _V1_UNLIMITED if hard is None else str(hard))
-        memsw = ("memory.memsw.limit_in_bytes", limit[1] if swap_off else _V1_UNLIMITED)
-        # memsw may never be below the limit: raise it first, lower it last.
-        writes = [limit, memsw] if swap_off else [memsw, limit]
-        for name, value in writes:
-            try:
-                cgroups.write(f"{path}/{name}", value)
-            except FileNotFoundError:
-                pass  # no swap accounting
-            except OSError as error:
-                if error.errno != 22 or name != limit[0]:
-                    raise
-                cgroups.write(f"{path}/{memsw[0]}", _V1_UNLIMITED)
-                cgroups.write(f"{path}/{name}", value)
-
-    def _apply_cpu(self, limits: "Limits", fresh: bool) -> None:
-        quota = limits.get("cpu_quota")
-        if quota is not None or not fresh:
-            path = self._v1("cpu")
-            if path:
-                if quota:
-                    cgroups.write(f"{path}/cpu.cfs_period_us", str(quota[1]))
-                cgroups.write(f"{path}/cpu.cfs_quota_us", str(quota[0]) if quota else _V1_UNLIMITED)
-            else:
-                value = f"{quota[0]} {quota[1]}" if quota else "max"
-                self._set("cpu", "", "cpu.max", "", value, quota is None)
-        shares = limits.get("cpu_shares")
-        if shares is not None or not fresh:
-            v1 = 1024 if shares is None else max(2, shares)
-            # The mapping of crun and runc: [2 .. 262144] onto [1 .. 10000].
-            v2 = 100 if shares is None else 1 + (min(v1, 262144) - 2) * 9999 // 262142
-            self._set("cpu", "cpu.shares", "cpu.weight", str(v1), str(v2), shares is None)
-        cpus = limits.get("cpuset")
-        if cpus is not None or not fresh:
-            if cpus is None:
-                # All, by name: a cgroup with processes in it cannot be given back its empty list (ENOSPC).
-                root = self._h.v1.get("cpuset", "")
-                try:
-                    cpus = cgroups.read(f"{root}/cpuset.cpus" if root else f"{self._h.unified}/cpuset.cpus.effective")
-                except FileNotFoundError:
-                    return  # no such controller, so there was no limit
-            self._set("cpuset", "cpuset.cpus", "cpuset.cpus", cpus, cpus, limits.get("cpuset") is None)
+        """Sets the limits, see `limiting.apply`."""
+        limiting.apply(self, limits, fresh)
 
     def freeze(self, timeout: float = 5.0) -> None:
         """Stops every process of the guest; back once they stand still.
@@ -209,7 +126,7 @@ class InstanceCgroup:
 
     def _freeze(self, value: str, timeout: float) -> None:
         if not self.unified:
-            if path := self._v1("freezer"):
+            if path := self.v1("freezer"):
                 state = "FROZEN" if value == "1" else "THAWED"
                 cgroups.write(f"{path}/freezer.state", state)
                 deadline = time.monotonic() + timeout
@@ -235,7 +152,7 @@ class InstanceCgroup:
         try:
             if self.unified:
                 return cgroups.read(f"{self.unified}/cgroup.freeze") == "1"
-            path = self._v1("freezer")
+            path = self.v1("freezer")
             return bool(path) and cgroups.read(f"{path}/freezer.state") == "FROZEN"
         except FileNotFoundError:
             return False
@@ -270,7 +187,7 @@ class InstanceCgroup:
     def usage(self) -> dict[str, int]:
         """What it uses: ``cpu_ns`` ``memory`` ``memory_peak`` ``swap`` (bytes) ``processes``; -1 where not known."""
         result = dict.fromkeys(("cpu_ns", "memory", "memory_peak", "swap", "processes"), -1)
-        path = self._v1("cpuacct")
+        path = self.v1("cpuacct")
         if path:
             result["cpu_ns"] = _number(f"{path}/cpuacct.usage")
         elif self.unified:
@@ -278,7 +195,7 @@ class InstanceCgroup:
                 result["cpu_ns"] = cgroups.read_keyed(f"{self.unified}/cpu.stat").get("usage_usec", 0) * 1000
             except OSError:
                 pass
-        path = self._v1("memory")
+        path = self.v1("memory")
         if path:
             result["memory"] = _number(f"{path}/memory.usage_in_bytes")
             result["memory_peak"] = _number(f"{path}/memory.max_usage_in_bytes")
@@ -288,12 +205,12 @@ class InstanceCgroup:
             result["memory"] = _number(f"{self.unified}/memory.current")
             result["memory_peak"] = _number(f"{self.unified}/memory.peak")
             result["swap"] = _number(f"{self.unified}/memory.swap.current")
-        result["processes"] = _number(f"{self._v1('pids') or self.unified}/pids.current")
+        result["processes"] = _number(f"{self.v1('pids') or self.unified}/pids.current")
         return result
 
     def oom_kills(self) -> int:
         """Processes killed for want of memory since it was made."""
-        path = self._v1("memory")
+        path = self.v1("memory")
         try:
             return cgroups.read_keyed(f"{path}/memory.oom_control" if path else f"{self.unified}/memory.events").get(
                 "oom_kill", 0
@@ -312,7 +229,8 @@ class InstanceCgroup:
         gone = [cgroups.remove(f"{root}/{name}", patience) for name in names for root in roots]
         return all(gone)
 
-    def _v1(self, controller: str) -> str:
+    def v1(self, controller: str) -> str:
+        """Its cgroup in the hierarchy of a v1 controller; "" where that is not one of v1."""
         root = self._h.v1.get(controller)
         return f"{root}/{self.payload}" if root else ""
 

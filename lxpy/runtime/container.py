@@ -24,10 +24,11 @@ from lxpy.runtime import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import NoReturn
 
     from lxpy.runtime.cgroup import InstanceCgroup
-    from lxpy.runtime.spec import InstanceSpec, Mount, Node
+    from lxpy.runtime.spec import Confine, InstanceSpec, Mount, Node
 
     OwnNodes = list[tuple[Node, int]]
 
@@ -110,7 +111,7 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     own = [(node, device_node(node, base, place)) for node in spec.get("nodes", ())]
 
     idmap = spec["idmap"]
-    raise_limits()
+    raise_limits(spec.get("confine", {}).get("rlimits", {}))
     os.setgroups([])
     flags = namespaces.AT_CLONE | libc.CLONE_PARENT
     if idmap is not None:
@@ -342,14 +343,26 @@ def attach_in(root_fd: int, target: str, mount_fd: int) -> None:
     os.close(fd)
 
 
-def raise_limits() -> None:
-    """Resource limits of a guest: as high as this host lets us. A user namespace caps its users by its creator's."""
+def raise_limits(own: "Mapping[str, tuple[int, int]]") -> None:
+    """Resource limits of a guest: as high as this host lets us. A user namespace caps its users by its creator's.
+
+    `own`: those of the instance itself, soft and hard, -1 for none. They are only made possible here: `confine` sets
+    them when this program needs nothing more.
+    """
     privileged = caps.effective() >> caps.SYS_RESOURCE & 1
     for resource in (libc.RLIMIT_NPROC, libc.RLIMIT_SIGPENDING, libc.RLIMIT_MSGQUEUE, libc.RLIMIT_MEMLOCK):
         hard = libc.INFINITY if privileged else libc.rlimit(resource)[1]
         libc.set_rlimit(resource, hard, hard)
     hard = _MAX_NOFILE if privileged else min(_MAX_NOFILE, libc.rlimit(libc.RLIMIT_NOFILE)[1])
     libc.set_rlimit(libc.RLIMIT_NOFILE, min(1024, hard), hard)
+    for name, (_, hard) in own.items():
+        number, now = libc.RLIMITS[name], libc.rlimit(libc.RLIMITS[name])
+        if _rlimit(hard) > now[1]:
+            libc.set_rlimit(number, now[0], _rlimit(hard))
+
+
+def _rlimit(number: int) -> int:
+    return libc.INFINITY if number < 0 else number
 
 
 def run_init(
@@ -432,7 +445,7 @@ def _init(
     environment = {"container": "lxc", "PATH": PATH, "TERM": "linux", **spec["environment"]}
     if profile:
         apparmor.at_exec(label, profile)
-    confine()
+    confine(spec.get("confine", {}))
     wire.send(report, {"exec": True})
     try:
         os.execve(command[0], command, environment)
@@ -441,8 +454,8 @@ def _init(
     os._exit(1)
 
 
-def confine() -> None:
-    """The last steps before guest code runs: descriptors, signals, capabilities, system calls.
+def confine(own: "Confine") -> None:
+    """The last steps before guest code runs: descriptors, signals, resource limits, capabilities, system calls.
 
     Keeps descriptors 0 to 3; 3 must be close-on-exec.
     """
@@ -451,6 +464,8 @@ def confine() -> None:
         signal.signal(number, signal.SIG_DFL)  # the rest the spawner has reset for all
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.umask(0o022)
+    for name, (soft, hard) in own.get("rlimits", {}).items():
+        libc.set_rlimit(libc.RLIMITS[name], _rlimit(soft), _rlimit(hard))
     caps.clear_inheritable()
     caps.drop_from_bounding_set()
     seccomp.install()

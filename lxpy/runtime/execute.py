@@ -65,7 +65,7 @@ def _join(message: "wire.Message", pidfd: int, reply: socket.socket, status: int
             os.fchown(read_end, (base or 0) + request["user"], (base or 0) + request["group"])
     cgroup = InstanceCgroup(message["prefix"], message["name"])
     cgroup.join_v1()
-    container.raise_limits()
+    container.raise_limits(message.get("confine", {}).get("rlimits", {}))
     os.setgroups([])
     cgroup_fd = cgroup.open_unified()
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if message.get("apparmor") else -1
@@ -129,7 +129,7 @@ def _command(
         os.dup2(kept, 3, inheritable=False)
         if label >= 0:
             apparmor.at_exec(label, message["apparmor"])
-        container.confine()
+        container.confine(message.get("confine", {}))
         report = socket.socket(fileno=3)
         os.setresgid(request["group"], request["group"], request["group"])
         os.setresuid(request["user"], request["user"], request["user"])

@@ -180,7 +180,7 @@ class Spawner:
         channel = Channel(ours)
         message = {
             "op": "exec", "request": request, "name": target.name, "prefix": target.prefix,
-            "base": target.idmap_base, "apparmor": target.apparmor,
+            "base": target.idmap_base, "apparmor": target.apparmor, "confine": target.confine,
         }  # fmt: skip
         try:
             try:

@@ -3,7 +3,7 @@
 Paths are absolute, sizes bytes, ids host ids.
 """
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired, Required, TypedDict
 
 
 class IdMap(TypedDict):
@@ -56,16 +56,49 @@ class Node(TypedDict):
     mode: int
 
 
+class Throttle(TypedDict, total=False):
+    """How fast a block device may be read and written: bytes and operations per second; absent: as fast as it can.
+
+    `device` is ``major:minor``.
+    """
+
+    device: Required[str]
+    rbps: int
+    wbps: int
+    riops: int
+    wiops: int
+
+
 class Limits(TypedDict, total=False):
-    """Absent means without limit. `memory_soft`: reclaim towards `memory` under pressure instead of a hard limit."""
+    """Absent means without limit. `memory_soft`: reclaim towards `memory` under pressure instead of a hard limit.
+
+    `swappiness`: 0 to 100. `cpu_shares`: 1024 for one that asks for nothing. `io_weight`: 1 to 1000, 100 likewise.
+    `hugepages`: bytes by size of page, as the kernel writes it (``2MB``).
+    """
 
     memory: int
     memory_soft: bool
     swap: bool
+    swappiness: int
     cpuset: str
     cpu_quota: tuple[int, int]
     cpu_shares: int
     processes: int
+    io_weight: int
+    throttles: list[Throttle]
+    hugepages: dict[str, int]
+
+
+class Confine(TypedDict, total=False):
+    """What holds for init and for every command executed inside later, beyond what holds for every guest.
+
+    `rlimits`: resource limits by the kernel's name (``nofile``), soft and hard; -1: none. `seccomp`: the filter to
+    use instead of the usual one, base64. `drop`: numbers of capabilities that it has not.
+    """
+
+    rlimits: dict[str, tuple[int, int]]
+    seccomp: str
+    drop: list[int]
 
 
 class InstanceSpec(TypedDict):
@@ -82,6 +115,7 @@ class InstanceSpec(TypedDict):
     init: list[str]
     environment: dict[str, str]
     limits: Limits
+    confine: NotRequired[Confine]
     nesting: bool
     apparmor: NotRequired[str]
     cgroup_prefix: str

@@ -104,6 +104,11 @@ class Supervisor:
         """The AppArmor profile its init runs under; empty: none. What is executed inside later gets the same."""
         return apparmor.label(self.init_pid)
 
+    @functools.cached_property
+    def confine(self) -> dict[str, Any]:
+        """What it was started with as its `Confine`, for commands executed inside."""
+        return _read_json(f"{self.run_dir}/confine.json") or {}
+
     async def halt_signal(self) -> int:
         """What asks its init to shut down: SIGRTMIN+3 if PID 1 blocks or catches it (systemd), else SIGPWR."""
         wanted = signal.SIGRTMIN + 3

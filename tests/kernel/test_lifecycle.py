@@ -264,7 +264,7 @@ async def test_processes_are_lean_and_named(lab: Lab) -> None:
 
 
 LINUX = "apparmor libc mounts namespaces caps seccomp devices cgroups pidfd pty"
-RUNTIME = "wire cgroup container supervisor execute hotdisk hotnode spawner"
+RUNTIME = "wire limiting cgroup container supervisor execute hotdisk hotnode spawner"
 
 
 def test_spawner_imports_only_what_it_may() -> None:

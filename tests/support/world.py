@@ -13,6 +13,10 @@ from tests.support import leftovers
 from tests.support.daemon import Lxpyd
 
 World = dict[str, Any]
+_LIMITS = {
+    "memory": ("memory.limit_in_bytes", "memory.max"), "processes": ("pids.max",),
+    "disk": ("blkio.throttle.write_bps_device", "io.max"), "CPU": ("cpu.shares", "cpu.weight"),
+}  # fmt: skip
 _VOLATILE = {"created_at", "last_used_at", "uploaded_at", "used_by", "state"}
 
 
@@ -51,10 +55,10 @@ def world(daemon: Lxpyd) -> World:
     cgroups = pathlib.Path("/sys/fs/cgroup")
     tops = [path for place in ("", "*/") for path in cgroups.glob(f"{place}{layout.cgroup_prefix}.payload.*")]
     found["cgroups"] = dict(collections.Counter(path.name for path in tops))
-    found["memory"] = {
-        path.name: value.read_text()
-        for path in tops for value in path.glob("memory.limit_in_bytes" if (path / "tasks").exists() else "memory.max")
-    }  # fmt: skip
+    for what, names in _LIMITS.items():
+        found[what] = {
+            path.name: value.read_text() for path in tops for name in names for value in path.glob(name)
+        }  # fmt: skip
     mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
     mounts = [re.sub(r"/i/\d+", "/i/N", re.sub(r"/_(phys|macv)[0-9a-f]{8}$", "/PIN", one)) for one in mounts]
     found["mounts"] = sorted(one for one in mounts if one.startswith((f"{layout.root}/", f"{layout.run}/")))

@@ -71,6 +71,14 @@ CASES = {
         "config set a limits.memory=64MiB user.k=v", "config unset a limits.memory; config unset a user.k",
         "launch bb a", "delete -f a",
     ),
+    "instance limits": Case(
+        "config set a limits.processes=90 limits.cpu.priority=4 limits.kernel.nofile=99",
+        "config unset a limits.processes; config unset a limits.cpu.priority; config unset a limits.kernel.nofile",
+        "launch bb a", "delete -f a",
+    ),
+    "disk limit": Case(
+        "config device override a root limits.max=1MB", "config device remove a root", "launch bb a", "delete -f a"
+    ),
     "instance delete": Case("delete a", "init bb a", "init bb a", "delete -f a"),
     "instance delete, running": Case("delete -f a", "init bb a; start a", "launch bb a", "delete -f a", "stop -f a"),
     "instance publish": Case("publish a --alias z", "image delete z", "init bb a", "delete -f a"),

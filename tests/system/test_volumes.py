@@ -135,7 +135,7 @@ def test_disks_of_the_start_are_locked_and_can_go(lxpyd: Lxpyd, name: str, tmp_p
         ("pool=nope source=v path=/d", "Storage pool 'nope' not found"),
         ("pool=default source=a/b path=/d", "the name of a custom volume"),
         ("pool=default source=v path=/", "cannot be /"),
-        ("pool=default source=v path=/d limits.read=1MB", "disk limits are not supported"),
+        ("pool=default source=v path=/d limits.read=often", "is not a size"),
         ("pool=default source=v path=/d shift=false", "for host paths only"),
         ("source=/nope path=/d", "Missing source path '/nope'"),
         ("source=/tmp path=/d propagation=rshared", "propagation=rshared"),

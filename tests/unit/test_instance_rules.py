@@ -6,8 +6,8 @@ import pytest
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, Unavailable
+from lxpy.instances import cpus, idmaps, keys, limits, names
 from lxpy.instances import devices as device_rules
-from lxpy.instances import idmaps, keys, limits, names
 
 NIC = {"type": "nic", "network": "lxpybr0"}
 ROOT = {"type": "disk", "path": "/", "pool": "default"}
@@ -83,12 +83,10 @@ def test_limits_in_the_kernels_units() -> None:
         "limits.cpu.allowance": "25ms/100ms",
         "limits.processes": "50",
     }
-    config["limits.cpu"] = "0-0"
     assert limits.from_config(config) == {
         "memory": 512 << 20,
         "memory_soft": False,
         "swap": False,
-        "cpuset": "0-0",
         "cpu_quota": (25_000, 100_000),
         "processes": 50,
     }
@@ -99,10 +97,18 @@ def test_limits_in_the_kernels_units() -> None:
 
 def test_a_cpu_count_takes_the_least_used_cpus() -> None:
     online = sorted(os.sched_getaffinity(0))
-    assert limits.choose_cpus(1, []) == str(online[0])
-    if len(online) > 1:
-        assert limits.choose_cpus(1, [str(online[0])]) == str(online[1])
-    assert limits.choose_cpus(1000, []) == ",".join(map(str, online))
+    assert cpus.choose(1, range(4), {}, "") == "0"
+    assert cpus.choose(1, range(4), {0: 1}, "") == "1"
+    assert cpus.choose(2, range(4), {0: 1, 1: 2, 2: 1}, "") == "0,3"
+    # Nobody is moved who need not be.
+    assert cpus.choose(2, range(4), {}, "2-3") == "2,3"
+    assert cpus.choose(1, range(4), {3: 1}, "3") == "0"
+    # As many as there are, or more, are all of them.
+    assert cpus.wanted({"limits.cpu": "1000"}) == (",".join(map(str, online)), 0, ())
+    with pytest.raises(BadRequest, match="CPU 4000 is not on this host"):
+        cpus.wanted({"limits.cpu": "0,4000"})
+    with pytest.raises(BadRequest, match="no NUMA node 700"):
+        cpus.wanted({"limits.cpu.nodes": "700"})
 
 
 def test_id_maps_never_overlap_and_end_with_a_clear_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.certificates import TRUST
 from lxpy.cli.context import Context, edit_document, pairs, settings
-from lxpy.cli.objects import Kind
+from lxpy.cli.objects import Kind, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,22 @@ if TYPE_CHECKING:
 
     from lxpy.client.client import Client
 
-INSTANCE = Kind(
+
+class Instances(Kind):
+    """Instances, and as ``NAME/SNAPSHOT`` their snapshots, of which only the expiry can be changed."""
+
+    def url(self, name: str) -> str:
+        name, slash, snapshot = name.partition("/")
+        return super().url(name) + (f"/snapshots/{quote(snapshot)}" if slash else "")
+
+    def save(self, client: Client, url: str, document: dict[str, Any], etag: str) -> None:
+        if "/snapshots/" not in url:
+            super().save(client, url, document, etag)
+        elif "expires_at" in document:
+            client.wait(client.put(url, {"expires_at": document["expires_at"]}, etag))
+
+
+INSTANCE = Instances(
     "instance",
     "/1.0/instances",
     ("architecture", "config", "description", "devices", "ephemeral", "profiles", "stateful"),
@@ -75,6 +90,8 @@ def _set(context: Context, args: Args) -> None:
     document, etag = client.get_etag(url)
     if args.flag("property"):
         document.update(changes)
+    elif "/snapshots/" in url:
+        raise ApiError("Only the property expires_at of a snapshot can be changed: config set -p ... expires_at=...")
     else:
         document.setdefault("config", {})
         for key, value in changes.items():
@@ -91,6 +108,8 @@ def _unset(context: Context, args: Args) -> None:
     document, etag = client.get_etag(url)
     if args.flag("property"):
         document[key] = ""
+    elif "/snapshots/" in url:
+        raise ApiError("Only the property expires_at of a snapshot can be changed: config unset -p ... expires_at")
     elif (document.get("config") or {}).pop(key, None) is None:
         raise ApiError(f"Can't unset key '{key}', it's not currently set")
     _save(client, url, document, etag)
@@ -100,6 +119,8 @@ def _edit(context: Context, args: Args) -> None:
     client, url = _where(context, args.at(0))
     document, etag = client.get_etag(url)
     keys = ("config",) if url == "/1.0" else (*INSTANCE.writable, "name")
+    if "/snapshots/" in url:
+        keys = ("expires_at", "name")
     shown = {key: document[key] for key in sorted(keys) if key in document}
     head = "### The configuration as YAML. Lines that begin with # are ignored; the name is shown only.\n"
     tag = etag if sys.stdin.isatty() else ""
@@ -209,7 +230,7 @@ COMMANDS = {
         "set": Command(
             _set, "[<remote>:][<instance>] <key>=<value>...", "Set configuration values", (_PROPERTY,), 1, None,
         ),
-        "show": Command(_show, "[<remote>:][<instance>]", "Show the configuration", (_EXPANDED,), 0, 1),
+        "show": Command(_show, "[<remote>:][<instance>[/<snapshot>]]", "Show the configuration", (_EXPANDED,), 0, 1),
         "trust": TRUST,
         "unset": Command(_unset, "[<remote>:][<instance>] <key>", "Unset a configuration value", (_PROPERTY,), 1, 2),
     }

@@ -52,9 +52,11 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
     if reason := instance["config"].get("volatile.last_state.reason"):
         out.append(f"Last stop: {reason} ({render.date(instance['config'].get('volatile.last_state.at', ''))})")
     out += _restarts(instance)
-    if not state.get("pid"):
-        return out
-    out += ["", "Resources:", f"  Processes: {state['processes']}"]
+    return out + (_resources(state) if state.get("pid") else []) + _snapshots(instance)
+
+
+def _resources(state: dict[str, Any]) -> list[str]:
+    out = ["", "Resources:", f"  Processes: {state['processes']}"]
     disks = [(name, one["usage"]) for name, one in (state.get("disk") or {}).items() if one.get("usage")]
     if disks:
         out += ["  Disk usage:", *(f"    {name}: {render.size(used)}" for name, used in disks)]
@@ -85,10 +87,6 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
                 "      IP addresses:",
             ]
             out += [f"        {a['family']}:  {a['address']}/{a['netmask']} ({a['scope']})" for a in one["addresses"]]
-    if snapshots := instance.get("snapshots"):
-        rows = [[s["name"].rpartition("/")[2], render.date(s["created_at"]), render.date(s.get("expires_at", ""))]
-                for s in snapshots]  # fmt: skip
-        out += ["", "Snapshots:", render.table(["NAME", "TAKEN AT", "EXPIRES AT"], rows).rstrip()]
     return out
 
 
@@ -101,6 +99,14 @@ def _restarts(instance: dict[str, Any]) -> list[str]:
         return [f"Restarts: {int(count) - 1} in a row, the next one at {render.date(due)}"]
     given_up = "" if instance["status_code"] in (103, 110) else ", given up"
     return [f"Restarts: {count} in a row after it ended by itself{given_up}"]
+
+
+def _snapshots(instance: dict[str, Any]) -> list[str]:
+    if snapshots := instance.get("snapshots"):
+        rows = [[s["name"].rpartition("/")[2], render.date(s["created_at"]), render.date(s.get("expires_at", "")),
+                 "YES" if s.get("stateful") else "NO"] for s in snapshots]  # fmt: skip
+        return ["", "Snapshots:", render.table(["NAME", "TAKEN AT", "EXPIRES AT", "STATEFUL"], rows).rstrip()]
+    return []
 
 
 COMMANDS = {

@@ -31,9 +31,11 @@ def _by_client(context: Context, refs: list[str]) -> list[tuple[Client, list[str
 
 
 def _path(name: str) -> str:
+    """The URL of an instance, or of a snapshot ``NAME/SNAPSHOT``."""
     from lxpy.client.wire import quote
 
-    return f"/1.0/instances/{quote(name)}"
+    name, slash, snapshot = name.partition("/")
+    return f"/1.0/instances/{quote(name)}" + (f"/snapshots/{quote(snapshot)}" if slash else "")
 
 
 def _change(action: str) -> Any:
@@ -80,11 +82,7 @@ def _delete(context: Context, args: Args) -> int:
         suffix = "?force=true" if force else ""
         requests: list[tuple[str, str, Any]] = []
         for name in names:
-            if "/" in name:
-                base, _, snapshot = name.partition("/")
-                requests.append(("DELETE", f"{_path(base)}/snapshots/{snapshot}", None))
-            else:
-                requests.append(("DELETE", _path(name) + suffix, None))
+            requests.append(("DELETE", _path(name) + ("" if "/" in name else suffix), None))
         results = client.many(requests)
         if force:  # an ephemeral one may be gone by itself meanwhile
             results = [
@@ -103,6 +101,11 @@ def _rename(context: Context, args: Args) -> int:
         if context.client(remote) is not client:
             raise UsageError("Can't specify a different remote for rename")
         new = rest
+    if "/" in name:
+        instance, slash, snapshot = new.partition("/")
+        if slash and instance not in ("", name.partition("/")[0]):
+            raise UsageError("a snapshot stays with its instance: copy it to make an instance of it")
+        new = snapshot or new
     context.wait(client, client.post(_path(name), {"name": new}))
     return 0
 
@@ -122,11 +125,13 @@ COMMANDS = {
     "pause": Command(_change("freeze"), _MANY, "Pause instances", (_ALL,), 0, None),
     "resume": Command(_change("unfreeze"), _MANY, "Resume paused instances", (_ALL,), 0, None),
     "delete": Command(
-        _delete, _MANY, "Delete instances",
+        _delete, _MANY.replace("<instance>", "<instance>[/<snapshot>]"), "Delete instances and snapshots",
         (
             Option("-f --force", help="Force the removal of running instances"),
             Option("-i --interactive", help="Require user confirmation"),
         ), 1, None,
     ),
-    "rename": Command(_rename, "[<remote>:]<instance> <new name>", "Rename instances", (), 2, 2),
+    "rename": Command(
+        _rename, "[<remote>:]<instance>[/<snapshot>] <new name>", "Rename instances and snapshots", (), 2, 2
+    ),
 }  # fmt: skip

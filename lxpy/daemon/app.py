@@ -332,6 +332,7 @@ def build(daemon: Daemon) -> web.Application:
         processes,
         profiles,
         server,
+        snapshots,
         storage,
         storage_volumes,
         warnings,
@@ -341,6 +342,7 @@ def build(daemon: Daemon) -> web.Application:
     modules = (
         server,
         instances,
+        snapshots,
         processes,
         files,
         images,

@@ -15,6 +15,7 @@ EXTENSIONS = (
     "instance_bulk_state_change", "container_exec_user_group_cwd", "container_exec_recording",
     "container_exec_signal_handling", "console", "directory_manipulation", "file_delete", "file_append",
     "file_symlinks", "instances_files_modify_permissions", "container_backup", "instance_nic_network",
+    "snapshot_expiry", "snapshot_expiry_creation",
     "image_create_aliases", "image_force_refresh", "image_copy_profile", "images_push_relay",
     "network", "network_leases", "network_state", "network_forward",
     "network_acl", "network_acl_log",

@@ -11,6 +11,7 @@ from lxpy.api.errors import PreconditionFailed
 INSTANCE = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
 PROFILE = ("config", "description", "devices")
 CONFIGURED = ("config", "description")
+SNAPSHOT = ("expires_at",)
 IMAGE = ("auto_update", "expires_at", "profiles", "properties", "public")
 ALIAS = ("description", "target")
 CERTIFICATE = ("name", "projects", "restricted", "type")

@@ -19,7 +19,7 @@ from lxpy.state.store import Document, InstanceRow, Store
 from lxpy.storage.manager import StorageManager
 
 # Marks of work under way: whoever reads the file back has nothing to finish.
-TRANSIENT = ("creating", "deleting", "renaming")
+TRANSIENT = ("creating", "deleting", "renaming", "restoring", "freezes")
 
 
 class Backups:
@@ -98,6 +98,11 @@ class Backups:
         doc = {key: value for key, value in row.doc.items() if key not in TRANSIENT}
         return {
             "instance": {"name": row.name, "project": row.project, "idmap_base": row.idmap_base} | doc,
+            "snapshots": [
+                {"name": name} | {key: value for key, value in snapshot.items() if key not in TRANSIENT}
+                for name, snapshot in self._store.snapshots.of(row.id).items()
+                if not snapshot.get("creating")
+            ],
             "pool": {"name": row.pool} | (self._store.pools.get(row.pool) or {}),
             "profiles": {name: self._store.profiles.get(home, name) or {} for name in row.doc["profiles"]},
             "project": self._store.projects.get(row.project) or {},

@@ -13,6 +13,7 @@ from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
 from lxpy.instances import apparmor, boot, limits, seeds
 from lxpy.linux import libc
+from lxpy.storage import retention
 
 Check = Callable[[str, str], object]
 
@@ -118,6 +119,8 @@ KEYS: dict[str, Check] = {
     "security.privileged": values.boolean,
     "security.protection.delete": values.boolean,
     "security.protection.start": values.boolean,
+    "snapshots.expiry": retention.check_expiry,
+    "snapshots.pattern": retention.check_pattern,
 }
 # Keys whose last part is the user's to choose.
 FAMILIES: dict[str, Check] = {seeds.KEYS_PREFIX: seeds.check_ssh_key}

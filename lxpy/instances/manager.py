@@ -33,6 +33,7 @@ from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.publish import Publishing
 from lxpy.instances.records import Records
 from lxpy.instances.seeds import Seeds
+from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
@@ -95,6 +96,9 @@ class InstanceManager:
             self.rules, emit, warn, self.backups.save,
         )  # fmt: skip
         self.publishing = Publishing(parts)
+        self.snapshots = Snapshots(
+            self._records, store, storage, profiles, self._life, self.rules, self.backups, self._check_references, emit
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self.boot = Boot(self._records, self._life, spawner, lambda row: self._begin(row), warn)
         self.restarts = AutoRestart(self._records, self._life, lambda row: self._begin(row), warn)
@@ -119,6 +123,7 @@ class InstanceManager:
                     continue
             ran = row.doc["config"].get("volatile.last_state.power") == "RUNNING"
             try:
+                row, again = await self.snapshots.settle(row)
                 found = await self._life.adopt(row)
             except (ApiError, OSError) as error:
                 self._warn(_notice(row, f"Instance {row.name!r} could not be taken over: {error}", ADOPTION))
@@ -131,7 +136,7 @@ class InstanceManager:
                 self._warn(
                     _notice(row, f"A device of instance {row.name!r} could not be plugged in again: {error}", ADOPTION)
                 )
-            if found == "reboot" or (found == "" and self.boot.wants(current, ran)):
+            if found == "reboot" or (again and found != "running") or (found == "" and self.boot.wants(current, ran)):
                 wanted.append(current)
             elif found == "" and ran:
                 self._records.set_volatile(current, last_state__power="STOPPED")
@@ -337,8 +342,6 @@ class InstanceManager:
 
     def _changed(self, row: InstanceRow, body: dict[str, Any], patch: bool) -> tuple[Document, Config, Devices]:
         """The document that an instance is to have, and its expanded configuration and devices, checked."""
-        if body.get("restore"):
-            raise BadRequest("Restoring snapshots is not supported by this version of lxpy")
         doc = {**row.doc, **changes.merged(row.doc, body, patch)}
         keys.validate_config(doc["config"])
         device_rules.validate(doc["devices"])
@@ -363,8 +366,7 @@ class InstanceManager:
             row = self._records.get(project, name)
             self._check_privilege(row, config)
             before = row
-            if idmaps.privileged(config) != (row.idmap_base is None):
-                row = self._change_privilege(row, idmaps.privileged(config))
+            row = self._records.set_privileged(row, idmaps.privileged(config))
             async with self._life.plugged(row, config, devices), rootsize.applied(self._storage, row, devices):
                 self._check_references(devices, project)  # a volume may have gone while others were plugged in
                 self.rules.check(project, name, config, devices)
@@ -383,10 +385,6 @@ class InstanceManager:
     def _check_privilege(self, row: InstanceRow, config: Config) -> None:
         if idmaps.privileged(config) != (row.idmap_base is None) and self._life.live(row):
             raise BadRequest(f"security.privileged of {row.name!r} cannot change while it runs: stop it first")
-
-    def _change_privilege(self, row: InstanceRow, privileged: bool) -> InstanceRow:
-        base = None if privileged else idmaps.allocate(self._records.idmap_bases())["base"]
-        return self._records.set_idmap(row, base)
 
     def validate_rename(self, project: str, name: str, new: str) -> InstanceRow:
         """Only while stopped, as in LXD. The instance; raises `BadRequest`, `Conflict` or `NotFound`."""
@@ -472,6 +470,7 @@ class InstanceManager:
             await self._storage.pool(row.pool).delete_instance(qualified(row.project, row.name))
         shutil.rmtree(self._layout.instance_log(row.project, row.name), ignore_errors=True)
         self._records.delete(row)
+        self.snapshots.forget(row)
 
     def _release(self, row: InstanceRow, devices: Devices) -> None:
         for device in devices.values():

@@ -10,6 +10,7 @@ from typing import Any
 
 from lxpy.api.errors import Conflict, NotFound
 from lxpy.api.objects import Config, Devices
+from lxpy.instances import idmaps
 from lxpy.state.store import Document, InstanceRow, Store
 
 Expand = Callable[[str, list[str], Config, Devices], tuple[Config, Devices]]
@@ -88,6 +89,12 @@ class Records:
         self._store.instances.update(fresh)
         self._rows[row.project, row.name] = fresh
         return fresh
+
+    def set_privileged(self, row: InstanceRow, privileged: bool) -> InstanceRow:
+        """With an id map of its own, or with none. Of a stopped instance: owners on the disk are 0-based either way."""
+        if privileged == (row.idmap_base is None):
+            return row
+        return self.set_idmap(row, None if privileged else idmaps.allocate(self.idmap_bases())["base"])
 
     def rename(self, row: InstanceRow, name: str) -> InstanceRow:
         fresh = replace(row, name=name)

@@ -1,12 +1,13 @@
 """Rows and live instances as the API's objects."""
 
 from collections.abc import Callable
+from typing import Any
 
 from lxpy.api import status
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
 from lxpy.instances import limits
 from lxpy.instances.live import Live
-from lxpy.state.store import InstanceRow
+from lxpy.state.store import Document, InstanceRow
 
 ALL_FIELDS = frozenset({"cpu", "memory", "network", "disk", "processes"})
 
@@ -32,6 +33,25 @@ def instance(row: InstanceRow, code: int, expanded: tuple[Config, Devices]) -> I
         "devices": doc["devices"],
         "expanded_config": expanded[0],
         "expanded_devices": expanded[1],
+    }
+
+
+def snapshot(name: str, doc: Document, expanded: tuple[Config, Devices], size: int | None) -> dict[str, Any]:
+    """``/1.0/instances/{name}/snapshots/{snapshot}``; a size of -1 is not known."""
+    return {
+        "name": name,
+        "created_at": doc["created_at"],
+        "expires_at": doc["expires_at"],
+        "last_used_at": doc["last_used_at"],
+        "stateful": False,
+        "architecture": doc["architecture"],
+        "ephemeral": doc["ephemeral"],
+        "profiles": doc["profiles"],
+        "config": doc["config"],
+        "devices": doc["devices"],
+        "expanded_config": expanded[0],
+        "expanded_devices": expanded[1],
+        "size": -1 if size is None else size,
     }
 
 

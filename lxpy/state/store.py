@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lxpy.api.errors import Conflict, InternalError
+from lxpy.state.snapshots import SnapshotTable
 from lxpy.state.volumes import VolumeTable
 
 Document = dict[str, Any]
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Store:
         self.certificates = NamedTable(self, "certificates", "fingerprint")
         self.certificate_tokens = NamedTable(self, "certificate_tokens")
         self.volumes = VolumeTable(self)
+        self.snapshots = SnapshotTable(self, "instance_snapshots", "instance")
 
     def close(self) -> None:
         self._db.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lxpy.api.errors import Conflict
+from lxpy.state.snapshots import SnapshotTable
 
 if TYPE_CHECKING:
     from lxpy.state.store import Document, Store
@@ -29,6 +30,7 @@ class VolumeTable:
 
     def __init__(self, store: "Store") -> None:
         self._store = store
+        self._snapshots = SnapshotTable(store, "volume_snapshots", "volume")
 
     def all(self, pool: str | None = None, project: str | None = None) -> list[VolumeRow]:
         """Of one pool or project, or of all with None; by name."""
@@ -70,30 +72,21 @@ class VolumeTable:
 
     def snapshots(self, row: VolumeRow) -> "dict[str, Document]":
         """In the order they were made."""
-        rows = self._store.execute("SELECT name, doc FROM volume_snapshots WHERE volume = ? ORDER BY rowid", row.id)
-        return {name: json.loads(doc) for name, doc in rows}
+        return self._snapshots.of(row.id)
 
     def expiring(self) -> list[tuple[str, int, str]]:
         """(when, volume's id, snapshot) of those that are not kept for ever, the next to go first."""
-        return self._store.execute(
-            "SELECT doc ->> '$.expires_at' AS at, volume, name FROM volume_snapshots WHERE at > '0002' ORDER BY at"
-        ).fetchall()
+        return self._snapshots.expiring()
 
     def put_snapshot(self, row: VolumeRow, name: str, doc: "Document") -> None:
         """Insert or replace."""
-        self._store.execute(
-            "INSERT INTO volume_snapshots VALUES (?, ?, ?) ON CONFLICT (volume, name) DO UPDATE SET doc = excluded.doc",
-            row.id, name, json.dumps(doc),
-        )  # fmt: skip
+        self._snapshots.put(row.id, name, doc)
 
     def rename_snapshot(self, row: VolumeRow, old: str, new: str, doc: "Document") -> None:
-        self._store.execute(
-            "UPDATE volume_snapshots SET name = ?, doc = ? WHERE volume = ? AND name = ?",
-            new, json.dumps(doc), row.id, old,
-        )  # fmt: skip
+        self._snapshots.rename(row.id, old, new, doc)
 
     def delete_snapshot(self, row: VolumeRow, name: str) -> None:
-        self._store.execute("DELETE FROM volume_snapshots WHERE volume = ? AND name = ?", row.id, name)
+        self._snapshots.delete(row.id, name)
 
 
 def _row(row: tuple[int, str, str, str, str]) -> VolumeRow:

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -308,7 +308,7 @@ class InstanceTrees(Trees):
 
     async def delete_instance_snapshot(self, volume: str, snapshot: str) -> None:
         """Delete a snapshot; none of that name is fine."""
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound), self._emptied(volume):
             path, gone = self._snapshot_dir(volume, snapshot), self._gone()
             fingerprint = self._uses_image(path)
             with files.disk_errors(f"Delete snapshot {snapshot} of volume {volume}", self.name, self.source):
@@ -316,6 +316,15 @@ class InstanceTrees(Trees):
                 self._delete_later(gone)
             if fingerprint:
                 await self._unuse({f"{volume}/{snapshot}": fingerprint})
+
+    @contextlib.contextmanager
+    def _emptied(self, volume: str) -> Iterator[None]:
+        """Takes the directory of the snapshots away with the last of them."""
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{self._path(volume)}/snapshots")
 
     async def rename_instance_snapshot(self, volume: str, old: str, new: str) -> None:
         """Raises `NotFound`, `Conflict`."""

@@ -52,6 +52,18 @@ def expires(key: str, value: str, at: datetime.datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment(text: str) -> str:
+    """An RFC 3339 time in UTC, to the second; "" and Go's zero time are `NEVER`. Raises `BadRequest`."""
+    if not text or text.startswith("0001-"):
+        return NEVER
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequest(f"Invalid expires_at {text!r}: write it as 2026-12-31T23:59:59Z") from None
+    found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
+    return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def check_pattern(key: str, value: str) -> None:
     """Raises `BadRequest` for a pattern that would not give a name."""
     try:

@@ -420,7 +420,7 @@ class VolumeManager:
                 "creating": True,
                 "description": "",
                 "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                "expires_at": _moment(expires_at),
+                "expires_at": retention.moment(expires_at),
                 "config": config,
             }
             self._store.volumes.put_snapshot(row, snapshot, doc)
@@ -445,7 +445,7 @@ class VolumeManager:
         if description is not None:
             doc["description"] = description
         if expires_at is not None:
-            doc["expires_at"] = _moment(expires_at)
+            doc["expires_at"] = retention.moment(expires_at)
         self._store.volumes.put_snapshot(row, snapshot, doc)
         await self._save(row)
         self._plan()
@@ -586,18 +586,6 @@ class _OneTree:
 
     def volume_snapshot_path(self, volume: str, snapshot: str) -> str:
         raise NotFound(f"Snapshot {snapshot!r} of volume {volume!r} not found")
-
-
-def _moment(text: str) -> str:
-    """An RFC 3339 time in UTC, to the second."""
-    if not text or text.startswith("0001-"):
-        return retention.NEVER
-    try:
-        found = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"Invalid expires_at {text!r}: write it as 2026-12-31T23:59:59Z") from None
-    found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
-    return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _without(doc: Document, *keys: str) -> Document:

@@ -148,13 +148,33 @@ def test_start_and_stop_all_at_once(lxc: Lxc, lxpyd: Lxpyd, name: str) -> None:
 def test_errors_are_one_line(lxc: Lxc, busybox: str) -> None:
     for args in (
         ("start", "nope"), ("exec", "nope", "--", "true"), ("launch", "nope", "x"), ("launch", "bb", busybox),
-        ("delete", busybox), ("query", "/1.0/nope"), ("snapshot", busybox), ("profile", "delete", "default"),
+        ("delete", busybox), ("query", "/1.0/nope"), ("snapshot", busybox, "a b"),
+        ("restore", busybox, "nope"), ("profile", "delete", "default"),
         ("launch", "bb", "x", "-s", "nope"), ("exec", busybox, "--", "/nope"),
     ):  # fmt: skip
         result = lxc(*args, ok=False)
         assert result.returncode != 0, args
         assert "Traceback" not in result.stdout + result.stderr
         assert "internal error" not in result.stderr, result.stderr
+
+
+def test_snapshots(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
+    lxpyd.sh(busybox, "echo before > /f")
+    lxc("snapshot", busybox)
+    lxc("snapshot", busybox, "s1", "--no-expiry")
+    lxc("snapshot", busybox, "s1", "--reuse")
+    lxpyd.sh(busybox, "echo after > /f")
+    assert f"{busybox},2" in lxc("list", "-f", "csv", "-c", "nS").stdout
+    assert "snap0" in lxc("info", busybox).stdout
+    lxc("rename", f"{busybox}/snap0", f"{busybox}/first")
+    assert "expires_at" in lxc("config", "show", f"{busybox}/first").stdout
+    lxc("config", "edit", f"{busybox}/first", input="expires_at: 2999-01-01T00:00:00Z\n")
+    assert "2999-01-01" in lxc("config", "show", f"{busybox}/first").stdout
+    lxc("restore", busybox, "first")
+    assert lxpyd.sh(busybox, "cat /f").stdout == "before\n"
+    assert "--stateful" in lxc("snapshot", busybox, "x", "--stateful", ok=False).stderr
+    lxc("delete", f"{busybox}/first")
+    assert f"{busybox},1" in lxc("list", "-f", "csv", "-c", "nS").stdout
 
 
 def test_volumes(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:

@@ -31,6 +31,12 @@ def test_the_life_of_an_instance(client: Any, lxpyd: Lxpyd, name: str) -> None:
     instance.config["user.a"] = "b"
     instance.save(wait=True)
     assert client.instances.get(name).config["user.a"] == "b"
+    snapshot = instance.snapshots.create("s0", wait=True)
+    assert [one.name for one in instance.snapshots.all()] == ["s0"]
+    snapshot.rename("s1", wait=True)
+    instance.restore_snapshot("s1", wait=True)
+    instance.snapshots.get("s1").delete(wait=True)
+    assert instance.snapshots.all() == []
     instance.stop(force=True, wait=True)
     instance.delete(wait=True)
     assert not client.instances.exists(name)

@@ -43,10 +43,25 @@ def world(daemon: Lxpyd) -> World:
     }  # fmt: skip
     running = get("/operations").get("running") or []
     found["tokens"] = sorted(one["metadata"]["request"]["name"] for one in running if one["class"] == "token")
+    found["snapshots"] = {
+        one["name"]: get(f"/instances/{one['name']}/snapshots") for one in found["instances"]
+    }  # fmt: skip
     asked.close()
-    for folder in ("storage-pools/*/*", "storage-pools/*/custom/*/*", "images", "networks", "disks"):
+    for folder in (
+        "storage-pools/*/*",
+        "storage-pools/*/instances/*",
+        "storage-pools/*/instances/*/snapshots",
+        "storage-pools/*/custom/*/*",
+        "images",
+        "networks",
+        "disks",
+    ):
         paths = (path for place in daemon.dir.glob(folder) for path in place.glob("*"))
         found[f"files in {folder}"] = sorted(str(path.relative_to(daemon.dir)) for path in paths)
+    # Half written when the daemon ended, it is written over.
+    found["files in storage-pools/*/instances/*"] = [
+        one for one in found["files in storage-pools/*/instances/*"] if not one.endswith(".yaml.new")
+    ]
     # The notes of nics, and one half written, stay when they are empty; a pin is called by chance.
     found["files in networks"] = [one for one in found["files in networks"] if ".json" not in one]
     found["pins"] = len(list(pathlib.Path(layout.run, "netns").glob("*")))

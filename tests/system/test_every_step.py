@@ -82,6 +82,21 @@ CASES = {
     "instance delete": Case("delete a", "init bb a", "init bb a", "delete -f a"),
     "instance delete, running": Case("delete -f a", "init bb a; start a", "launch bb a", "delete -f a", "stop -f a"),
     "instance publish": Case("publish a --alias z", "image delete z", "init bb a", "delete -f a"),
+    "snapshot": Case("snapshot a s", "delete a/s", "init bb a", "delete a"),
+    "snapshot, running": Case("snapshot a s", "delete a/s", "launch bb a -s plain", "delete -f a"),
+    "snapshot rename": Case("rename a/s a/t", "rename a/t a/s", "init bb a; snapshot a s", "delete a"),
+    "snapshot delete": Case("delete a/s", "snapshot a s", "init bb a; snapshot a s", "delete a"),
+    "snapshot set": Case(
+        "config set -p a/s expires_at=2999-01-01T00:00:00Z", "config set -p a/s expires_at=0001-01-01T00:00:00Z",
+        "init bb a; snapshot a s", "delete a",
+    ),
+    "restore": Case(
+        "restore a s", "config set a user.k=v", "init bb a; snapshot a s; config set a user.k=v", "delete a"
+    ),
+    "restore, running": Case(
+        "restore a s", "start a; config set a user.k=v", "launch bb a; snapshot a s; config set a user.k=v",
+        "delete -f a", "stop -f a",
+    ),
     "network create": Case(_NET, "network delete lxz0"),
     "network set": Case(
         "network set lxz0 ipv4.address=10.95.1.1/24 dns.domain=x.example",

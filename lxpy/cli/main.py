@@ -19,6 +19,7 @@ else:
 # name -> (module under lxpy.cli, summary). A module's COMMANDS holds the Command, or a dict of them for a group.
 COMMANDS: dict[str, tuple[str, str]] = {
     "admin": ("setup", "Set up the server"),
+    "apply": ("apply", "Bring the server to what a file describes"),
     "config": ("config", "Manage instance and server configuration options"),
     "console": ("run", "Attach to instance consoles"),
     "create": ("create", "Create instances from images"),

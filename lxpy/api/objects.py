@@ -45,6 +45,7 @@ class InstanceState(TypedDict):
     memory: dict[str, int]  # usage, usage_peak, total, swap_usage, swap_usage_peak: bytes
     disk: dict[str, dict[str, int]]
     network: "dict[str, NetworkState] | None"
+    lxpy_limits: NotRequired[dict[str, Any]]  # ours: `runtime.spec.Limits` in force, and `unmet`
 
 
 class Address(TypedDict):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from lxpy.cli import render
-from lxpy.cli.args import Args, Command, Option
+from lxpy.cli import limits, render
+from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context
 
 TYPE_CHECKING = False
@@ -25,6 +25,20 @@ def _info(context: Context, args: Args) -> None:
     from lxpy.client.wire import quote
 
     url = f"/1.0/instances/{quote(name)}"
+    if args.flag("isolation"):
+        found = client.get(f"{url}/isolation")
+        fmt = args.value("format")
+        if fmt not in ("", "json", "yaml"):
+            raise UsageError(f"unknown format {fmt!r}: json or yaml")
+        if fmt:
+            sys.stdout.write(render.show(fmt, [], [], found))
+            return
+        from lxpy.cli import isolation
+
+        sys.stdout.write("\n".join(isolation.lines(name, found)) + "\n")
+        return
+    if args.flag("format"):
+        raise UsageError("--format is for --isolation")
     instance = client.get(url, recursion="1")
     state = client.get(f"{url}/state")
     sys.stdout.write("\n".join(describe(instance, state)) + "\n")
@@ -52,7 +66,8 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
     if reason := instance["config"].get("volatile.last_state.reason"):
         out.append(f"Last stop: {reason} ({render.date(instance['config'].get('volatile.last_state.at', ''))})")
     out += _restarts(instance)
-    return out + (_resources(state) if state.get("pid") else []) + _snapshots(instance)
+    use = _resources(state) + limits.lines(instance, state) if state.get("pid") else []
+    return out + use + _snapshots(instance)
 
 
 def _resources(state: dict[str, Any]) -> list[str]:
@@ -113,6 +128,8 @@ COMMANDS = {
     "info": Command(
         _info, "[<remote>:][<instance>]", "Show instance or server information",
         (
+            Option("--isolation", help="Show what keeps a running instance apart from the host"),
+            Option("-f --format", "FORMAT", "Print --isolation as json or yaml"),
             Option("--show-log", help="Show the instance's recent console log"),
             Option("--resources", help="Show the resources available to the server"),
             Option("--target", "MEMBER", "Cluster member name"),

@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("lifecycle", "Start instances"),
     "stop": ("lifecycle", "Stop instances"),
     "storage": ("storage", "Manage storage pools"),
+    "top": ("top", "Show what running instances use, live"),
     "tui": ("", "Open the full-screen app"),
     "version": ("system", "Show local and remote versions"),
     "warning": ("warning", "Manage warnings"),

@@ -80,7 +80,7 @@ class Cpus:
                 except OSError as error:  # it is about to end, or a CPU has just gone
                     log.warning("moving %s to the CPUs %s: %s", live.cgroup.payload, chosen, error)
                     continue
-                live.cpuset = chosen
+                live.cpuset = live.limits["cpuset"] = chosen
 
 
 def _load(running: Iterable[Live]) -> dict[int, int]:

@@ -99,7 +99,7 @@ class Limiter:
 
     def _remember(self, live: Live, config: Config, limit: Limits) -> None:
         _, live.cpu_count, live.cpu_among = cpus.wanted(config)
-        live.cpuset, live.memory = limit.get("cpuset", ""), limit.get("memory", 0)
+        live.cpuset, live.limits = limit.get("cpuset", ""), limit
 
     def _tell(
         self, row: InstanceRow, live: Live, devices: Devices, config: Config, limit: Limits, less: list[str]

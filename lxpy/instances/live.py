@@ -8,6 +8,7 @@ from lxpy.api.objects import Devices
 from lxpy.networks.watch import Watch
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import Supervisor
+from lxpy.runtime.spec import Limits
 
 
 @dataclass
@@ -18,9 +19,9 @@ class Live:
         nics: guest interface name to host interface name.
         devices: the expanded devices it runs with.
         cpuset: the CPUs it may run on, "" for all.
+        limits: those in force.
         cpu_count: how many it is to have, 0 when that does not matter; `cpu_among`: of which.
         unmet: the limits it should have and that this host cannot keep, each as "KEY (why)".
-        memory: its memory limit in bytes, 0 without one.
         stopping: who ends it wants no restart and no deletion on the way ("stop", "restart", "delete"), else "".
         ended: resolved when the exit has been dealt with: the network is detached, the record written.
     """
@@ -35,7 +36,7 @@ class Live:
     cpu_count: int = 0
     cpu_among: tuple[int, ...] = ()
     unmet: list[str] = field(default_factory=list)
-    memory: int = 0
+    limits: Limits = field(default_factory=lambda: Limits())
     stopping: str = ""
     ended: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 

@@ -35,6 +35,7 @@ from lxpy.instances.records import Records
 from lxpy.instances.seeds import Seeds
 from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
+from lxpy.instances.usage import Meter
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
 from lxpy.runtime.cgroup import InstanceCgroup
@@ -83,6 +84,7 @@ class InstanceManager:
             self._records, layout, spawner, images, networks, storage, attached, self.guests, emit, warn
         )
         self._life.delete_ephemeral = self._delete_later
+        self.meter = Meter(self._records, self._life.live, networks.nics.shown)
         self.files = Files(self._records, self._life, storage, spawner)
         self._templates = Templates(self._records, images, storage, warn)
         self._life.before_start = Seeds(self._records, storage, self._templates.before_start, warn).before_start

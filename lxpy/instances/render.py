@@ -91,11 +91,13 @@ def state(live: Live | None, fields: "set[str] | None", shown_as: Callable[[str]
         shown["memory"] = {
             "usage": max(0, usage["memory"]),
             "usage_peak": max(0, usage["memory_peak"]),
-            "total": live.memory or limits.host_memory(),
+            "total": live.limits.get("memory") or limits.host_memory(),
             "swap_usage": max(0, usage["swap"]),
             "swap_usage_peak": 0,
             "oom_kills": live.cgroup.oom_kills(),  # ours: processes the kernel killed inside for want of memory
         }
+    if fields is None:
+        shown["lxpy_limits"] = {**live.limits, "unmet": live.unmet}
     if "network" in wanted and live.watch is not None:
         if fields is None:
             live.watch.refresh()

@@ -12,6 +12,17 @@ SYS_RESOURCE = 24
 DENIED = (SYS_MODULE, SYS_RAWIO, SYS_TIME, MAC_ADMIN, MAC_OVERRIDE)
 
 
+# In the order of their numbers.
+NAMES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
+    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
+    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
+    "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
+    "checkpoint_restore",
+)  # fmt: skip
+
+
 class _Header(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
@@ -53,3 +64,14 @@ def drop_from_bounding_set() -> None:
         except OSError as error:
             if error.errno != errno.EINVAL:  # a kernel without this capability
                 raise
+
+
+def names(capabilities: int) -> list[str]:
+    """The names of a set."""
+    return [NAMES[number] if number < len(NAMES) else str(number) for number in range(64) if capabilities >> number & 1]
+
+
+def known() -> int:
+    """All that this kernel has."""
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        return (1 << int(file.read()) + 1) - 1

@@ -33,6 +33,13 @@ _ABIS: dict[str, dict[int, tuple[tuple[int, ...], int]]] = {
 }
 
 
+# What it refuses, as `program` has it.
+REFUSED = (
+    "kexec_load", "kexec_file_load", "open_by_handle_at", "init_module", "finit_module", "delete_module",
+    "umount2 with MNT_FORCE", "calls of unknown ABIs (x32)",
+)  # fmt: skip
+
+
 def program(machine: str = libc.MACHINE) -> bytes:
     """The filter as an array of ``struct sock_filter``; empty for a machine without a list."""
     abis = _ABIS.get(machine, {})

@@ -184,8 +184,11 @@ class InstanceCgroup:
                 pass
         return found
 
-    def usage(self) -> dict[str, int]:
-        """What it uses: ``cpu_ns`` ``memory`` ``memory_peak`` ``swap`` (bytes) ``processes``; -1 where not known."""
+    def usage(self, peak: bool = True) -> dict[str, int]:
+        """What it uses: ``cpu_ns`` ``memory`` ``memory_peak`` ``swap`` (bytes) ``processes``; -1 where not known.
+
+        `peak`: whether that is asked for.
+        """
         result = dict.fromkeys(("cpu_ns", "memory", "memory_peak", "swap", "processes"), -1)
         path = self.v1("cpuacct")
         if path:
@@ -198,15 +201,40 @@ class InstanceCgroup:
         path = self.v1("memory")
         if path:
             result["memory"] = _number(f"{path}/memory.usage_in_bytes")
-            result["memory_peak"] = _number(f"{path}/memory.max_usage_in_bytes")
+            if peak:
+                result["memory_peak"] = _number(f"{path}/memory.max_usage_in_bytes")
             both = _number(f"{path}/memory.memsw.usage_in_bytes")
             result["swap"] = max(0, both - result["memory"]) if both >= 0 else -1
         else:
             result["memory"] = _number(f"{self.unified}/memory.current")
-            result["memory_peak"] = _number(f"{self.unified}/memory.peak")
+            if peak:
+                result["memory_peak"] = _number(f"{self.unified}/memory.peak")
             result["swap"] = _number(f"{self.unified}/memory.swap.current")
         result["processes"] = _number(f"{self.v1('pids') or self.unified}/pids.current")
         return result
+
+    def transferred(self) -> tuple[int, int]:
+        """Bytes read from and written to block devices on its account; -1 where nothing counts them."""
+        path = self.v1("blkio")
+        read = written = 0
+        try:
+            if path:
+                for line in cgroups.read(f"{path}/blkio.throttle.io_service_bytes_recursive").splitlines():
+                    words = line.split()
+                    if len(words) == 3 and words[1] == "Read":
+                        read += int(words[2])
+                    elif len(words) == 3 and words[1] == "Write":
+                        written += int(words[2])
+            else:
+                for word in cgroups.read(f"{self.unified}/io.stat").split():
+                    key, _, number = word.partition("=")
+                    if key == "rbytes":
+                        read += int(number)
+                    elif key == "wbytes":
+                        written += int(number)
+        except OSError:
+            return -1, -1
+        return read, written
 
     def oom_kills(self) -> int:
         """Processes killed for want of memory since it was made."""

@@ -93,11 +93,13 @@ class Confine(TypedDict, total=False):
     """What holds for init and for every command executed inside later, beyond what holds for every guest.
 
     `rlimits`: resource limits by the kernel's name (``nofile``), soft and hard; -1: none. `seccomp`: the filter to
-    use instead of the usual one, base64. `drop`: numbers of capabilities that it has not.
+    use instead of the usual one, base64, and `refuses` what it refuses, in words. `drop`: numbers of capabilities that
+    it has not.
     """
 
     rlimits: dict[str, tuple[int, int]]
     seccomp: str
+    refuses: list[str]
     drop: list[int]
 
 

@@ -18,7 +18,7 @@ else:
 
 # name -> (module under lxpy.cli, summary). A module's COMMANDS holds the Command, or a dict of them for a group.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "admin": ("setup", "Set up the server"),
+    "admin": ("admin", "Set up or recover the server"),
     "apply": ("apply", "Bring the server to what a file describes"),
     "config": ("config", "Manage instance and server configuration options"),
     "console": ("run", "Attach to instance consoles"),
@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "project": ("project", "Manage projects"),
     "publish": ("publish", "Publish instances as images"),
     "query": ("system", "Send a raw query to the server"),
+    "recover": ("recover", "Bring back instances and volumes that are not known any more"),
     "remote": ("remote", "Manage the list of remote servers"),
     "rename": ("lifecycle", "Rename instances and snapshots"),
     "restart": ("lifecycle", "Restart instances"),

@@ -198,7 +198,5 @@ COMMANDS: dict[str, Command | dict[str, Command]] = {
         _init, "[<image> [<name>]] | [<preseed file>]", "Set up the server, or create an instance",
         (*_SETUP, *create.OPTIONS), 0, 2, text=_TEXT,
     ),
-    "admin": {
-        "init": Command(_init, "[<preseed file>]", "Set up the server", _SETUP, 0, 1),
-    },
 }  # fmt: skip
+ADMIN_INIT = Command(_init, "[<preseed file>]", "Set up the server", _SETUP, 0, 1)

@@ -83,7 +83,7 @@ def _ask(question: Question, answers: Answers, facts: Facts, before: str) -> str
         brackets = f" [default={default}]: " if default else ": "
     prompt = question.text + brackets
     while True:
-        answer = _line(prompt).strip()
+        answer = line(prompt).strip()
         if answer == "?":
             print(f"  {question.explain}")
             continue
@@ -93,7 +93,8 @@ def _ask(question: Question, answers: Answers, facts: Facts, before: str) -> str
             print(f"  {error}" if answer or default else "  An answer is needed here; ? explains")
 
 
-def _line(prompt: str) -> str:
+def line(prompt: str) -> str:
+    """One answer; what is piped in is shown as if it had been typed. Raises `ApiError` at its end."""
     if sys.stdin.isatty():
         try:
             import readline  # noqa: F401  # line editing

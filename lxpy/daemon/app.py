@@ -332,6 +332,7 @@ def build(daemon: Daemon) -> web.Application:
         operations,
         processes,
         profiles,
+        recover,
         server,
         snapshots,
         storage,
@@ -356,6 +357,7 @@ def build(daemon: Daemon) -> web.Application:
         operations,
         certificates,
         warnings,
+        recover,
     )
     for module in modules:
         for method, path, handler in module.ROUTES:

@@ -8,14 +8,13 @@ import asyncio
 import os
 from collections.abc import Callable
 
-import yaml
-
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.api.layout import qualified
 from lxpy.api.notices import BACKUP_FILE, Notice
 from lxpy.instances.records import Records
 from lxpy.profiles.manager import ProfileManager
 from lxpy.state.store import Document, InstanceRow, Store
+from lxpy.storage import files
 from lxpy.storage.manager import StorageManager
 
 # Marks of work under way: whoever reads the file back has nothing to finish.
@@ -118,11 +117,4 @@ def _write(directory: str, content: Document, durable: bool) -> None:
     # A new root file system is no further on the disk than this file: to force only this one would make ext4 write
     # all of the other out first. Later versions must not be lost.
     durable = durable and os.path.exists(path)
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        yaml.dump(content, file, Dumper=dumper, sort_keys=False)
-        if durable:
-            file.flush()
-            os.fsync(fd)
-    os.rename(f"{path}.new", path)
+    files.write_yaml(path, content, durable=durable)

@@ -32,6 +32,7 @@ from lxpy.instances.parts import Parts
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.publish import Publishing
 from lxpy.instances.records import Records
+from lxpy.instances.recover import Recovery
 from lxpy.instances.seeds import Seeds
 from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
@@ -101,6 +102,7 @@ class InstanceManager:
         self.snapshots = Snapshots(
             self._records, store, storage, profiles, self._life, self.rules, self.backups, self._check_references, emit
         )
+        self.recovery = Recovery(parts, volumes, networks, self.snapshots)
         self._tasks: set[asyncio.Task[None]] = set()
         self.boot = Boot(self._records, self._life, spawner, lambda row: self._begin(row), warn)
         self.restarts = AutoRestart(self._records, self._life, lambda row: self._begin(row), warn)

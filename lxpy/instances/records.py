@@ -63,6 +63,10 @@ class Records:
         self._rows[project, name] = row
         return row
 
+    def take(self, row: InstanceRow) -> None:
+        """A row that has come into the store by itself."""
+        self._rows[row.project, row.name] = row
+
     def change(self, row: InstanceRow, **doc: Any) -> InstanceRow:
         """Replace keys of the row's document; the new row."""
         fresh = replace(row, doc=row.doc | doc)

@@ -346,6 +346,11 @@ class Snapshots:
         self._table.delete(row.id, snapshot)
         self._all.get(row.id, {}).pop(snapshot, None)
 
+    def recovered(self, row: InstanceRow) -> None:
+        """An instance has come into the store by itself, and its snapshots with it."""
+        self._all[row.id] = self._table.of(row.id)
+        self.changed()
+
     def forget(self, row: InstanceRow) -> None:
         """The instance has gone, and in the store its snapshots with it."""
         self._all.pop(row.id, None)

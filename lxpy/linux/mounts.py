@@ -42,11 +42,15 @@ def idmapped(path: str, userns_fd: int, attributes: int = 0, recursive: bool = F
     return fd
 
 
-def new(fstype: str, options: dict[str, str], attributes: int) -> int:
-    """A detached mount of a new file system; an empty value makes an option a flag."""
+def new(fstype: str, options: dict[str, str], attributes: int, source: str = "") -> int:
+    """A detached mount of a file system: a new one, or that on the device `source`.
+
+    Args:
+        options: an empty value makes one a flag.
+    """
     fs = libc.fsopen(fstype)
     try:
-        libc.fsconfig(fs, libc.FSCONFIG_SET_STRING, "source", fstype)
+        libc.fsconfig(fs, libc.FSCONFIG_SET_STRING, "source", source or fstype)
         for key, value in options.items():
             command = libc.FSCONFIG_SET_STRING if value else libc.FSCONFIG_SET_FLAG
             libc.fsconfig(fs, command, key, value)

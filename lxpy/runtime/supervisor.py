@@ -410,7 +410,10 @@ class _Supervisor:
             elif code == signal.SIGKILL and self._cgroup.oom_kills():
                 reason = "oom"
         record = {"reason": reason, "code": code, "at": time.time()}
-        self._write("exit.json", record, durable=True)
+        try:
+            self._write("exit.json", record, durable=True)
+        except FileNotFoundError:
+            pass  # a daemon that has lost its records has cleared our directory: nobody will ask
         # Nobody new from here on: who cannot connect looks for exit.json.
         self._unlink_socket()
         for peer in self._peers.values():

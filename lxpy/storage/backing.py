@@ -9,6 +9,7 @@ import stat
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 
 from lxpy.api.errors import BadRequest, InternalError
 from lxpy.linux import btrfs, libc, loop, mounts
@@ -90,6 +91,32 @@ class Backing:
                 libc.mount(device, self.point, "btrfs", self.flags, self.data)
         else:
             libc.mount(self.device(), self.point, "btrfs", self.flags, self.data)
+
+    def mounted(self) -> bool:
+        return mounts.is_mounted(self.point)
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[str]:
+        """A path to what is in it, for as long as the block runs: mounted where nobody else sees it, read-only.
+
+        Raises:
+            OSError: the file or device is not there, or is no btrfs.
+        """
+        with contextlib.ExitStack() as stack:
+            device = (
+                stack.enter_context(loop.attach(self.source, readonly=False, direct=True))
+                if self.is_file
+                else self.device()
+            )
+            fd = mounts.new("btrfs", {}, libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NODEV, device)
+            stack.callback(os.close, fd)
+            yield f"/proc/self/fd/{fd}"
+
+    def unmount(self) -> None:
+        """Take it off its mount point, and that away. Safe to repeat."""
+        self._unmount()
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self.point)
 
     def remount(self, options: str) -> None:
         """Raises `BadRequest`: btrfs does not know one of them."""

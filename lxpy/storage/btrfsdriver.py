@@ -8,6 +8,7 @@ import errno
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, Conflict
@@ -72,6 +73,30 @@ class BtrfsPool(DirectoryPool):
                 f"Invalid source {source!r}: it is not on a btrfs; leave source away for a file of its own"
             )
         return kept  # and the manager says what is wrong with it
+
+    @classmethod
+    def plan_recovered(cls, name: str, config: dict[str, str], layout: Layout) -> dict[str, str]:
+        source, file = config["source"], _loop_file(layout, name)
+        backing.mount_options(config.get("btrfs.mount_options", ""))
+        if os.path.isdir(source):
+            if config.get("btrfs.mount_options"):
+                raise BadRequest(
+                    "btrfs.mount_options cannot be set on a pool in a directory: its file system is mounted"
+                )
+            with contextlib.suppress(OSError):
+                btrfs.filesystem_uuid(source)
+                return config
+            raise BadRequest(f"Invalid source {source!r}: it is not on a btrfs")
+        if source != file and not source.startswith("/dev/"):
+            raise BadRequest(f"Invalid source {source!r}: the file of a pool lies at {file}; move it there first")
+        try:
+            number = backing.filesystem_on(source)
+        except OSError as error:
+            raise BadRequest(f"Invalid source {source!r}: {error.strerror}") from None
+        if not number:
+            raise BadRequest(f"Invalid source {source!r}: there is no btrfs on it")
+        kept = {key: value for key, value in config.items() if key not in ("size", "source.wipe")} | {_UUID: number}
+        return kept if source != file else kept | {"size": _size_word(os.stat(file).st_size)}
 
     @classmethod
     def of(cls, name: str, config: dict[str, str], layout: Layout, warn: Callable[[str], None]) -> "BtrfsPool":
@@ -140,6 +165,14 @@ class BtrfsPool(DirectoryPool):
                 with files.disk_errors("Resize", self.name, self._disk.source):
                     self._disk.grow(values.size_bytes("size", new["size"]))
         super().change(new)
+
+    def look(self) -> AbstractContextManager[str]:
+        return super().look() if self._disk is None or self._disk.mounted() else self._disk.look()
+
+    def _release(self) -> None:
+        super()._release()
+        if self._disk is not None:
+            self._disk.unmount()
 
     def _clear(self, keep_source: bool) -> None:
         if self._disk is not None:
@@ -232,6 +265,11 @@ def _subvolumes(path: str) -> list[str]:
 
 def _loop_file(layout: Layout, name: str) -> str:
     return f"{layout.disks}/{name}.img"
+
+
+def _size_word(size: int) -> str:
+    unit = next((unit for unit in ("GiB", "MiB", "B") if size % values.size_bytes("size", f"1{unit}") == 0), "B")
+    return f"{size // values.size_bytes('size', f'1{unit}')}{unit}"
 
 
 def _default_size(layout: Layout) -> int:

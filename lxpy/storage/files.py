@@ -8,6 +8,9 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import Any
+
+import yaml
 
 from lxpy.api.errors import InternalError
 
@@ -114,6 +117,21 @@ def link_or_copy(source: str, target: str) -> None:
             shutil.copyfileobj(old, new, 1 << 20)
             new.flush()
             os.fsync(new.fileno())
+
+
+def write_yaml(path: str, content: dict[str, Any], *, durable: bool) -> None:
+    """Replace a file by `content`, in one step.
+
+    Args:
+        durable: on the disk when this returns.
+    """
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        yaml.dump(content, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+        if durable:
+            file.flush()
+            os.fsync(fd)
+    os.rename(f"{path}.new", path)
 
 
 def sync(path: str) -> None:

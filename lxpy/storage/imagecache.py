@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.api.imagefiles import ImageFiles
-from lxpy.api.notices import IMAGE_LOST, Notice
+from lxpy.api.notices import IMAGE_LOST, Notice, Over
 from lxpy.linux import idmap, libc, loop, mounts
 from lxpy.storage import files, unpack
 
@@ -122,6 +122,21 @@ class ImageCache:
                 await asyncio.to_thread(self._make, image)
                 self._ready.add(fingerprint)
 
+    async def find(self, fingerprint: str) -> None:
+        """Take in an image that came to its place without us.
+
+        Raises:
+            OSError: it cannot be mounted.
+        """
+        async with self._lock(fingerprint):
+            if fingerprint in self._ready:
+                return
+            if os.path.exists(self._squashfs(fingerprint)):
+                await asyncio.to_thread(self._mount, fingerprint)
+            if os.path.isdir(f"{self._directory}/{fingerprint}"):
+                self._ready.add(fingerprint)
+                self._warn(Over(IMAGE_LOST, f"/1.0/images/{fingerprint}"))
+
     async def drop(self, fingerprint: str) -> None:
         """The image store has deleted it: gone at once if nobody uses it, else with its last user."""
         async with self._lock(fingerprint):
@@ -193,6 +208,8 @@ class ImageCache:
             # All that are there: the daemon that mounted them may have been another.
             for name in filter(_FINGERPRINT.match, os.listdir(self._directory)):
                 self._unmount(name)
+                with contextlib.suppress(OSError):
+                    os.rmdir(f"{self._directory}/{name}")  # where a daemon that was killed was about to mount one
         self._ready.clear()
 
     def _make(self, image: ImageFiles) -> None:

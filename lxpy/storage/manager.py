@@ -14,22 +14,11 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import LEFTOVERS, ORPHANS, POOL_UNAVAILABLE, Notice
 from lxpy.api.values import object_name
-from lxpy.linux import idmap, mounts
+from lxpy.linux import mounts
 from lxpy.state.store import Document, Store
-from lxpy.storage import backing, files
-from lxpy.storage.btrfsdriver import BtrfsPool
-from lxpy.storage.dirdriver import DirPool
-from lxpy.storage.overlaydriver import OverlayPool, mount_overlay
+from lxpy.storage import drivers, files
+from lxpy.storage.lostpools import MARK, LostPools
 from lxpy.storage.pool import DirectoryPool, Pool
-
-DRIVERS: dict[str, type[DirectoryPool]] = {"overlay": OverlayPool, "dir": DirPool, "btrfs": BtrfsPool}
-# What clients keep for themselves, and what LXD's own clients send back of a pool they have read.
-_FREE_PREFIXES = ("user.", "volatile.")
-
-
-def usable() -> list[str]:
-    """The drivers that this host has everything for, sorted."""
-    return sorted(name for name in DRIVERS if name != "btrfs" or backing.available())
 
 
 class StorageManager:
@@ -37,12 +26,16 @@ class StorageManager:
 
     Args:
         warn: told, in one line, of what an administrator should look at.
+
+    Attributes:
+        lost: what the database does not know, to be recovered.
     """
 
     def __init__(self, store: Store, layout: Layout, warn: Callable[[str], None]) -> None:
         self._store, self._layout, self._warn = store, layout, warn
         self._pools: dict[str, DirectoryPool] = {}
         self._lock = asyncio.Lock()
+        self.lost = LostPools(store, layout, warn, self._pools, self._lock)
 
     async def start(self) -> None:
         """Mount what a reboot has unmounted, delete what a crash has left, and name the volumes nobody owns."""
@@ -50,7 +43,7 @@ class StorageManager:
         for row in self._store.instances.all():
             owned.setdefault(row.pool, set()).add(qualified(row.project, row.name))
         for name, doc in self._store.pools.all().items():
-            pool = DRIVERS[doc["driver"]].of(name, doc["config"], self._layout, self._warn)
+            pool = drivers.DRIVERS[doc["driver"]].of(name, doc["config"], self._layout, self._warn)
             if _mark(doc):
                 await self._take_back(pool, doc)
                 continue
@@ -70,7 +63,7 @@ class StorageManager:
             if orphans:
                 self._warn(
                     Notice(
-                        f"Pool {name}: volumes without an instance: {', '.join(sorted(orphans))}",
+                        f"Pool {name}: volumes without an instance: {', '.join(sorted(orphans))}; see lxpy recover",
                         ORPHANS,
                         f"/1.0/storage-pools/{name}",
                     )
@@ -78,6 +71,12 @@ class StorageManager:
 
     async def _take_back(self, pool: DirectoryPool, doc: Document) -> None:
         try:
+            if doc.get(MARK):
+                await pool.release()
+                self._store.pools.delete(pool.name)
+                text = f"Storage pool {pool.name!r} was being recovered when the daemon ended: recover it again"
+                self._warn(Notice(text, LEFTOVERS, f"/1.0/storage-pools/{pool.name}"))
+                return
             await self._destroy(pool)
         except (ApiError, OSError) as error:
             text = f"Storage pool {pool.name!r} was being {_mark(doc)} and cannot be removed: {error}"
@@ -107,13 +106,8 @@ class StorageManager:
             BadRequest: unknown driver or key, or a source that will not do. Conflict: the name is taken.
         """
         object_name("storage pool", name)
-        if driver not in DRIVERS:
-            raise BadRequest(
-                f"Storage driver {driver!r} is not supported{' yet' if driver in ('zfs', 'lvm') else ''}; "
-                f"drivers: {', '.join(DRIVERS)}"
-            )
-        kind = DRIVERS[driver]
-        _check_keys(kind, config)
+        kind = drivers.known(driver)
+        drivers.check_keys(kind, config)
         async with self._lock:
             if doc := self._store.pools.get(name):
                 left = f": it is being {_mark(doc)}" if _mark(doc) else ""
@@ -132,7 +126,7 @@ class StorageManager:
                 undo.push_async_callback(self._destroy, pool)
                 with files.disk_errors("Create", name, pool.source):
                     await asyncio.to_thread(pool.prepare, config)
-                    await asyncio.to_thread(_probe, pool)
+                    await asyncio.to_thread(drivers.probe, pool)
                 await pool.start()
                 pool._here()
                 self._store.pools.put(name, doc)
@@ -167,7 +161,7 @@ class StorageManager:
             new = {key: value for key, value in config.items() if value}
             # What was chosen once stays, whatever a client sends back.
             new |= {key: value for key, value in pool.config.items() if key == "source" or key.startswith("volatile.")}
-            _check_keys(type(pool), config)
+            drivers.check_keys(type(pool), config)
             if config.get("source", new["source"]) != new["source"]:
                 raise BadRequest(f"The source of storage pool {name!r} cannot be changed: create another pool")
             old = self.pools()[name]
@@ -239,42 +233,9 @@ class StorageManager:
 
 
 def _mark(doc: Document) -> str:
-    return "created" if doc.get("creating") else "deleted" if doc.get("deleting") else ""
+    words = {"creating": "created", "deleting": "deleted", MARK: "recovered"}
+    return next((word for mark, word in words.items() if doc.get(mark)), "")
 
 
 def _has_volumes(source: str) -> bool:
     return any(os.path.isdir(f"{source}/{part}") and os.listdir(f"{source}/{part}") for part in ("instances", "custom"))
-
-
-def _check_keys(kind: type[DirectoryPool], config: dict[str, str]) -> None:
-    for key in config:
-        if key == "size" and key not in kind.keys:
-            raise BadRequest(
-                f"size cannot be set on a {kind.driver} pool: it shares the file system its source lies on; "
-                "make a file system of that size and give its mount point as source"
-            )
-        if key not in kind.keys and not key.startswith(_FREE_PREFIXES):
-            raise BadRequest(f"Unknown key {key!r} of a {kind.driver} pool; known: {', '.join(kind.keys)}, user.*")
-
-
-def _probe(pool: DirectoryPool) -> None:
-    """Refuses a file system on which no instance could start. Blocks; 20 ms the first time per file system."""
-    if not idmap.supports_idmap(pool.source):
-        raise BadRequest(
-            f"{pool.source} will not do for a storage pool: this kernel cannot mount its file system id-mapped; "
-            "use a directory on ext4, xfs or btrfs as source"
-        )
-    if not isinstance(pool, OverlayPool):
-        return
-    layers = f"{pool.source}/tmp/probe"
-    try:
-        for part in ("lower", "upper", "work"):
-            os.makedirs(f"{layers}/{part}", mode=0o700, exist_ok=True)
-        os.close(mount_overlay(f"{layers}/lower", layers))
-    except OSError as error:
-        raise BadRequest(
-            f"{pool.source} will not do for an overlay pool: the kernel says {error.strerror!r}; "
-            "use the driver dir, or a directory on ext4, xfs or btrfs as source"
-        ) from None
-    finally:
-        files.remove_tree(layers, f"{pool.source}/tmp")

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, Self
 
-from lxpy.api.errors import Unavailable
+from lxpy.api.errors import BadRequest, Unavailable
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
 from lxpy.api.notices import POOL_UNAVAILABLE, Notice
@@ -179,6 +179,7 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
         self.name = name
         self.source = source
         self.config = config
+        self.description = ""  # of a pool that is being recovered
         self._warn = warn
         self.images = ImageCache(name, source, self.mounts_images, self, self._discard_later, self._warn_later)
         self._image_of = {}
@@ -201,6 +202,41 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
     def of(cls, name: str, config: dict[str, str], layout: Layout, warn: Callable[[str], None]) -> Self:
         """The pool of a complete configuration."""
         return cls(name, os.path.normpath(config["source"]), warn, config)
+
+    @classmethod
+    def plan_recovered(cls, name: str, config: dict[str, str], layout: Layout) -> dict[str, str]:
+        """As `plan`, for a pool that was made by an earlier daemon and lies at its `source`. Blocks.
+
+        Raises:
+            BadRequest: it cannot be there.
+        """
+        if not os.path.isdir(config["source"]):
+            raise BadRequest(f"Invalid source {config['source']!r}: a pool of the driver {cls.driver} is a directory")
+        return config
+
+    def look(self) -> AbstractContextManager[str]:
+        """A path to what is in the pool, for as long as the block runs, whether it has been started or not. Blocks.
+
+        Raises:
+            OSError: it is not to be had.
+        """
+        return contextlib.nullcontext(self.source)
+
+    def damage(self, place: str, volume: str) -> str:
+        """Why the root of a volume below `place` (of `look`) cannot be used; empty when it can. Blocks.
+
+        Args:
+            volume: ``VOLUME``, or ``VOLUME/snapshots/NAME``.
+        """
+        directory = f"{place}/instances/{volume}"
+        if not (fingerprint := self._uses_image(directory)):
+            return "" if os.path.isdir(f"{directory}/rootfs") else "its root file system is missing"
+        if not (os.path.isdir(f"{directory}/upper") and os.path.isdir(f"{directory}/work")):
+            return "its root file system is missing"
+        tree = f"{place}/images/{fingerprint}"
+        if os.path.isfile(f"{tree}.squashfs") or (os.path.isdir(tree) and os.listdir(tree)):
+            return ""
+        return f"the image {fingerprint[:12]}, which its root is a layer over, is missing on the pool"
 
     # The life of the pool.
 
@@ -265,6 +301,24 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
         """Returns when everything being deleted is gone. What is not finished then, the next start finishes."""
         while self._deleting:
             await asyncio.wait(self._deleting)
+
+    async def release(self) -> None:
+        """Let go of the pool and leave what is on it alone."""
+        await self.close()
+        with files.disk_errors("Unmount", self.name, self.source):
+            await asyncio.to_thread(self._release)
+
+    def _release(self) -> None:
+        self.images.unmount()
+        files.remove_tree(f"{self.source}/tmp/probe", f"{self.source}/tmp")
+
+    async def adopt(self, volume: str) -> None:
+        """Take in a volume of an instance, and its images, that came to their places without us. Safe to repeat."""
+        self._image_of[volume] = self._uses_image(self._path(volume))
+        for user, fingerprint in self._users(volume).items():
+            self.images.use(fingerprint, user)
+            with files.disk_errors(f"Mount image {fingerprint[:12]}", self.name, self.source):
+                await self.images.find(fingerprint)
 
     async def destroy(self, keep_source: bool) -> None:
         """Unmount and delete everything.

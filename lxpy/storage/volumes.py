@@ -8,13 +8,10 @@ import asyncio
 import builtins
 import contextlib
 import datetime
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
-
-import yaml
 
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
@@ -538,6 +535,12 @@ class VolumeManager:
                 )
         self._plan(_PRUNE_RETRY if failed else 0.0)
 
+    async def recovered(self, row: VolumeRow) -> None:
+        """A row has come into the store by itself, with its snapshots."""
+        self._plan()
+        await self._save(row)
+        self._emit("storage-volume-created", url(row), row.project, None)
+
     # -- helpers -----------------------------------------------------------------------------------------------
 
     def _lock(self, row: VolumeRow) -> asyncio.Lock:
@@ -558,7 +561,7 @@ class VolumeManager:
         }  # fmt: skip
         try:
             directory = self._storage.pool(row.pool).volume_dir(qualified(row.project, row.name))
-            await asyncio.to_thread(_write, f"{directory}/backup.yaml", content)
+            await asyncio.to_thread(files.write_yaml, f"{directory}/backup.yaml", content, durable=True)
         except FileNotFoundError:
             pass  # deleted or renamed meanwhile
         except OSError as error:
@@ -607,12 +610,3 @@ def _render_snapshot(row: VolumeRow, name: str, doc: Document) -> dict[str, Any]
         "expires_at": doc["expires_at"],
         "config": doc["config"],
     }
-
-
-def _write(path: str, content: Document) -> None:
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        yaml.dump(content, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
-        file.flush()
-        os.fsync(fd)
-    os.rename(f"{path}.new", path)

@@ -195,7 +195,7 @@ class Lab:
             cgroup.kill()
             cgroup.remove(supervisor=True)
             assert not found, found
-            shutil.rmtree(os.path.dirname(spec["run_dir"]))
+            shutil.rmtree(os.path.dirname(spec["run_dir"]), ignore_errors=True)  # its lock goes by itself
 
 
 def leftovers(name: str) -> list[str]:

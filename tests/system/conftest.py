@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from lxpy.api.imagefiles import ImageFiles
-from lxpy.storage.manager import DRIVERS
+from lxpy.storage.drivers import DRIVERS
 from tests.support import namespace, projects
 from tests.support.daemon import Lxpyd
 from tests.support.pools import FINGERPRINT, Lab, image_tree

@@ -5,9 +5,12 @@ daemon is ended before a step, started, and what there is has to be one of the t
 case; ``LXPY_STEPS=all`` takes every one (half an hour).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ import pytest
 from tests.support import leftovers, namespace
 from tests.support.daemon import Lxpyd, until
 from tests.support.fuse import Fuse
+from tests.support.pools import unmount_all
 from tests.support.tarballs import unified_tar
 from tests.support.world import World, difference, world
 
@@ -26,7 +30,7 @@ _FEW = 2
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One change; several commands are separated by semicolons.
+    """One change; several commands are separated by semicolons; ``!forget POOL`` loses a pool's records.
 
     Attributes:
         change: the command that is cut short.
@@ -151,6 +155,15 @@ CASES = {
     "snapshot of a volume": Case(
         "storage volume snapshot plain v s", "storage volume delete plain v/s",
         "storage volume create plain v", "storage volume delete plain v",
+    ),
+    "recover": Case(
+        "recover --yes", "!forget p",
+        "storage create p overlay; init bb a -s p; storage volume create p v; storage volume snapshot p v s; !forget p",
+        "recover --yes; delete -f a; storage volume delete p v; storage delete p",
+    ),
+    "recover, btrfs": Case(
+        "recover --yes", "!forget p", f"{_BTRFS}; profile create q; init bb a -s p -p default -p q; !forget p",
+        "recover --yes; delete -f a; profile delete q; storage delete p",
     ),
     "nic, bridged": Case(
         f"{_PLUG} network=lxz0 limits.max=10Mbit", _UNPLUG, f"{_NET}; launch bb a", "delete -f a; network delete lxz0"
@@ -292,12 +305,30 @@ def _try(daemon: Lxpyd, name: str, case: Case) -> None:
 
 def _do(daemon: Lxpyd, commands: str, *, check: bool = True) -> None:
     for command in filter(None, commands.split("; ")):
+        if command.startswith("!forget "):
+            _forget(daemon, command.split()[1])
+            continue
         daemon.cli(*_words(daemon, command), input="", check=check)
 
 
 def _words(daemon: Lxpyd, command: str) -> list[str]:
     image = hashlib.sha256((daemon.dir / "image.tar.gz").read_bytes()).hexdigest()
     return [word.replace("DIR", str(daemon.dir)).replace("IMAGE", image) for word in command.split()]
+
+
+def _forget(daemon: Lxpyd, pool: str) -> None:
+    time.sleep(0.2)  # what is beside the volumes is written a moment later
+    daemon.kill(signal.SIGTERM)
+    with contextlib.closing(sqlite3.connect(daemon.layout.database)) as db, db:
+        db.execute("PRAGMA foreign_keys = ON")
+        for table, column in (("instances", "pool"), ("volumes", "pool"), ("pools", "name")):
+            db.execute(f"DELETE FROM {table} WHERE {column} = ?", (pool,))
+        db.execute("DELETE FROM profiles WHERE name = 'q'")
+    unmount_all(str(daemon.dir / "storage-pools" / pool))
+    for path in (daemon.dir / "storage-pools" / pool / "images").glob("*"):
+        if path.is_dir() and not list(path.iterdir()):
+            path.rmdir()  # where an image was mounted
+    daemon.start()
 
 
 def _settled(daemon: Lxpyd) -> World:

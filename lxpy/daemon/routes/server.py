@@ -48,7 +48,7 @@ async def server(call: Call) -> web.StreamResponse:
 
 
 def _drivers() -> list[str]:
-    from lxpy.storage.manager import usable  # late: the sockets listen before the managers are imported
+    from lxpy.storage.drivers import usable  # late: the sockets listen before the managers are imported
 
     return usable()
 

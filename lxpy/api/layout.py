@@ -40,6 +40,7 @@ class Layout:
         self.acl_log = f"{self.logs}/network-acls.log"
         self.nft_table = f"lxpy_{self.tag}" if self.tag else "lxpy"
         self.nft_nic_table = f"{self.nft_table}_nic"  # ACLs of nics, family bridge
+        self.nft_proxy_table = f"{self.nft_table}_proxy"  # proxies with nat, family inet
         self.nft_nics_table = f"{self.nft_table}_nics"  # filters and limits of nics, family netdev
 
     def instance_run(self, instance_id: int) -> str:

@@ -43,6 +43,7 @@ LIMITS = Kind("Limits not applied", "moderate", ("instance-updated", "instance-s
 UNMET = Kind("Limits that cannot be kept", "low", ("instance-stopped", "instance-shutdown"))
 DISK = Kind("Disk not taken away cleanly", "low", ("instance-stopped", "instance-shutdown"))
 DEVICE = Kind("Device not given", "low", ("instance-stopped", "instance-shutdown", "instance-updated"))
+PROXY = Kind("Proxy not running", "moderate", ("instance-stopped", "instance-shutdown", "instance-updated"))
 LEFTOVERS = Kind("Leftovers removed", "low")
 BACKUP_FILE = Kind("backup.yaml not written", "moderate", ("instance-updated",))
 TEMPLATES = Kind("Templates failed", "low")

@@ -21,6 +21,8 @@ EXTENSIONS = (
     "network_acl", "network_acl_log",
     "usb_devices", "usb_optional_vendorid", "gpu_devices", "unix_device_rename", "unix_device_hotplug",
     "unix_hotplug_devices",
+    "proxy", "proxy_unix", "proxy_udp", "proxy_tcp_udp_multi_port_handling", "proxy_unix_dac_properties",
+    "proxy_priv_drop", "proxy_haproxy_protocol", "proxy_nat",
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",
     "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
     "instance_protection_start", "devlxd_events", "devlxd_images", "cloud_init", "cloud_init_ssh_keys",

@@ -7,7 +7,7 @@ import re
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, InternalError
 from lxpy.api.objects import Devices
-from lxpy.instances import limits, nicrules, noderules
+from lxpy.instances import limits, nicrules, noderules, proxyrules
 from lxpy.networks.config import check_key as check_network_key
 
 _NIC_KEYS = frozenset(
@@ -58,7 +58,7 @@ _DISK_NOT_YET = {
     "ceph.cluster_name": "there is no Ceph driver",
     "ceph.user_name": "there is no Ceph driver",
 }
-_KNOWN_DEVICES = f"nic, disk, {', '.join(noderules.KEYS)}, none"
+_KNOWN_DEVICES = f"nic, disk, {', '.join(noderules.KEYS)}, proxy, none"
 _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\Z")
 
@@ -82,6 +82,7 @@ def validate(devices: Devices, *, expanded: bool = False) -> None:
             )
         if len(roots) > 1:
             raise BadRequest(f"More than one root disk: {', '.join(roots)}")
+        proxyrules.check_together(devices)
         places: dict[str, str] = {}
         for name, device in devices.items():
             if path := _place(device):
@@ -116,6 +117,9 @@ def _validate_device(name: str, device: dict[str, str]) -> None:
         noderules.refused_keys(where, device)
         _only(where, device, noderules.KEYS[kind])
         noderules.check(where, device)
+    elif kind == "proxy":
+        _only(where, device, proxyrules.KEYS)
+        proxyrules.check(where, device)
     elif kind in noderules.REFUSED:
         raise BadRequest(f"type={kind} on {where} is not supported: {noderules.REFUSED[kind]}")
     elif not kind:

@@ -6,7 +6,7 @@ A kind that is not in the table takes effect at the next start.
 import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from lxpy.api.errors import Conflict
@@ -25,10 +25,11 @@ Device = dict[str, str]
 
 @dataclass
 class Running:
-    """A running instance whose devices change; its lock is held."""
+    """A running instance whose devices change to `wanted`; its lock is held."""
 
     row: InstanceRow
     live: Live
+    wanted: Devices = field(default_factory=dict)
 
 
 class Kind(Protocol):
@@ -60,7 +61,7 @@ async def applied(kinds: Kinds, running: Running, devices: Devices) -> AsyncIter
     Raises:
         ApiError: of the device that could not be changed.
     """
-    old = running.live.devices
+    old, running.wanted = running.live.devices, devices
     changed = {name for name, one in devices.items() if name in old and _in_place(kinds, old[name], one)}
     gone = [
         (name, one)

@@ -76,6 +76,7 @@ class Lifecycle:
         self._tasks: set[asyncio.Task[None]] = set()
         self.release: Callable[[InstanceRow], Awaitable[None]] = _nothing  # who uses the files of a stopped root
         self.plugs: hotplug.Kinds = {**attached.kinds(), "nic": hotplug.NicPlugs(records, networks)}
+        attached.proxies.lock = self.lock
         self._node_watch = NodeWatch(attached.nodes, self.running, self.lock, records.current)
         self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
         self.after_start: Callable[[InstanceRow], None] = lambda row: None
@@ -173,6 +174,14 @@ class Lifecycle:
         live = Live(supervisor, self.cgroup(row), nics=attached, devices=devices, watch=watches[0])
         self._take_in(row, live)
         self._limiter.started(row, live, config, devices, spec["limits"])
+        try:
+            await self._attached.proxies.started(row, live)
+        except BaseException:
+            live.stopping = "start"
+            with contextlib.suppress(ApiError):
+                await live.supervisor.kill()
+            await live.ended
+            raise
         volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in wanted.items()}
         row = self._records.get(row.project, row.name)
         row = self._records.set_volatile(
@@ -234,8 +243,10 @@ class Lifecycle:
             return
         try:
             async with hotplug.applied(self.plugs, hotplug.Running(row, live), nics.weighed(config, devices)):
+                await self._attached.proxies.settle(row, live)
                 yield
         finally:
+            await self._attached.proxies.settle(row, live)
             self._node_watch.follow()
 
     # -- limits of a running instance --------------------------------------------------------------------------
@@ -370,6 +381,7 @@ class Lifecycle:
         """Take away what the running instance had on the host, and write down how it ended."""
         if live.watch is not None:
             live.watch.close()
+        await self._attached.ended(row, live)
         for host_name in live.nics.values():
             await self._networks.nics.detach(host_name)
         live.cgroup.remove(0)  # its supervisor has done it, unless that was killed
@@ -445,7 +457,7 @@ class Lifecycle:
             self._limiter.adopt(row, live)
             return "running"
         self.cgroup(row).remove(0)
-        shutil.rmtree(run_dir, ignore_errors=True)
+        await self.clear_run(row)
         if found is None:
             return ""
         for key, host_name in row.doc["config"].items():
@@ -455,6 +467,15 @@ class Lifecycle:
         if found.reason != "reboot" and not row.doc["ephemeral"] and not row.doc.get("stopping"):
             self.ended_by_itself(self._records.current(row) or row, found)
         return "reboot" if found.reason == "reboot" else "ended"
+
+    async def adopted(self) -> None:
+        """All instances that run have been taken in."""
+        await self._attached.proxies.adopted()
+
+    async def clear_run(self, row: InstanceRow) -> None:
+        """The run directory of an instance that does not run, with what it tells of, goes."""
+        await self._attached.proxies.clear(row)
+        shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
 
     async def _unplug_strays(self, row: InstanceRow, devices: Devices, pid: int) -> InstanceRow:
         """Takes away nics that were plugged in for a change that was never written down."""
@@ -469,6 +490,7 @@ class Lifecycle:
     async def close(self) -> None:
         """Let go of the instances without touching them."""
         self._node_watch.close()
+        self._attached.proxies.close()
         for live in self._live.values():
             if live.watch is not None:
                 live.watch.close()

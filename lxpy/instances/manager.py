@@ -30,6 +30,7 @@ from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.nodes import Nodes
 from lxpy.instances.parts import Parts
 from lxpy.instances.projectrules import ProjectRules
+from lxpy.instances.proxies import Proxies
 from lxpy.instances.publish import Publishing
 from lxpy.instances.records import Records
 from lxpy.instances.recover import Recovery
@@ -80,7 +81,9 @@ class InstanceManager:
         self.rules = ProjectRules(self._records, store)
         self._disks = Disks(self._records, volumes, spawner, warn, self.rules.disk_paths)
         self.guests = Guests(self._records, layout, emit)
-        attached = Attachments(self._disks, Nodes(self._records, spawner, warn))
+        attached = Attachments(
+            self._disks, Nodes(self._records, spawner, warn), Proxies(layout, spawner, networks.proxies, warn)
+        )
         self._life = Lifecycle(
             self._records, layout, spawner, images, networks, storage, attached, self.guests, emit, warn
         )
@@ -148,6 +151,7 @@ class InstanceManager:
                 self._delete_later(current)
             elif found == "":
                 self.restarts.resume(current)
+        await self._life.adopted()
         self._sweep()
         self.backups.start()
         self._life.sweep_profiles()
@@ -469,7 +473,7 @@ class InstanceManager:
         with contextlib.suppress(NotFound):
             self._release(row, self._records.expanded(row)[1])
         await asyncio.to_thread(_clear_cgroup, self._life.cgroup(row))
-        shutil.rmtree(self._layout.instance_run(row.id), ignore_errors=True)
+        await self._life.clear_run(row)
         with contextlib.suppress(NotFound):
             await self._storage.pool(row.pool).delete_instance(qualified(row.project, row.name))
         shutil.rmtree(self._layout.instance_log(row.project, row.name), ignore_errors=True)

@@ -7,6 +7,7 @@ from lxpy.linux import libc
 
 SYS_MODULE, SYS_RAWIO, SYS_TIME, MAC_OVERRIDE, MAC_ADMIN = 16, 17, 25, 32, 33
 SYS_RESOURCE = 24
+DAC_OVERRIDE = 1
 
 # Kept from every guest, as plain LXC does: with them systemd starts units that then fail (DESIGN.md, section 3).
 DENIED = (SYS_MODULE, SYS_RAWIO, SYS_TIME, MAC_ADMIN, MAC_OVERRIDE)
@@ -47,6 +48,16 @@ def raise_all() -> None:
     """Makes every permitted capability effective again (an id change lowers them)."""
     header, sets = _get()
     sets.e0, sets.e1 = sets.p0, sets.p1
+    libc.syscall(libc.NUMBERS["capset"], ctypes.addressof(header), ctypes.addressof(sets), what="capset")
+
+
+def keep_only(*capabilities: int) -> None:
+    """Gives up all others for good, but for what an exec of a set-uid program would bring."""
+    header, sets = _get()
+    mask = sum(1 << one for one in capabilities)
+    sets.e0, sets.e1 = sets.e0 & mask & 0xFFFFFFFF, sets.e1 & mask >> 32
+    sets.p0, sets.p1 = sets.p0 & mask & 0xFFFFFFFF, sets.p1 & mask >> 32
+    sets.i0 = sets.i1 = 0
     libc.syscall(libc.NUMBERS["capset"], ctypes.addressof(header), ctypes.addressof(sets), what="capset")
 
 

@@ -23,6 +23,7 @@ from lxpy.networks.mender import Mender
 from lxpy.networks.nicacls import NicAcls
 from lxpy.networks.nicextras import Extras
 from lxpy.networks.nics import Nics
+from lxpy.networks.proxynat import ProxyNat
 from lxpy.networks.uplinks import Uplinks
 from lxpy.networks.watch import api_addresses, link_type
 from lxpy.state.store import Store
@@ -73,6 +74,7 @@ class NetworkManager:
             layout.nft_nics_table, f"{layout.networks}/nics.json", self._mender.own_change,
             lambda name: store.networks.get(name) is not None,
         )  # fmt: skip
+        self.proxies = ProxyNat(layout.nft_proxy_table, f"{layout.run}/proxy-nat", self._mender.own_change)
         self.nics = Nics(
             store, self.get, self._server, self._in_kernel, self._filters, self._extras,
             lambda netns: Uplinks(f"{layout.networks}/uplinks.json", f"{layout.run}/netns", netns), warn,
@@ -501,6 +503,7 @@ class NetworkManager:
             documents = self._store.networks.all()
             count.append(await firewall.apply(self._layout.nft_table, documents, acls, self._layout.nflog_group))
             count.append(await self._filters.load(acls))
+        await self.proxies.reload()
 
     async def _mend(self, name: str, document: dict[str, Any], ports: Indexes) -> str:
         """Brings back what somebody took of a network; says what it was, or nothing."""

@@ -60,7 +60,7 @@ class Mender:
             self._links = LinkGuard(self._lost, lambda name: self._lost(name, []), self._carrier)
             layout = self._layout
             self._rules = RulesGuard(
-                {layout.nft_table, layout.nft_nic_table}, self._flushed, self._docker,
+                {layout.nft_table, layout.nft_nic_table, layout.nft_proxy_table}, self._flushed, self._docker,
                 layout.nft_nics_table, lambda: self._later("the rules of nics", self._look_at_nics),
                 self._firewalld,
             )  # fmt: skip

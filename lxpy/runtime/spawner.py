@@ -6,6 +6,8 @@ the answer:
 - ``{"op": "launch", "spec"}`` with the socket and the unified cgroup of the supervisor, which talks there itself.
 - ``{"op": "disk", ...}`` and two: the answer's socket and the pidfd of the guest's init. See hotdisk.py.
 - ``{"op": "node", ...}`` and the same two. See hotnode.py.
+- ``{"op": "proxy", ...}`` and three: the same two and the unified cgroup of the supervisor; ``{"op": "unsocket", ...}``
+  and two. See proxy.py, which only such a child imports.
 - ``{"op": "files", ...}`` and three: where the requests come from, the answer's socket, and the pidfd of the guest's
   init or the root of a stopped one. See filework.py, which only such a child imports.
 - ``{"op": "exec", "request", ...}`` and two as for a disk.
@@ -82,6 +84,8 @@ class _Spawner:
                         self._enter(hotdisk.run, data, *fds)
                     elif data.startswith(b'{"op": "node"'):
                         self._enter(hotnode.run, data, *fds)
+                    elif data.startswith((b'{"op": "proxy"', b'{"op": "unsocket"')):
+                        self._proxy(data, *fds)
                     elif data.startswith(b'{"op": "files"'):
                         self._files(data, *fds)
                     else:
@@ -117,6 +121,22 @@ class _Spawner:
         if pid == 0:
             _only(reply, pidfd)
             run(json.loads(data), 4, socket.socket(fileno=3))
+        self._watch(pid, None)
+
+    def _proxy(self, data: bytes, reply: int, pidfd: int, cgroup: int = -1) -> None:
+        try:
+            pid = libc.clone(0, cgroup)
+        except OSError:
+            if cgroup < 0:
+                raise
+            pid = libc.clone(0)  # it is told that it has to find its way in itself
+            cgroup = -1
+        if pid == 0:
+            _only(reply, pidfd)
+            from lxpy.runtime import proxy
+
+            run = proxy.run if data.startswith(b'{"op": "proxy"') else proxy.remove_socket
+            run(json.loads(data) | {"placed": cgroup >= 0}, 4, socket.socket(fileno=3))
         self._watch(pid, None)
 
     def _files(self, data: bytes, work: int, reply: int, place: int) -> None:

@@ -11,7 +11,7 @@ from lxpy.api.errors import ApiError, Conflict, InternalError
 from lxpy.linux import libc, pidfd
 from lxpy.runtime import wire
 from lxpy.runtime.cgroup import InstanceCgroup
-from lxpy.runtime.spec import ExecRequest, InstanceSpec, Mount, Node
+from lxpy.runtime.spec import ExecRequest, InstanceSpec, Mount, Node, ProxySpec
 from lxpy.runtime.supervisor_client import Channel, Exit, Supervisor, adopt
 
 __all__ = ["ExecFiles", "ExecRequest", "Exit", "FileWorker", "Spawner", "Supervisor", "adopt"]
@@ -134,7 +134,7 @@ class Spawner:
         fds: list[int] = []
         try:
             try:
-                fds = [theirs.fileno(), *_supervisor_cgroup(spec)]
+                fds = [theirs.fileno(), *_supervisor_cgroup(spec["cgroup_prefix"], spec["name"])]
                 await self._send({"op": "launch", "spec": spec}, fds)
             finally:
                 theirs.close()
@@ -258,6 +258,43 @@ class Spawner:
             raise InternalError(f"Failed to change the devices of {target.name}: the helper was killed")
         return answer
 
+    async def proxy(self, target: Supervisor, proxy: ProxySpec, listening: Callable[[int, int], None]) -> None:
+        """Starts the process of a proxy device; it ends with the instance.
+
+        Args:
+            listening: told its pid and start time once it listens, and before it serves: what it raises ends it.
+
+        Raises:
+            InternalError: one line with what was against it.
+        """
+        if target.init_pidfd < 0 or target.exited.done():
+            raise InternalError(f"Instance {target.name} has just stopped")
+        ours, theirs = wire.pair()
+        channel = Channel(ours)
+        try:
+            fds = [theirs.fileno(), target.init_pidfd]
+            try:
+                fds += _supervisor_cgroup(proxy["prefix"], proxy["instance"])
+                await self._send({"op": "proxy", "proxy": proxy, "base": target.idmap_base}, fds)
+            finally:
+                theirs.close()
+                for fd in fds[2:]:
+                    os.close(fd)
+            answer, _ = await channel.receive()
+            if answer is None or "error" in answer:
+                why = answer["error"] if answer else "its process was killed"
+                raise InternalError(f"Failed to start the proxy {proxy['device']!r} of {target.name}: {why}")
+            listening(answer["pid"], answer["start"])
+            await channel.send({"go": True})
+        finally:
+            channel.close()
+
+    async def remove_socket(self, target: Supervisor, path: str) -> None:
+        """Takes away a unix socket in a running guest on which nobody listens; another is left alone."""
+        answer = await self._enter(target, {"op": "unsocket", "path": path})
+        if "error" in answer:
+            raise InternalError(f"Failed to remove {path} in {target.name}: {answer['error']}")
+
     async def files(self, place: "Supervisor | int", work: int, *, sftp: bool = False) -> FileWorker:
         """Starts a process that works on an instance's files; filework.py says what can be asked of it.
 
@@ -307,10 +344,10 @@ class Spawner:
             return True
 
 
-def _supervisor_cgroup(spec: InstanceSpec) -> list[int]:
-    """The cgroup that the supervisor is to be born in, if there is a unified hierarchy."""
+def _supervisor_cgroup(prefix: str, name: str) -> list[int]:
+    """The cgroup that a supervisor, or a process beside it, is to be born in, if there is a unified hierarchy."""
     try:
-        fd = InstanceCgroup(spec["cgroup_prefix"], spec["name"]).open_supervisor()
+        fd = InstanceCgroup(prefix, name).open_supervisor()
     except OSError:
         return []  # it finds its way in later, and says what is wrong
     return [fd] if fd >= 0 else []

@@ -69,6 +69,35 @@ class Throttle(TypedDict, total=False):
     wiops: int
 
 
+class ProxyAddress(TypedDict):
+    """`kind` tcp, udp or unix; `host` an IP address, a path or ``@name``; `spans`: first and last of its ports."""
+
+    kind: str
+    host: str
+    spans: list[tuple[int, int]]
+
+
+class ProxySpec(TypedDict):
+    """A proxy device. `instance` is the qualified name, `prefix` of its cgroups.
+
+    `inside`: it listens inside and connects on the host. `uid`, `gid`, `mode` are of a unix socket that is listened
+    on, `as_uid`, `as_gid` of the process, each as its side counts them. `header`: send the PROXY protocol's.
+    """
+
+    instance: str
+    device: str
+    prefix: str
+    inside: bool
+    listen: ProxyAddress
+    connect: ProxyAddress
+    uid: int
+    gid: int
+    mode: int
+    as_uid: int
+    as_gid: int
+    header: bool
+
+
 class Limits(TypedDict, total=False):
     """Absent means without limit. `memory_soft`: reclaim towards `memory` under pressure instead of a hard limit.
 

@@ -283,6 +283,17 @@ def test_spawner_imports_only_what_it_may() -> None:
     }
 
 
+def test_a_proxy_imports_only_what_it_may() -> None:
+    """As the spawner, of which it is forked, and the two modules of its own."""
+    code = f"import sys; sys.path.append({os.getcwd()!r}); import lxpy.runtime.{{}}; print(' '.join(sys.modules))"
+
+    def modules(name: str) -> set[str]:
+        run = [sys.executable, "-I", "-S", "-c", code.format(name)]
+        return set(subprocess.check_output(run, text=True).split())
+
+    assert modules("proxy") - modules("spawner") <= {"lxpy.runtime.proxy", "lxpy.runtime.relay"}
+
+
 async def test_closing_ends_the_spawner(lab: Lab) -> None:
     other = await Spawner.start()
     pid = other.pid

@@ -33,7 +33,11 @@ def search(daemon: Lxpyd) -> list[str]:
     found += [f"loop device {device}" for device in namespace.loops(layout.root)]
     found += [f"link {link}" for link in os.listdir("/sys/class/net") if link == daemon.bridge]
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-    found += [line for line in tables.splitlines() if line.split()[-1] in (layout.nft_table, layout.nft_nics_table)]
+    found += [
+        line
+        for line in tables.splitlines()
+        if line.split()[-1] in (layout.nft_table, layout.nft_nics_table, layout.nft_proxy_table)
+    ]
     found += [f"process {line}" for line in processes(daemon)]
     return found
 

@@ -60,6 +60,9 @@ _PHYSICAL, _MACVLAN = f"{_PLUG} nictype=physical parent=lxzp mtu=1300", f"{_PLUG
 _ROUTED = f"{_PLUG} nictype=routed ipv4.address=10.94.0.9"
 _LISTEN, _DEAF = "config set core.https_address=127.0.0.1:19704", "config unset core.https_address"
 _NODE = "config device add a x unix-char source=/dev/zero path=/dev/y mode=0604"
+_PROXY = "config device add a x proxy listen=tcp:127.0.0.1:19705 connect=tcp:127.0.0.1:80"
+_INSIDE = "config device add a x proxy listen=unix:/tmp/s connect=tcp:127.0.0.1:80 bind=instance"
+_NAT = "config device add a x proxy listen=tcp:192.0.2.9:80 connect=tcp:10.94.0.9:80 nat=true"
 _STARTED = ("start a", "stop -f a")
 
 CASES = {
@@ -183,6 +186,19 @@ CASES = {
         "config device set a x mode=0600", "config device set a x mode=0604", f"launch bb a; {_NODE}", "delete -f a"
     ),
     "start with a node": Case(*_STARTED, f"init bb a; {_NODE}", "delete -f a"),
+    "proxy": Case(_PROXY, _UNPLUG, "launch bb a", "delete -f a"),
+    "proxy, unplugged": Case(_UNPLUG, _PROXY, f"launch bb a; {_PROXY}", "delete -f a"),
+    "proxy, changed": Case(
+        "config device set a x listen=tcp:127.0.0.1:19706", "config device set a x listen=tcp:127.0.0.1:19705",
+        f"launch bb a; {_PROXY}", "delete -f a",
+    ),
+    "proxy on a socket inside": Case(_INSIDE, _UNPLUG, "launch bb a", "delete -f a"),
+    "start with a proxy": Case(*_STARTED, f"init bb a; {_PROXY}", "delete -f a"),
+    "stop with a proxy": Case("stop -f a", "start a", f"init bb a; {_PROXY}; start a", "delete -f a"),
+    "proxy with nat": Case(_NAT, _UNPLUG, f"launch bb a; {_ROUTED.replace(' x ', ' y ')}", "delete -f a"),
+    "stop with nat": Case(
+        "stop -f a", "start a", f"init bb a; {_ROUTED.replace(' x ', ' y ')}; {_NAT}; start a", "delete -f a"
+    ),
     "profile create": Case("profile create p", "profile delete p"),
     "profile set": Case(
         "profile set p limits.memory=64MiB user.k=v", "profile unset p limits.memory; profile unset p user.k",

@@ -40,6 +40,8 @@ LIST
     [ "${1:-}" != tests ] || cat <<'LIST'
 apparmor_parser apparmor                compiles the profiles of containers, to see that they are right
 lxc             lxd-client              is the stock client that the tests run against lxpy
+sftp            openssh-client          is the stock client of the files of containers
+sshfs           sshfs                   mounts them
 tmux            tmux                    is the terminal that the tests open the app in
 unshare         util-linux              gives the tests namespaces of their own
 iptables-legacy iptables                is another firewall, that doctor has to see

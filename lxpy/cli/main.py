@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("lifecycle", "Delete instances and snapshots"),
     "doctor": ("doctor", "Look at this host: what is there, what is missing, what to do"),
     "exec": ("run", "Execute commands in instances"),
+    "file": ("file", "Manage files in instances"),
     "image": ("image", "Manage images"),
     "info": ("info", "Show instance or server information"),
     "init": ("setup", "Set up the server, or create an instance"),

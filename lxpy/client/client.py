@@ -248,6 +248,29 @@ class Client:
             self._stream.close()
             raise Unavailable("The server closed the connection during the upload") from None
 
+    def upgrade(self, path: str, protocol: str) -> socket.socket:
+        """The bare connection after ``Upgrade: protocol``, on a connection of its own. Raises `ApiError`."""
+        stream = Stream(self._dial, self._host)
+        stream.send("GET", self.target(path), {"Connection": "Upgrade", "Upgrade": protocol})
+        response = stream.read_head()
+        if response.status != 101:
+            response.body = b"".join(stream.read_blocks(response))
+            _check(response)
+            raise Unavailable(f"The server does not speak {protocol} there")
+        return stream.take_over()[0]
+
+    def head(self, path: str, **query: str) -> Response:
+        """Status and headers; a failure has no more than its status."""
+        for again in (True, False):
+            self._stream.send("HEAD", self.target(path, query), {})
+            try:
+                return self._stream.read_head()
+            except (EOFError, ConnectionResetError):
+                self._stream.close()
+                if not again:
+                    raise Unavailable("The server closed the connection without an answer") from None
+        raise AssertionError
+
     def download_blocks(self, path: str, **query: str) -> tuple[Response, Iterator[bytes]]:
         """The headers and, piece by piece, the body of a GET. Raises `ApiError` of the answer's status."""
         self._stream.send("GET", self.target(path, query), {})

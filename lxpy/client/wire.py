@@ -118,7 +118,18 @@ def receive_fds(sock: socket.socket, size: int, count: int) -> tuple[bytes, list
 def quote(text: str) -> str:
     """Percent-encoding of one path segment or query value (``urllib`` costs 8 ms)."""
     safe = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-    return "".join(c if c in safe else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
+    return "".join(
+        c if c in safe else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape")) for c in text
+    )
+
+
+def unquote(text: str) -> str:
+    """The text that `quote` was given."""
+    head, *rest = text.split("%")
+    data = bytearray(head.encode())
+    for piece in rest:
+        data += bytes.fromhex(piece[:2]) + piece[2:].encode()
+    return data.decode("utf-8", "surrogateescape")
 
 
 def query_string(query: dict[str, str]) -> str:

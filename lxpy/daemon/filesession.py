@@ -15,6 +15,9 @@ from lxpy.runtime.supervisor_client import Channel
 if TYPE_CHECKING:
     from lxpy.instances.manager import InstanceManager
 
+_DOING = {
+    "stat": "look at", "get": "pull", "put": "push", "commit": "push", "mkdir": "make", "symlink": "make",
+}  # fmt: skip
 _LISTING = 64 << 20  # bytes of a directory's list that the daemon takes in
 
 
@@ -47,9 +50,9 @@ class FileSession:
         """The next answer."""
         message, _ = await self._channel.receive()
         if message is None:
-            raise Unavailable(f"Failed to {op} {path!r} in {self._name}: the instance has just been started or stopped")
+            raise Unavailable(f"The files of {self._name} are out of reach: it has just been started or stopped")
         if "error" in message:
-            raise fault(message, f"Failed to {op} {path!r} in {self._name}")
+            raise fault(message, f"Failed to {_DOING.get(op, op)} {self._name}{path}")
         return message
 
     async def list(self, path: str) -> "list[dict[str, Any]]":
@@ -105,7 +108,7 @@ class FileSession:
                     await write_all(write_end, chunk)
             except BrokenPipeError:
                 await self.answer("put", path)  # says why
-                raise fault({"errno": errno.EIO, "error": "it was cut off"}, f"Failed to put {path!r}") from None
+                raise fault({"errno": errno.EIO, "error": "it was cut off"}, f"Failed to push {path}") from None
         finally:
             os.close(write_end)
         await self.ask("commit", path)

@@ -3,6 +3,9 @@
 ``{"v":1,"exec":{"project","name",...}}`` is answered by ``{"ok":true}`` with the command's ends of pty or pipes,
 its status pipe and its pidfd (``-1`` ends are left out), or by ``{"error","status"}``. The caller splices. As
 long as it keeps the connection, ``{"v":1,"signal":15}`` signals the command: who is not root may not do so itself.
+
+``{"v":1,"files":{"project","name"}}`` is answered by a SEQPACKET socket to a process that works on the instance's files
+(`lxpy.runtime.filework` says in what words); with ``"sftp": true`` by a stream that speaks SFTP.
 """
 
 import asyncio
@@ -58,23 +61,40 @@ class LocalServer:
                 if not message:
                     return
                 try:
-                    await self._exec(connection, message)
+                    await self._answer(connection, message)
                 except Exception as error:
-                    status, text = explain(error, "exec")
+                    status, text = explain(error, "local socket")
                     _reply(connection, {"error": text, "status": status})
             except OSError:
                 pass  # the client went away
 
-    async def _exec(self, connection: socket.socket, message: bytes) -> None:
+    async def _answer(self, connection: socket.socket, message: bytes) -> None:
         try:
             request = json.loads(message)
-            body: dict[str, Any] = request["exec"]
+            kind = "files" if "files" in request else "exec"
+            body: dict[str, Any] = request[kind]
             project, name = str(body.get("project") or "default"), str(body["name"])
             version = request["v"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BadRequest("The request on the local socket is not understood") from None
         if version != 1:
             raise BadRequest(f"The local socket speaks version 1, not {version}: client and daemon do not match")
+        if kind == "files":
+            await self._files(connection, project, name, bool(body.get("sftp")))
+        else:
+            await self._exec(connection, project, name, body)
+
+    async def _files(self, connection: socket.socket, project: str, name: str, sftp: bool) -> None:
+        if sftp:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                await self._instances.files.serve(project, name, theirs.fileno(), sftp=True)
+                _reply(connection, {"ok": True}, [ours.fileno()])
+            return
+        with await self._instances.files.session(project, name) as session:
+            _reply(connection, {"ok": True}, [session.fileno()])
+
+    async def _exec(self, connection: socket.socket, project: str, name: str, body: dict[str, Any]) -> None:
         files = await self._instances.exec(project, name, exec_request(body))
         pidfd = os.dup(files.pidfd)
         try:

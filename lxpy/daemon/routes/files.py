@@ -1,5 +1,6 @@
 """``/1.0/instances/NAME/files`` and ``/sftp``: the files of an instance, running or stopped."""
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -49,7 +50,8 @@ async def get(call: Call) -> web.StreamResponse:
         entry = await files.ask("stat", path)
         _tell(call, "retrieved", path)
         if entry["type"] == "directory":
-            response: web.StreamResponse = envelope.sync([one["name"] for one in await files.list(path)])
+            found = await files.list(path)  # recursion: ours, one request for all there is to know
+            response: web.StreamResponse = envelope.sync(found if call.recursion else [one["name"] for one in found])
             response.headers.update(_headers(entry))
             return response
         if entry["type"] == "symlink":
@@ -161,9 +163,9 @@ async def sftp(call: Call) -> web.StreamResponse:
     if request.headers.get("Upgrade", "").lower() != "sftp":
         raise BadRequest("Missing or invalid upgrade header: this resource speaks SFTP after Upgrade: sftp")
     transport = request.transport
-    assert transport is not None
+    assert isinstance(transport, asyncio.Transport)
     if transport.get_extra_info("ssl_object") is not None:
-        return await _sftp_by_us(call)
+        return await _sftp_by_us(call, transport)
     transport.pause_reading()
     connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     with connection:
@@ -178,8 +180,65 @@ async def sftp(call: Call) -> web.StreamResponse:
     return _HandedOver(status=101)
 
 
-async def _sftp_by_us(call: Call) -> web.StreamResponse:
-    raise BadRequest("SFTP over HTTPS is not there yet")
+class _Relay(asyncio.Protocol):
+    """What comes over TLS goes to a socket of ours; `ended` once that is over."""
+
+    def __init__(self, transport: asyncio.Transport, target: socket.socket, before: asyncio.BaseProtocol) -> None:
+        self._transport, self._target, self._before = transport, target, before
+        self._loop = asyncio.get_running_loop()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._tasks = [self._loop.create_task(self._back())]
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.pause_reading()  # one piece at a time: what is not taken waits in the kernel
+        self._tasks[1:] = [self._loop.create_task(self._forth(data))]
+
+    async def _forth(self, data: bytes) -> None:
+        try:
+            await self._loop.sock_sendall(self._target, data)
+            self._transport.resume_reading()
+        except OSError:
+            self._transport.close()
+
+    async def _back(self) -> None:
+        try:
+            while data := await self._loop.sock_recv(self._target, 1 << 16):
+                await self._writable.wait()
+                self._transport.write(data)
+        except OSError:
+            pass
+        self._transport.close()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._before.connection_lost(exc)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+async def _sftp_by_us(call: Call, transport: asyncio.Transport) -> web.StreamResponse:
+    """Over TLS: the bytes are ours to encrypt."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            await call.daemon.instances.files.serve(call.project, call.part("name"), theirs.fileno(), sftp=True)
+        ours.setblocking(False)
+        transport.pause_reading()
+        relay = _Relay(transport, ours, transport.get_protocol())
+        transport.set_protocol(relay)
+        transport.write(_SWITCH)
+        transport.resume_reading()
+        await relay.ended
+    return _HandedOver(status=101)
 
 
 def _routes() -> list[Route]:

@@ -83,9 +83,9 @@ class Context:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
-    def begin(self, client: Client, path: str, body: Any) -> Any:
+    def begin(self, client: Client, path: str, body: Any, **query: str) -> Any:
         """POST what may take long. Ctrl-C meanwhile waits for the answer, to know what to cancel."""
-        operation, pressed = steady(lambda: client.post(path, body))
+        operation, pressed = steady(lambda: client.post(path, body, **query))
         if pressed:
             print(_interrupted(client, operation), file=sys.stderr)
             raise KeyboardInterrupt

@@ -16,6 +16,8 @@ EXTENSIONS = (
     "container_exec_signal_handling", "console", "directory_manipulation", "file_delete", "file_append",
     "file_symlinks", "instances_files_modify_permissions", "container_backup", "instance_nic_network",
     "snapshot_expiry", "snapshot_expiry_creation",
+    "container_only_migration", "container_incremental_copy", "container_copy_project",
+    "instance_allow_inconsistent_copy", "instance_project_move", "instance_pool_move",
     "image_create_aliases", "image_force_refresh", "image_copy_profile", "images_push_relay",
     "network", "network_leases", "network_state", "network_forward",
     "network_acl", "network_acl_log",

@@ -3,7 +3,7 @@
 import contextlib
 import platform
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lxpy.api import values
@@ -87,9 +87,17 @@ class Creation:
         """From a request to the record of a stopped instance. Undone whole when a step fails."""
         self.validate(project, body)
         name: str = body["name"]
+        with self.claimed(project, name):
+            return await self._create(project, name, body, progress)
+
+    @contextlib.contextmanager
+    def claimed(self, project: str, name: str) -> Iterator[None]:
+        """Nobody else makes an instance of that name meanwhile. Raises `Conflict` when somebody does."""
+        if (project, name) in self._creating:
+            raise Conflict(f"Instance {name!r} already exists")
         self._creating.add((project, name))
         try:
-            return await self._create(project, name, body, progress)
+            yield
         finally:
             self._creating.discard((project, name))
 
@@ -126,7 +134,7 @@ class Creation:
             await pool.ensure_image(self._images.files(project, fingerprint))
         async with contextlib.AsyncExitStack() as undo:
             self._check_references(devices, project)  # fetching the image may have taken long
-            row = self._insert(project, name, pool.name, doc)
+            row = self.insert(project, name, pool.name, doc)
             undo.callback(self._records.delete, row)
             undo.push_async_callback(pool.delete_instance, volume)
             await pool.create_instance(volume, fingerprint)
@@ -139,7 +147,8 @@ class Creation:
             undo.pop_all()
         return row
 
-    def _insert(self, project: str, name: str, pool: str, doc: Document) -> InstanceRow:
+    def insert(self, project: str, name: str, pool: str, doc: Document) -> InstanceRow:
+        """The record of a new instance, with an id map of its own. Raises `Forbidden`, `Conflict`."""
         config, devices = self._profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
         self._rules.check(project, name, config, devices)  # others may have been made since the request came
         base = None if idmaps.privileged(config) else idmaps.allocate(self._records.idmap_bases())["base"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lxpy.api import status, values
-from lxpy.api.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
+from lxpy.api.errors import ApiError, BadRequest, Forbidden, NotFound
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import ADOPTION, LEFTOVERS, Kind, Notice
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
@@ -22,11 +22,13 @@ from lxpy.instances.attachments import Attachments
 from lxpy.instances.autorestart import AutoRestart
 from lxpy.instances.backups import Backups
 from lxpy.instances.boot import Boot
+from lxpy.instances.copies import Copies
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
 from lxpy.instances.files import Files
 from lxpy.instances.guests import Guests
 from lxpy.instances.lifecycle import Emit, Lifecycle
+from lxpy.instances.moves import Moves
 from lxpy.instances.nodes import Nodes
 from lxpy.instances.parts import Parts
 from lxpy.instances.projectrules import ProjectRules
@@ -99,13 +101,15 @@ class InstanceManager:
         self._life.after_start = self.backups.started
         parts = Parts(
             store, layout, self._records, self._life, images, storage, profiles, self._templates, self._creation,
-            self.rules, emit, warn, self.backups.save,
+            self.rules, emit, warn, self.backups.save, self._check_references,
         )  # fmt: skip
         self.publishing = Publishing(parts)
         self.snapshots = Snapshots(
             self._records, store, storage, profiles, self._life, self.rules, self.backups, self._check_references, emit
         )
         self.recovery = Recovery(parts, volumes, networks, self.snapshots)
+        self.copies = Copies(parts, self.snapshots)
+        self.moves = Moves(parts, self.snapshots, self._release)
         self._tasks: set[asyncio.Task[None]] = set()
         self.boot = Boot(self._records, self._life, spawner, lambda row: self._begin(row), warn)
         self.restarts = AutoRestart(self._records, self._life, lambda row: self._begin(row), warn)
@@ -121,15 +125,9 @@ class InstanceManager:
             if row.doc.get("creating") or row.doc.get("deleting"):
                 await self._undo_half_made(row)
                 continue
-            if new := row.doc.get("renaming"):
-                try:
-                    row = await self._rename(row, new)
-                    self.backups.save(row)
-                except (ApiError, OSError) as error:
-                    self._warn(_notice(row, f"Renaming {row.name!r} to {new!r} was cut off: {error}", ADOPTION))
-                    continue
             ran = row.doc["config"].get("volatile.last_state.power") == "RUNNING"
             try:
+                row = await self.moves.settle(row)
                 row, again = await self.snapshots.settle(row)
                 found = await self._life.adopt(row)
             except (ApiError, OSError) as error:
@@ -393,49 +391,6 @@ class InstanceManager:
     def _check_privilege(self, row: InstanceRow, config: Config) -> None:
         if idmaps.privileged(config) != (row.idmap_base is None) and self._life.live(row):
             raise BadRequest(f"security.privileged of {row.name!r} cannot change while it runs: stop it first")
-
-    def validate_rename(self, project: str, name: str, new: str) -> InstanceRow:
-        """Only while stopped, as in LXD. The instance; raises `BadRequest`, `Conflict` or `NotFound`."""
-        row = self._records.get(project, name)
-        values.instance_name(new)
-        if self._life.live(row):
-            raise BadRequest(f"Instance {name!r} is running: stop it before renaming it")
-        if self._creation.taken(project, new):
-            raise Conflict(f"Instance {new!r} already exists")
-        return row
-
-    async def rename(self, project: str, name: str, new: str) -> None:
-        """Raises as `validate_rename`."""
-        row = self._records.get(project, name)
-        async with self._life.lock(row):
-            await self.files.release(row)
-            row = self._records.change(self.validate_rename(project, name, new), renaming=new)
-            try:
-                row = await self._rename(row, new)
-            except BaseException:
-                # Once the volume has its new name the next start goes on from there.
-                if qualified(project, new) not in self._storage.pool(row.pool).volumes():
-                    self._records.change(row, renaming="")
-                raise
-        self.backups.save(row)
-        self._emit("instance-renamed", f"/1.0/instances/{new}", project, {"old_name": name})
-
-    async def _rename(self, row: InstanceRow, new: str) -> InstanceRow:
-        """The steps, each of which may have been taken by a daemon that was killed; the mark goes last."""
-        if row.name != new:
-            pool, (old_volume, volume) = (
-                self._storage.pool(row.pool),
-                (qualified(row.project, n) for n in (row.name, new)),
-            )
-            if volume not in pool.volumes():
-                await pool.rename_instance(old_volume, volume)
-            with contextlib.suppress(OSError):
-                os.rename(self._layout.instance_log(row.project, row.name), self._layout.instance_log(row.project, new))
-            self._release(row, self._records.expanded(row)[1])
-            row = self._records.rename(row, new)
-        # LXD's images list only create and copy; a renamed guest should know its name all the same.
-        self._templates.apply(row, "copy", "rename")
-        return self._records.change(self._records.get(row.project, new), renaming="")
 
     def validate_delete(self, project: str, name: str, force: bool) -> InstanceRow:
         """The instance, if it may be deleted.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lxpy.api.layout import Layout
+from lxpy.api.objects import Devices
 from lxpy.images.manager import ImageManager
 from lxpy.instances.create import Creation
 from lxpy.instances.lifecycle import Emit, Lifecycle
@@ -19,6 +20,7 @@ from lxpy.storage.manager import StorageManager
 class Parts:
     """Attributes:
     save: writes ``backup.yaml`` of an instance, in the background.
+    check_references: takes expanded devices and the project; raises `NotFound` for what they name and is not there.
     """
 
     store: Store
@@ -34,3 +36,4 @@ class Parts:
     emit: Emit
     warn: Callable[[str], None]
     save: Callable[[InstanceRow], None]
+    check_references: Callable[[Devices, str], None]

@@ -11,7 +11,7 @@ from lxpy.api.objects import Config, Devices
 from lxpy.instances.records import Records
 from lxpy.projects import rules
 from lxpy.projects.rules import Holding, Member
-from lxpy.state.store import Store
+from lxpy.state.store import InstanceRow, Store
 from lxpy.state.volumes import VolumeRow
 
 
@@ -26,8 +26,10 @@ class ProjectRules:
         config: Config = (self._store.projects.get(project) or {}).get("config", {})
         return {key: value for key, value in config.items() if key.startswith(("limits.", "restricted"))}
 
-    def check(self, project: str, name: str, config: Config, devices: Devices) -> None:
-        """An instance that is to be made, or to be as it is given here (expanded).
+    def check(
+        self, project: str, name: str, config: Config, devices: Devices, instead_of: InstanceRow | None = None
+    ) -> None:
+        """An instance that is to be made, or to be as it is given here (expanded), in the place of another.
 
         Raises:
             Forbidden: the project does not allow it, with the key that forbids it.
@@ -38,7 +40,8 @@ class ProjectRules:
         rules.check_restrictions(project, limits, asked)
         limits.pop("restricted", None)  # the others have passed that before
         holding = self._holding(project)
-        others = [one for one in holding.instances if one.name != name]
+        gone = {name, instead_of.name} if instead_of and instead_of.project == project else {name}
+        others = [one for one in holding.instances if one.name not in gone]
         rules.check(project, limits, replace(holding, instances=[*others, asked]), asked.label)
 
     def check_project(self, project: str, config: Config | None = None, asks: str = "") -> None:

@@ -100,11 +100,12 @@ class Records:
             return row
         return self.set_idmap(row, None if privileged else idmaps.allocate(self.idmap_bases())["base"])
 
-    def rename(self, row: InstanceRow, name: str) -> InstanceRow:
-        fresh = replace(row, name=name)
+    def move(self, row: InstanceRow, project: str, name: str, pool: str, doc: Document) -> InstanceRow:
+        """Everything of a row but its id and map may become another."""
+        fresh = replace(row, project=project, name=name, pool=pool, doc=doc)
         self._store.instances.update(fresh)
         del self._rows[row.project, row.name]
-        self._rows[fresh.project, name] = fresh
+        self._rows[project, name] = fresh
         return fresh
 
     def delete(self, row: InstanceRow) -> None:

@@ -30,7 +30,7 @@ from lxpy.storage.manager import StorageManager
 
 KEPT = ("architecture", "config", "devices", "ephemeral", "profiles", "last_used_at")  # of an instance, as it was
 # Of its volatile keys an instance keeps these when it is restored: they are of its present, not of what it was.
-_PRESENT = ("volatile.last_state.", "volatile.uuid", "volatile.apply_template")
+_PRESENT = ("volatile.last_state.", "volatile.uuid")
 
 
 def url(row: InstanceRow, snapshot: str) -> str:
@@ -45,6 +45,8 @@ class Snapshots:
         check_references: takes expanded devices and the project; raises `NotFound` for what they name and is not there.
         changed: called when a snapshot has come, gone or got another expiry.
     """
+
+    PASSING = ".passing-"  # begins the names of snapshots that are only taken to be copied; no user can give it
 
     def __init__(
         self, records: Records, store: Store, storage: StorageManager, profiles: ProfileManager, lifecycle: Lifecycle,
@@ -143,9 +145,9 @@ class Snapshots:
             doc: Document = {
                 **{key: row.doc[key] for key in KEPT},
                 "creating": True,
+                "of": row.name,
                 "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "expires_at": retention.moment(expires_at),
-                "freezes": self._stands_still(row),
             }
             pool, volume = self._storage.pool(row.pool), qualified(project, name)
             self.put(row, snapshot, doc)
@@ -162,7 +164,8 @@ class Snapshots:
         self._emit("instance-snapshot-created", url(row, snapshot), project, None)
         return snapshot, stood[0]
 
-    def _stands_still(self, row: InstanceRow) -> bool:
+    def stands_still(self, row: InstanceRow) -> bool:
+        """Whether an instance has to be frozen to be copied."""
         live = self._life.live(row)
         return live is not None and not live.frozen
 
@@ -177,9 +180,10 @@ class Snapshots:
             InternalError: a process of it cannot be stopped.
         """
         stood = [0.0]
-        if not self._stands_still(row):
+        if not self.stands_still(row):
             yield stood
             return
+        self._records.change(self._records.get(row.project, row.name), freezing=True)
         cgroup, began = self._life.cgroup(row), time.monotonic()
         try:
             try:
@@ -193,6 +197,8 @@ class Snapshots:
             with contextlib.suppress(OSError):  # it was killed meanwhile
                 await asyncio.shield(asyncio.to_thread(cgroup.thaw))
             stood[0] = time.monotonic() - began
+            if current := self._records.current(row):
+                self._records.change(current, freezing=None)
 
     # -- changing --------------------------------------------------------------------------------------------------
 
@@ -232,12 +238,16 @@ class Snapshots:
         """Raises `NotFound`."""
         row = self._records.get(project, name)
         async with self._life.lock(row):
-            self.put(row, snapshot, self.document(row, snapshot) | {"deleting": True})
-            await self._storage.pool(row.pool).delete_instance_snapshot(qualified(project, name), snapshot)
-            self.drop(row, snapshot)
+            await self.remove(row, snapshot)
             self._backups.save(row)
         self.changed()
         self._emit("instance-snapshot-deleted", url(row, snapshot), project, None)
+
+    async def remove(self, row: InstanceRow, snapshot: str) -> None:
+        """As `delete`, of an instance whose lock is held, and of a snapshot that may be half made."""
+        self.put(row, snapshot, self._all[row.id][snapshot] | {"deleting": True})
+        await self._storage.pool(row.pool).delete_instance_snapshot(qualified(row.project, row.name), snapshot)
+        self.drop(row, snapshot)
 
     # -- restoring -------------------------------------------------------------------------------------------------
 
@@ -274,6 +284,7 @@ class Snapshots:
                 if running:
                     await self._life.stop(row, 0, force=True, why="restart")
                     row = self._records.get(project, name)
+                await self._life.release(row)
                 row = await self._restore(row, snapshot, start=running)
             except asyncio.CancelledError:
                 raise  # the daemon ends; the next one goes on from the mark
@@ -297,6 +308,8 @@ class Snapshots:
         await self._storage.pool(row.pool).restore_instance(qualified(row.project, row.name), snapshot)
         present = {key: value for key, value in row.doc["config"].items() if key.startswith(_PRESENT)}
         past = {key: value for key, value in doc["config"].items() if not key.startswith(_PRESENT)}
+        if doc.get("of", row.name) != row.name:  # the guest has to learn its name
+            past.setdefault("volatile.apply_template", "copy")
         config, devices = self.expanded(row, doc)
         await rootsize.apply(self._storage, row, devices)
         row = self._records.set_privileged(row, idmaps.privileged(config))
@@ -314,11 +327,15 @@ class Snapshots:
             The instance, and whether it has to be started: it ran before it was restored.
         """
         pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
+        if row.doc.get("freezing"):
+            with contextlib.suppress(OSError):  # it has ended since
+                await asyncio.to_thread(self._life.cgroup(row).thaw)
+            row = self._records.change(row, freezing=None)
+            for name in pool.instance_snapshots(volume):
+                if name.startswith(self.PASSING):
+                    await pool.delete_instance_snapshot(volume, name)
         for name, doc in list(self._all.get(row.id, {}).items()):
             if doc.get("creating") or doc.get("deleting"):
-                if doc.get("freezes"):
-                    with contextlib.suppress(OSError):  # it has ended since
-                        await asyncio.to_thread(self._life.cgroup(row).thaw)
                 await pool.delete_instance_snapshot(volume, name)
                 self.drop(row, name)
             elif new := doc.get("renaming"):

@@ -273,10 +273,10 @@ class InstanceTable:
         return InstanceRow(int(cursor.lastrowid or 0), project, name, pool, idmap_base, doc)
 
     def update(self, row: InstanceRow) -> None:
-        """Writes name, pool, map and document of the row with that id."""
+        """Writes project, name, pool, map and document of the row with that id."""
         self._store.execute(
-            "UPDATE instances SET name = ?, pool = ?, idmap_base = ?, doc = ? WHERE id = ?",
-            row.name, row.pool, row.idmap_base, json.dumps(row.doc), row.id,
+            "UPDATE instances SET project = ?, name = ?, pool = ?, idmap_base = ?, doc = ? WHERE id = ?",
+            row.project, row.name, row.pool, row.idmap_base, json.dumps(row.doc), row.id,
         )  # fmt: skip
 
     def delete(self, instance_id: int) -> None:

@@ -196,6 +196,9 @@ class BtrfsPool(DirectoryPool):
     def usage(self, volume: str) -> int | None:
         return btrfsquota.usage(f"{self._existing(volume)}/rootfs")
 
+    def _root_update(self, source: str, target: str, base: str) -> None:
+        self._root_copy(source, target)
+
     # Trees.
 
     def _tree_make(self, path: str) -> None:

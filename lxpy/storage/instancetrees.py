@@ -7,6 +7,7 @@ On the disk::
     instances/VOLUME/metadata.json        of the image, for its templates
     instances/VOLUME/backup.yaml          the configuration, written by whoever manages instances
     instances/VOLUME/snapshots/NAME/      ``rootfs`` or layers, and ``metadata.json``, as they were
+    instances/VOLUME/swap/                the same of a new root, while it is moved into its place
 
 A driver says how a tree is copied (trees.py), and how a root is, where that is more than one tree (`_root_copy`). For
 the image cache a snapshot uses its image under the name ``VOLUME/NAME``.
@@ -21,14 +22,14 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from lxpy.api.errors import Conflict, NotFound
-from lxpy.linux import libc
 from lxpy.runtime.spec import Root
-from lxpy.storage import files
+from lxpy.storage import files, treesync
 from lxpy.storage.imagecache import ImageCache
 from lxpy.storage.trees import Trees, checked, finish, open_directory, rename_new
 
 _ROOT = ("upper", "work", "lower", "rootfs")  # what a root may be made of, in the order it is exchanged
 _KEPT = "metadata.json"
+_SWAP = "swap"  # below a volume's directory: a new root on its way into its place
 
 
 class InstanceSource(Protocol):
@@ -72,6 +73,14 @@ class InstanceTrees(Trees):
             self._tree_freeze(f"{target}/rootfs")
         else:
             self._tree_copy(f"{source}/rootfs", f"{target}/rootfs")
+
+    def _root_update(self, source: str, target: str, base: str) -> None:
+        """As `_root_copy`, where the root in the directory `base` may have much in common with it."""
+        if not os.path.isdir(f"{base}/rootfs"):
+            self._root_copy(source, target)
+            return
+        self._tree_make(f"{target}/rootfs")
+        treesync.build(f"{source}/rootfs", f"{target}/rootfs", f"{base}/rootfs")
 
     # Reading.
 
@@ -220,7 +229,7 @@ class InstanceTrees(Trees):
 
         Args:
             snapshots: those to take along; True for all.
-            from_snapshot: copy that snapshot, and no snapshots.
+            from_snapshot: copy that snapshot instead of the root; with it True stands for no snapshots.
 
         Raises:
             Conflict: the name is taken. NotFound: the source, or one of the snapshots, is not here.
@@ -267,7 +276,7 @@ class InstanceTrees(Trees):
 
     def _receive(
         self, source: InstanceSource, volume: str, snapshot: str, directory: str, image: str | None,
-        *, frozen: bool = False,
+        *, frozen: bool = False, base: str = "",
     ) -> None:  # fmt: skip
         place = source.instance_layers(volume, snapshot)
         if image:
@@ -276,7 +285,10 @@ class InstanceTrees(Trees):
         opened = source.open_snapshot(volume, snapshot) if snapshot else source.open_root(volume)
         with opened as fd:
             self._tree_make(f"{directory}/rootfs")
-            files.copy_tree(f"/proc/{os.getpid()}/fd/{fd}/.", f"{directory}/rootfs")
+            if os.path.isdir(base):
+                treesync.build(f"/proc/{os.getpid()}/fd/{fd}", f"{directory}/rootfs", base)
+            else:
+                files.copy_tree(f"/proc/{os.getpid()}/fd/{fd}/.", f"{directory}/rootfs")
         if frozen:
             self._tree_freeze(f"{directory}/rootfs")
         _keep(place, directory)
@@ -340,15 +352,19 @@ class InstanceTrees(Trees):
     async def restore_instance(self, volume: str, snapshot: str) -> None:
         """Make the root of a stopped instance what it was; the snapshot stays.
 
-        A root of several parts is exchanged part by part: after a crash, do it again.
+        The parts of a root are moved one by one: what a crash leaves to be moved, the next start moves.
         """
-        await self._exchange(volume, f"Restore volume {volume}", self._snapshot_dir(volume, snapshot), self._copy_parts)
+        source = self._snapshot_dir(volume, snapshot)
 
-    async def _exchange(self, volume: str, doing: str, source: str, copy: Callable[[str, str], None]) -> None:
-        """Puts what `copy` makes of `source` in the place of a volume's root."""
+        def fill(directory: str) -> None:
+            self._copy_parts(source, directory)
+
+        await self._exchange(volume, f"Restore volume {volume}", self._uses_image(source), fill)
+
+    async def _exchange(self, volume: str, doing: str, after: str | None, fill: Callable[[str], None]) -> None:
+        """Puts what `fill` makes, over the image `after`, in the place of a volume's root."""
         directory, temporary = self._existing(volume), self._temporary()
         before = self._image_of[volume]
-        after = self._uses_image(source)
         if after:
             self.images.use(after, volume)
 
@@ -356,10 +372,12 @@ class InstanceTrees(Trees):
             with contextlib.ExitStack() as undo:
                 os.mkdir(temporary, 0o700)
                 undo.callback(self._tree_remove, temporary)
-                copy(source, temporary)
-                self._swap(temporary, directory)
+                fill(temporary)
+                if os.path.exists(f"{temporary}/rootfs") and os.path.exists(f"{directory}/rootfs"):
+                    self._tree_replaces(f"{temporary}/rootfs", f"{directory}/rootfs")
+                os.rename(temporary, f"{directory}/{_SWAP}")
                 undo.pop_all()
-                self._discard_later(temporary)
+            self._swap(directory)
 
         try:
             with files.disk_errors(doing, self.name, self.source):
@@ -369,19 +387,70 @@ class InstanceTrees(Trees):
             for image in {before, after} - {now}:
                 await self._unuse({volume: image})
 
-    def _swap(self, fresh: str, directory: str) -> None:
-        """Exchanges the parts of a root."""
-        if os.path.exists(f"{fresh}/rootfs") and os.path.exists(f"{directory}/rootfs"):
-            self._tree_replaces(f"{fresh}/rootfs", f"{directory}/rootfs")
+    def _swap(self, directory: str) -> None:
+        """Moves the parts of a new root from ``swap`` into their places, as far as they are not there. Blocks."""
+        swap, gone = f"{directory}/{_SWAP}", self._gone()
+        try:
+            waiting = set(os.listdir(swap))
+        except FileNotFoundError:
+            return
+        os.mkdir(gone, 0o700)
+        # What is here in its place already belongs to the new root: it is no longer in swap, and moved in this order.
+        layered = "lower" in waiting
+        obsolete = {"rootfs"} if layered else {"upper", "work", "lower"} if "rootfs" in waiting else set()
         for part in (*_ROOT, _KEPT):
-            new, old = f"{fresh}/{part}", f"{directory}/{part}"
-            if not os.path.lexists(new):
-                if os.path.lexists(old):
-                    os.rename(old, new)
-            elif os.path.lexists(old):
-                libc.renameat2(new, old, libc.RENAME_EXCHANGE)
+            if (part in waiting or part in obsolete) and os.path.lexists(f"{directory}/{part}"):
+                os.rename(f"{directory}/{part}", f"{gone}/{part}")
+        for part in (*_ROOT, _KEPT):
+            if part in waiting:
+                os.rename(f"{swap}/{part}", f"{directory}/{part}")
+        os.rmdir(swap)
+        self._discard_later(gone)
+
+    # Bringing a copy up to date.
+
+    async def refresh_instance(
+        self, volume: str, source: InstanceSource, source_volume: str, *, from_snapshot: str | None = None
+    ) -> None:
+        """Make the root of a stopped instance like one of this pool or another, which must not be running.
+
+        What is the same in both is not copied again.
+        """
+        origin = from_snapshot or ""
+        place, directory = source.instance_layers(source_volume, origin), self._existing(volume)
+        look = self.instance_image(source_volume, origin) if source is self else None
+        image = look or self._shared_image(source, source_volume, origin)
+
+        def fill(fresh: str) -> None:
+            if source is self or image:
+                self._root_update(place, fresh, directory)
+                _keep(place, fresh)
             else:
-                os.rename(new, old)
+                self._receive(source, source_volume, origin, fresh, None, base=f"{directory}/rootfs")
+
+        await self._exchange(volume, f"Refresh volume {volume}", image, fill)
+
+    async def receive_instance_snapshot(
+        self, volume: str, source: InstanceSource, source_volume: str, snapshot: str
+    ) -> None:
+        """A snapshot like one of another volume, of this pool or another."""
+        directory = self._existing(volume)
+        target = f"{directory}/snapshots/{checked(snapshot)}"
+        image = self._shared_image(source, source_volume, snapshot)
+        place = source.instance_layers(source_volume, snapshot)
+
+        def build(path: str) -> None:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{directory}/snapshots", 0o700)
+            os.mkdir(path, 0o700)
+            if source is self:
+                self._copy_parts(place, path, frozen=True)
+            else:
+                self._receive(source, source_volume, snapshot, path, image, frozen=True)
+
+        await self._make(target, build, f"Copy snapshot {snapshot}", f"Snapshot {snapshot!r} of volume {volume!r}")
+        if fingerprint := self._uses_image(target):
+            self.images.use(fingerprint, f"{volume}/{snapshot}")
 
     # Helpers.
 
@@ -428,10 +497,9 @@ def _wanted(
     source: InstanceSource, volume: str, snapshots: bool | list[str], from_snapshot: str | None
 ) -> tuple[list[str], str]:  # fmt: skip
     """The snapshots to copy, and the one that is copied as the root ("": the root itself)."""
-    there = source.instance_snapshots(volume)
-    if from_snapshot is not None:
-        return [], from_snapshot
-    return ([name for name in there if snapshots is True or name in snapshots] if snapshots else []), ""
+    if snapshots is True:
+        snapshots = [] if from_snapshot else source.instance_snapshots(volume)
+    return snapshots or [], from_snapshot or ""
 
 
 def _below(directory: str, snapshot: str) -> str:

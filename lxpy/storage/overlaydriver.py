@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from lxpy.api.errors import Conflict, InternalError
 from lxpy.linux import libc, mounts
 from lxpy.runtime.spec import Root
-from lxpy.storage import files
+from lxpy.storage import files, treesync
 from lxpy.storage.instancetrees import InstanceSource
 from lxpy.storage.pool import DirectoryPool
 
@@ -58,6 +58,19 @@ class OverlayPool(DirectoryPool):
             files.copy_tree(f"{source}/upper", f"{target}/upper")
         _forget_origin(f"{target}/upper")
         os.symlink(f"{_IMAGES}{fingerprint}", f"{target}/lower")
+
+    def _root_update(self, source: str, target: str, base: str) -> None:
+        fingerprint = self._uses_image(source)
+        if not fingerprint:
+            super()._root_update(source, target, base)
+        elif _filled(f"{source}/work/index") or not os.path.isdir(f"{base}/upper"):
+            self._root_copy(source, target)
+        else:
+            os.mkdir(f"{target}/work", 0o755)
+            os.mkdir(f"{target}/upper", 0o755)
+            treesync.build(f"{source}/upper", f"{target}/upper", f"{base}/upper")
+            _forget_origin(f"{target}/upper")
+            os.symlink(f"{_IMAGES}{fingerprint}", f"{target}/lower")
 
     def _shared_image(self, source: InstanceSource, volume: str, snapshot: str) -> str | None:
         fingerprint = source.instance_image(volume, snapshot)

@@ -124,6 +124,14 @@ class Pool(Protocol):
         from_snapshot: str | None = None,
     ) -> None: ...
 
+    async def receive_instance_snapshot(
+        self, volume: str, source: InstanceSource, source_volume: str, snapshot: str
+    ) -> None: ...
+
+    async def refresh_instance(
+        self, volume: str, source: InstanceSource, source_volume: str, *, from_snapshot: str | None = None
+    ) -> None: ...
+
     # Custom volumes: the documentation is CustomVolumes'.
 
     def custom_volumes(self) -> list[str]: ...
@@ -292,6 +300,7 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
     def _load(self) -> None:
         users: dict[str, set[str]] = {}
         for volume in os.listdir(f"{self.source}/instances"):
+            self._swap(f"{self.source}/instances/{volume}")
             self._image_of[volume] = self._uses_image(f"{self.source}/instances/{volume}")
             for user, fingerprint in self._users(volume).items():
                 users.setdefault(fingerprint, set()).add(user)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support import projects
 from tests.support.daemon import Lxpyd
 
 Lxc = Callable[..., subprocess.CompletedProcess[str]]
@@ -175,6 +176,31 @@ def test_snapshots(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
     assert "--stateful" in lxc("snapshot", busybox, "x", "--stateful", ok=False).stderr
     lxc("delete", f"{busybox}/first")
     assert f"{busybox},1" in lxc("list", "-f", "csv", "-c", "nS").stdout
+
+
+def test_copies_and_moves(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
+    c, project = busybox, f"p-{busybox}"
+    lxpyd.cli("project", "create", project, *projects.SHARED)
+    lxpyd.sh(c, "echo before > /f")
+    lxc("snapshot", c, "s")
+    lxpyd.sh(c, "echo after > /f")
+    lxc("copy", c, f"{c}-a", "-c", "user.k=v")
+    lxc("copy", f"{c}/s", f"{c}-b")
+    lxc("copy", c, f"{c}-c", "-s", "plain", "--instance-only")
+    lxc("copy", c, f"{c}-a", "--refresh")
+    lxc("copy", c, f"{c}-d", "--target-project", project)
+    lxc("delete", f"{c}-d", "--project", project)
+    lxc("move", f"{c}-a", "-s", "plain")
+    lxc("move", f"{c}-b", f"{c}-e", "-s", "plain")
+    lxc("move", f"{c}-c", f"{c}-f")
+    for name, content, snapshots in ((f"{c}-a", "after", 1), (f"{c}-e", "before", 0), (f"{c}-f", "after", 0)):
+        assert f"{name},plain,{snapshots}" in lxc("list", name, "-f", "csv", "-c", "nbS").stdout
+        lxc("start", name)
+        assert lxc("exec", name, "--", "cat", "/f").stdout == f"{content}\n"
+    lxc("stop", "-f", f"{c}-e")
+    lxc("move", f"{c}-e", "--target-project", project)
+    assert f"{c}-e" in lxc("list", "--project", project, "-f", "csv").stdout
+    projects.remove(lxpyd, project)
 
 
 def test_volumes(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:

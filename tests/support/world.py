@@ -32,7 +32,7 @@ def world(daemon: Lxpyd) -> World:
     networks = [one for one in get("/networks") if one["managed"]]
     pools = get("/storage-pools")
     found: World = {
-        "instances": get("/instances"), "images": get("/images"), "aliases": get("/images/aliases"),
+        "instances": get("/instances?all-projects=true"), "images": get("/images"), "aliases": get("/images/aliases"),
         "networks": networks, "acls": get("/network-acls"), "pools": pools, "profiles": get("/profiles"),
         "projects": {
             one["name"]: [one, get(f"/profiles?project={one['name']}")] for one in get("/projects")
@@ -44,7 +44,7 @@ def world(daemon: Lxpyd) -> World:
     running = get("/operations").get("running") or []
     found["tokens"] = sorted(one["metadata"]["request"]["name"] for one in running if one["class"] == "token")
     found["snapshots"] = {
-        one["name"]: get(f"/instances/{one['name']}/snapshots") for one in found["instances"]
+        one["name"]: get(f"/instances/{one['name']}/snapshots?project={one['project']}") for one in found["instances"]
     }  # fmt: skip
     asked.close()
     for folder in (

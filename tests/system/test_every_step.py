@@ -97,6 +97,20 @@ CASES = {
         "config set -p a/s expires_at=2999-01-01T00:00:00Z", "config set -p a/s expires_at=0001-01-01T00:00:00Z",
         "init bb a; snapshot a s", "delete a",
     ),
+    "copy": Case("copy a b", "delete b", "init bb a; snapshot a s", "delete a"),
+    "copy, running, to another pool": Case("copy a b -s plain", "delete b", "launch bb a; snapshot a s", "delete -f a"),
+    "copy, refreshed": Case(
+        "copy a b --refresh", "delete b/s", "init bb a; copy a b; snapshot a s", "delete a b",
+    ),
+    "move to another pool": Case(
+        "move a -s plain", "move a -s p", "storage create p dir; init bb a -s p; snapshot a s",
+        "delete a; storage delete p",
+    ),
+    "move to another project": Case(
+        "move a b --target-project p", "move b a --project p --target-project default",
+        "project create p -c features.profiles=false -c features.images=false; init bb a; snapshot a s",
+        "delete a; project delete p",
+    ),
     "restore": Case(
         "restore a s", "config set a user.k=v", "init bb a; snapshot a s; config set a user.k=v", "delete a"
     ),

@@ -10,7 +10,7 @@ from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import INSTANCE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes import snapshots
+from lxpy.daemon.routes import copies, snapshots
 from lxpy.daemon.routes.common import url
 
 _ACTIONS = {
@@ -66,6 +66,8 @@ async def create(call: Call) -> web.StreamResponse:
     if call.request.content_type == "application/octet-stream":
         raise BadRequest("Importing instance backups is not supported by this version of lxpy")
     body = await call.body()
+    if isinstance(body.get("source"), dict) and body["source"].get("type") in ("copy", "migration"):
+        return copies.copy(call, body)
     daemon.instances.validate_create(project, body)
 
     async def work(op: Operation) -> None:
@@ -121,21 +123,6 @@ async def patch(call: Call) -> web.StreamResponse:
     check(call.if_match, daemon.instances.get(project, name), INSTANCE)
     await daemon.instances.update(project, name, await call.body(), True)
     return envelope.sync({})
-
-
-async def rename(call: Call) -> web.StreamResponse:
-    daemon, project, name = call.daemon, call.project, call.part("name")
-    daemon.instances.get(project, name)
-    body = await call.body()
-    new = str(body.get("name") or "")
-    if body.get("migration") or body.get("pool") or body.get("project") not in (None, "", project):
-        raise BadRequest("Moving an instance elsewhere is not supported by this version of lxpy: only renaming is")
-    daemon.instances.validate_rename(project, name, new)
-
-    async def work(op: Operation) -> None:
-        await daemon.instances.rename(project, name, new)
-
-    return call.run("Renaming instance", "instances", [name], work)
 
 
 async def delete(call: Call) -> web.StreamResponse:
@@ -200,7 +187,7 @@ def _routes() -> list[Route]:
             ("GET", base + "/{name}", get),
             ("PUT", base + "/{name}", put),
             ("PATCH", base + "/{name}", patch),
-            ("POST", base + "/{name}", rename),
+            ("POST", base + "/{name}", copies.move),
             ("DELETE", base + "/{name}", delete),
             ("GET", base + "/{name}/state", state),
             ("PUT", base + "/{name}/state", put_state),

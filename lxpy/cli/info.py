@@ -47,6 +47,31 @@ def _info(context: Context, args: Args) -> None:
         sys.stdout.write("\nLog:\n\n" + log.decode(errors="replace") + "\n")
 
 
+def _devices(instance: dict[str, Any]) -> list[str]:
+    """What it has besides its root and nics; of those that come and go, what is there now."""
+    import json
+
+    out = []
+    for name, device in sorted((instance.get("expanded_devices") or instance["devices"]).items()):
+        kind = device.get("type", "")
+        if kind in ("nic", "none") or device.get("path") == "/":
+            continue
+        text = ""
+        if kind == "proxy":
+            way = "out of it, " if device.get("bind", "host") != "host" else ""
+            text = f"{way}{device['listen']} -> {device['connect']}{' (nat)' if device.get('nat') == 'true' else ''}"
+        elif kind == "disk":
+            source = device.get("source", "")
+            text = f"{device['pool'] + '/' if device.get('pool') else ''}{source} at {device.get('path', '')}"
+        elif instance["status"].upper() in ("RUNNING", "FROZEN"):
+            noted = json.loads(instance["config"].get(f"volatile.{name}.nodes", "{}"))
+            text = ", ".join(node["path"] for node in noted.get("nodes", ())) or "not there"
+        else:
+            text = device.get("path") or device.get("source", "")
+        out.append(f"  {name}: {kind} {text}".rstrip())
+    return ["", "Devices:", *out] if out else []
+
+
 def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
     """The lines of ``info NAME``."""
     kind = instance["type"] + (" (ephemeral)" if instance["ephemeral"] else "")
@@ -66,6 +91,7 @@ def describe(instance: dict[str, Any], state: dict[str, Any]) -> list[str]:
     if reason := instance["config"].get("volatile.last_state.reason"):
         out.append(f"Last stop: {reason} ({render.date(instance['config'].get('volatile.last_state.at', ''))})")
     out += _restarts(instance)
+    out += _devices(instance)
     use = _resources(state) + limits.lines(instance, state) if state.get("pid") else []
     return out + use + _snapshots(instance)
 

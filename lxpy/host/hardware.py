@@ -7,12 +7,16 @@ _SYS = "/sys"
 
 
 class HostNode(NamedTuple):
-    """A device with a node: `name` below /dev, kind ``c`` or ``b``, and its numbers."""
+    """A device with a node: `name` below /dev, kind ``c`` or ``b``, and its numbers.
+
+    `event`: what the kernel tells of it when it comes or goes, as lines of ``KEY=VALUE``; empty where not asked for.
+    """
 
     name: str
     kind: str
     major: int
     minor: int
+    event: str = ""
 
 
 def numbers(path: str) -> HostNode | None:
@@ -48,7 +52,7 @@ def by_ids(vendor: str = "", product: str = "", subsystem: str = "", sys: str = 
                 continue
             if (vendor or product) and not _same(_ids(path, sys), (vendor, product)):
                 continue
-            if node := _node(path, kind[0]):
+            if node := _node(path, kind[0], sys):
                 found.append(node)
     return sorted(found)
 
@@ -72,7 +76,7 @@ def usb(
             for name, want in (("busnum", bus), ("devnum", number))
         ):
             continue
-        if node := _node(path, "c"):
+        if node := _node(path, "c", sys):
             found.append(node)
     return sorted(found)
 
@@ -96,18 +100,20 @@ def gpus(card: str = "", pci: str = "", vendor: str = "", product: str = "", sys
         if not _same((_hex(f"{device}/vendor"), _hex(f"{device}/device")), (vendor, product)):
             continue
         for name in _listed(f"{device}/drm"):
-            if node := _node(f"{device}/drm/{name}", "c"):
+            if node := _node(f"{device}/drm/{name}", "c", sys):
                 found.add(node)
     return sorted(found)
 
 
-def _node(path: str, kind: str) -> HostNode | None:
+def _node(path: str, kind: str, sys: str) -> HostNode | None:
     major, colon, minor = _read(f"{path}/dev").partition(":")
-    lines = (line.partition("=") for line in _read(f"{path}/uevent").splitlines())
+    event = _read(f"{path}/uevent")
+    lines = (line.partition("=") for line in event.splitlines())
     name = next((value for key, _, value in lines if key == "DEVNAME"), "")
     if not colon or not name:
         return None
-    return HostNode(name, kind, int(major), int(minor))
+    event = f"DEVPATH={path.removeprefix(sys)}\nSUBSYSTEM={_subsystem(path)}\n{event}"
+    return HostNode(name, kind, int(major), int(minor), event)
 
 
 def _ids(path: str, sys: str) -> tuple[str, str]:

@@ -174,7 +174,7 @@ def _wanted(row: InstanceRow, name: str, device: Device) -> list[Node]:
         raise NotFound(f"No {_WORDS[device['type']]} of this host is what {where} asks for")
     return [
         {"path": path, "source": source, "kind": one.kind, "major": one.major, "minor": one.minor,
-         "uid": uid, "gid": gid, "mode": mode}
+         "uid": uid, "gid": gid, "mode": mode, "event": one.event}
         for path, source, one in found
     ]  # fmt: skip
 

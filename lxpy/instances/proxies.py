@@ -75,7 +75,7 @@ class Proxies:
     async def clear(self, row: InstanceRow) -> None:
         """Takes away what proxies of an instance that does not run may have left."""
         for name, note in self._notes(row):
-            await self._clear(row, name, note)
+            await self._clear(row, name, note, patience=0 if note["pid"] else 1)
 
     # -- while it runs -----------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class Proxies:
                 continue
             if fd >= 0:
                 os.close(fd)
-            await self._clear(row, name, note)
+            await self._clear(row, name, note, patience=0 if note["pid"] else 1)
             await self._clean_inside(live, note["device"])
         for name, device in list(live.devices.items()):
             if device.get("type") == "proxy" and not proxyrules.nat(device) and (row.id, name) not in self._processes:
@@ -188,8 +188,11 @@ class Proxies:
             os.close(process.fd)
         await self._clear(process.row, key[1], {"device": process.device, "pid": 0, "start": 0})
 
-    async def _clear(self, row: InstanceRow, name: str, note: dict[str, Any]) -> None:
-        """Ends the process of a note that is still there, and takes away its socket on the host and the note."""
+    async def _clear(self, row: InstanceRow, name: str, note: dict[str, Any], patience: float = 0) -> None:
+        """Ends the process of a note that is still there, and takes away its socket on the host and the note.
+
+        `patience`: seconds that a process which nobody has told to serve may take to find out.
+        """
         fd = pidfd.open_verified(note["pid"], note["start"]) if note["pid"] else -1
         if fd >= 0:
             pidfd.send(fd, signal.SIGKILL)
@@ -197,14 +200,12 @@ class Proxies:
             os.close(fd)
         device = note["device"]
         path = "" if proxyrules.in_instance(device) else _listen(device).path
-        if path:
-            for _ in range(20):  # one that was never told to serve is on its way out
-                await asyncio.to_thread(_remove_stale, path)
-                if not os.path.lexists(path) or note["pid"]:
-                    break
-                if not _is_socket(path):
-                    break
-                await asyncio.sleep(0.05)
+        end = _now() + patience
+        while path:
+            await asyncio.to_thread(_remove_stale, path)
+            if _now() >= end or not _is_socket(path):
+                break
+            await asyncio.sleep(0.05)
         try:
             os.unlink(self._path(row, name))
         except FileNotFoundError:

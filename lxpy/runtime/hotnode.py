@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 
-from lxpy.linux import libc, pidfd
+from lxpy.linux import libc, pidfd, uevents
 from lxpy.runtime import container, hotdisk, wire
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def _run(message: "wire.Message", init: int) -> None:
     hotdisk.become_mapped_root(base)
     if base is not None:
         libc.setns(init, libc.CLONE_NEWUSER)
-    libc.setns(init, libc.CLONE_NEWNS)
+    libc.setns(init, libc.CLONE_NEWNS | libc.CLONE_NEWNET)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     done: list[Node] = []
     try:
@@ -70,6 +70,14 @@ def _run(message: "wire.Message", init: int) -> None:
         for node in done:
             _take_away(root, node)
         raise
+    if base is not None:  # the kernel tells a privileged guest of all of the host's itself
+        for action, nodes in (("remove", message["unplug"]), ("add", done)):
+            for node in nodes:
+                try:
+                    if node.get("event"):
+                        uevents.send(action, node["event"])
+                except OSError:
+                    pass  # it has the node all the same
 
 
 def _is_there(root: int, node: "Node") -> bool:

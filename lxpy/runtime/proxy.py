@@ -51,6 +51,7 @@ def run(message: "wire.Message", init: int, reply: socket.socket) -> "NoReturn":
         try:
             relay = _prepare(spec, message["base"], init, message["placed"])
         except BaseException as error:
+            libc.close_range(5)  # who hears of it may take a socket's file away
             wire.send(reply, {"error": _line(error)})
             os._exit(1)
         wire.send(reply, me)

@@ -44,7 +44,10 @@ class Mount(TypedDict):
 
 
 class Node(TypedDict):
-    """A device node. `path` is the guest's, `source` the host's (empty: none); `kind` c or b; ids are the guest's."""
+    """A device node. `path` is the guest's, `source` the host's (empty: none); `kind` c or b; ids are the guest's.
+
+    `event`: what the guest is told when it comes and goes while it runs, as `linux.uevents.send` takes it.
+    """
 
     path: str
     source: str
@@ -54,6 +57,7 @@ class Node(TypedDict):
     uid: int
     gid: int
     mode: int
+    event: NotRequired[str]
 
 
 class Throttle(TypedDict, total=False):

@@ -341,3 +341,26 @@ def test_files(lxc: Lxc, lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path, sta
         lxc("start", busybox)
     owner = lxpyd.sh(busybox, "stat -c '%a %u %g' /root/pushed; readlink /srv/new/tree/link").stdout
     assert owner == "751 12 34\nbelow/file\n"
+
+
+def test_devices(lxc: Lxc, lxpyd: Lxpyd, busybox: str) -> None:
+    lxc("config", "device", "add", busybox, "z", "unix-char", "source=/dev/zero", "path=/dev/z", "mode=0604")
+    lxc(
+        "config", "device", "add", busybox, "p", "proxy", "listen=tcp:127.0.0.1:7401", "connect=unix:@x",
+        "bind=container",
+    )  # fmt: skip
+    assert lxpyd.sh(busybox, "stat -c %a /dev/z").stdout == "604\n"
+    assert set(lxc("config", "device", "list", busybox).stdout.split()) == {"p", "z"}
+    lxc("config", "device", "set", busybox, "p", "listen=tcp:127.0.0.1:7402", "security.uid=5")
+    assert lxc("config", "device", "get", busybox, "p", "listen").stdout == "tcp:127.0.0.1:7402\n"
+    shown = lxpyd.out("info", busybox)
+    assert "  p: proxy out of it, tcp:127.0.0.1:7402 -> unix:@x" in shown
+    assert "  z: unix-char /dev/z" in shown
+    wrong = lxc("config", "device", "set", busybox, "p", "listen=tcp:127.0.0.1:99999", ok=False)
+    assert wrong.returncode == 1
+    assert "within 1 to 65535" in wrong.stderr
+    lxpyd.cli("init", "bb", f"{busybox}-b")
+    lxc("config", "device", "add", f"{busybox}-b", "z", "unix-char", "source=/dev/zero", "path=/dev/z")
+    lxc("config", "device", "remove", busybox, "z")
+    assert lxpyd.sh(busybox, "test -e /dev/z", check=False).returncode == 1
+    assert "  z: unix-char /dev/z" in lxpyd.out("info", f"{busybox}-b")

@@ -263,7 +263,7 @@ async def test_processes_are_lean_and_named(lab: Lab) -> None:
     assert title == b"lxpy spawner"
 
 
-LINUX = "apparmor libc mounts namespaces caps seccomp devices cgroups pidfd pty"
+LINUX = "apparmor libc mounts namespaces caps seccomp devices cgroups pidfd pty uevents"
 RUNTIME = "wire limiting cgroup container supervisor execute hotdisk hotnode spawner"
 
 

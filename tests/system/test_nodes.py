@@ -1,5 +1,6 @@
 """Device nodes of the host in instances: unix-char, unix-block, unix-hotplug, usb, gpu; plugged, unplugged, told of."""
 
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from lxpy.host import hardware
-from lxpy.linux import cgroups
+from lxpy.linux import cgroups, uevents
+from tests.support import peers
 from tests.support.daemon import Lxpyd, until
 
 _VT_DISALLOCATE = 0x5608  # include/uapi/linux/vt.h
@@ -145,6 +147,7 @@ def test_hotplug_by_subsystem_and_by_ids(lxpyd: Lxpyd, busybox: str) -> None:
     inside = f"/dev/vcs{number}"
     _add(lxpyd, busybox, "v", "unix-hotplug subsystem=vc mode=0640 gid=5")
     assert _stat(lxpyd, busybox, inside) == ""
+    heard = peers.inside(lxpyd.init_pid(busybox), uevents.listen)  # as udev inside would
     os.close(os.open(f"/dev/tty{number}", os.O_RDWR | os.O_NOCTTY))
     wanted = f"character special file 7:{number:x} 0:5 640"
     until(lambda: _stat(lxpyd, busybox, inside) == wanted, 10, "it did not come")
@@ -152,6 +155,17 @@ def test_hotplug_by_subsystem_and_by_ids(lxpyd: Lxpyd, busybox: str) -> None:
     fcntl.ioctl(console, _VT_DISALLOCATE, number)
     os.close(console)
     until(lambda: _stat(lxpyd, busybox, inside) == "", 10, "it did not go")
+    told: list[str] = []
+
+    def both() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            event = uevents.parse(heard.recv(8192))
+            if event.get("DEVNAME") == f"vcs{number}" and event["SUBSYSTEM"] == "vc" and event["SEQNUM"]:
+                told.append(event["ACTION"])
+        return told == ["add", "remove"]
+
+    until(both, 10, "the instance was not told", every=0.001)
+    heard.close()
     ids = {(vendor, product) for path in pathlib.Path("/sys/block").glob("*/device")
            if (vendor := _hex(path / "vendor")) and (product := _hex(path / "device"))}  # fmt: skip
     assert ids, "no disk of this machine has a vendor: nothing to match"

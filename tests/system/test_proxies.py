@@ -603,6 +603,30 @@ def test_nat(lxpyd: Lxpyd, name: str) -> None:
         sock.close()
 
 
+def test_nat_of_a_routed_nic_and_ports_in_pairs(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("init", "bb", name)
+    lxpyd.cli(
+        "config", "device", "add", name, "r", "nic", "nictype=routed", f"ipv6.address=fd42:99:{lxpyd.number:x}::9"
+    )
+    lxpyd.cli("start", name)
+    listen, target = f"fd42:97:{lxpyd.number:x}::1", f"fd42:99:{lxpyd.number:x}::9"
+    _proxy(lxpyd, name, f"tcp:[{listen}]:7320-7321", f"tcp:[{target}]:90-91", "nat=true")
+    server = peers.inside(lxpyd.init_pid(name), lambda: peers.listener("::", 91))
+    client = until(lambda: _connected(listen, 7321), 10, "no connection")
+    there = peers.accept(server)
+    client.sendall(b"x")
+    client.close()
+    assert peers.everything(there) == b"x"
+    server.close()
+
+
+def _connected(host: str, port: int) -> "socket.socket | None":
+    try:
+        return peers.connect(host, port)
+    except OSError:  # the address inside is tentative at first
+        return None
+
+
 def test_idle_sessions_of_datagrams_end() -> None:
     """The clock of sessions, by the relay itself: no test waits for half a minute."""
     from lxpy.runtime import relay

@@ -39,7 +39,8 @@ def test_usb(tmp_path: pathlib.Path) -> None:
     adapter = both[1:]
     assert usb(vendor="0403") == usb(product="6001", number="12") == usb(serial="A5XK3RJT") == adapter
     assert usb(vendor="0403", product="0002") == usb(serial="a5xk3rjt") == usb(bus="2") == usb(number="2") == []
-    port = [hardware.HostNode("ttyUSB0", "c", 188, 0)]
+    event = f"DEVPATH={tty.relative_to(tmp_path)}\nSUBSYSTEM=tty\nMAJOR=188\nMINOR=0\nDEVNAME=ttyUSB0"
+    port = [hardware.HostNode("ttyUSB0", "c", 188, 0, event.replace("=devices", "=/devices", 1))]
     assert (
         hardware.by_ids("0403", "6001", sys=str(tmp_path)) == hardware.by_ids("0403", "", "tty", str(tmp_path)) == port
     )

@@ -1,9 +1,10 @@
 """Which host ids an instance's own map takes: 65536 of root's subordinate range, the lowest free."""
 
 import os
+import re
 
 from lxpy.api import values
-from lxpy.api.errors import Unavailable
+from lxpy.api.errors import BadRequest, Unavailable
 from lxpy.api.objects import Config
 from lxpy.runtime.spec import IdMap
 
@@ -29,23 +30,133 @@ def host_range() -> tuple[int, int]:
     return largest if largest[1] >= _ENOUGH * SIZE else _DEFAULT
 
 
-def allocate(taken: set[int]) -> IdMap:
+def allocate(taken: set[int], size: int = SIZE) -> IdMap:
     """The lowest free map.
 
     Args:
-        taken: first host ids of the maps in use.
+        taken: first host ids of the maps in use, and of every further 65536 of larger ones: see `slots`.
+        size: how many ids.
 
     Raises:
         Unavailable: the range is used up.
     """
     first, count = host_range()
-    for base in range(first, first + count - SIZE + 1, SIZE):
-        if base not in taken:
-            return {"base": base, "size": SIZE}
+    steps = -(-size // SIZE)
+    for base in range(first, first + count - steps * SIZE + 1, SIZE):
+        if not any(base + step * SIZE in taken for step in range(steps)):
+            return {"base": base, "size": size}
     raise Unavailable(
         f"All {count // SIZE} id maps of the range {first}+{count} are in use: "
         "give root a larger range in /etc/subuid and /etc/subgid, or delete instances"
     )
+
+
+def slots(base: int, size: int) -> set[int]:
+    """The places of the host's range that a map covers, wholly or in part."""
+    first, _ = host_range()
+    return {first + number * SIZE for number in range((base - first) // SIZE, (base + size - 1 - first) // SIZE + 1)}
+
+
+def wanted(config: Config) -> tuple[int | None, int]:
+    """The base that expanded configuration asks for (None: any), and the size."""
+    base, size = config.get("security.idmap.base"), config.get("security.idmap.size")
+    return int(base) if base else None, int(size) if size else SIZE
+
+
+def spec(base: int | None, config: Config) -> IdMap | None:
+    """The map of an instance for the runtime; None for a privileged one. Raises `BadRequest` as `pieces`."""
+    if base is None or privileged(config):
+        return None
+    found: IdMap = {"base": base, "size": wanted(config)[1]}
+    if extra := raw(config.get("raw.idmap", "")):
+        found["uids"], found["gids"] = (pieces(kind, base, found["size"], extra) for kind in ("uid", "gid"))
+    return found
+
+
+def check(key: str, value: str) -> int:
+    """A ``security.idmap.base`` or ``.size``. Raises `BadRequest`."""
+    least, most = (SIZE, 0x7FFF0000) if key.endswith("base") else (SIZE, 1 << 30)
+    if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
+        why = "lower ids are the host's own" if key.endswith("base") else "systems have users up to 65534"
+        raise BadRequest(f"Invalid value for {key}: {value!r} is no number from {least} to {most}; {why}")
+    return int(value)
+
+
+def check_isolated(key: str, value: str) -> bool:
+    """Raises `BadRequest` for anything but true."""
+    if not values.boolean(key, value):
+        raise BadRequest(
+            f"{key}=false is not supported: every instance has an id map of its own, which costs nothing here"
+        )
+    return True
+
+
+# -- raw.idmap ---------------------------------------------------------------------------------------------------------
+
+_LINE = re.compile(r"(both|uid|gid)\s+(\d{1,10})(?:-(\d{1,10}))?\s+(\d{1,10})(?:-(\d{1,10}))?\Z")
+
+
+def raw(value: str) -> list[tuple[str, int, int, int]]:
+    """The lines of a ``raw.idmap``: uid or gid, first inside, first of the host, how many.
+
+    Raises:
+        BadRequest: a line that is none, root on either side, or ids that overlap.
+    """
+    found: list[tuple[str, int, int, int]] = []
+    for line in filter(None, (part.strip() for part in value.splitlines())):
+        match = _LINE.match(line)
+        if not match:
+            raise BadRequest(
+                f"Invalid value for raw.idmap: {line!r} is no line of the form uid|gid|both HOST[-HOST] INSIDE[-INSIDE]"
+            )
+        kind, host, inside = match[1], int(match[2]), int(match[4])
+        count = int(match[3] or host) - host + 1
+        if count < 1 or count != int(match[5] or inside) - inside + 1:
+            raise BadRequest(f"Invalid value for raw.idmap: {line!r} has ranges that are not of one length")
+        if host == 0 or inside == 0:
+            raise BadRequest(
+                f"Invalid value for raw.idmap: {line!r} maps root: root inside has an id of its own on the host; "
+                "security.privileged=true is what makes it the host's"
+            )
+        for one in ("uid", "gid") if kind == "both" else (kind,):
+            for other, first, outside, number in found:
+                if other == one and (
+                    (first < inside + count and inside < first + number)
+                    or (outside < host + count and host < outside + number)
+                ):
+                    raise BadRequest(f"Invalid value for raw.idmap: {line!r} overlaps with another line")
+            found.append((one, inside, host, count))
+    return found
+
+
+def check_raw(key: str, value: str) -> str:
+    """Raises `BadRequest`."""
+    del key
+    raw(value)
+    return value
+
+
+def pieces(kind: str, base: int, size: int, extra: list[tuple[str, int, int, int]]) -> list[list[int]]:
+    """The map of ``uid`` or ``gid``: the whole of it, with the pieces of ``raw.idmap`` in their places.
+
+    Raises:
+        BadRequest: a piece lies outside of the map, or on the host within it.
+    """
+    found, at = [], 0
+    for _, inside, host, count in sorted((one for one in extra if one[0] == kind), key=lambda one: one[1]):
+        if inside + count > size:
+            raise BadRequest(f"raw.idmap maps {kind}s up to {inside + count - 1}, the instance has {size}")
+        if host < base + size and base < host + count:
+            raise BadRequest(
+                f"raw.idmap maps {kind}s that the instance has on the host already ({base}-{base + size - 1})"
+            )
+        if inside > at:
+            found.append([at, base + at, inside - at])
+        found.append([inside, host, count])
+        at = inside + count
+    if at < size:
+        found.append([at, base + at, size - at])
+    return found
 
 
 def _ranges(path: str) -> set[tuple[int, int]]:

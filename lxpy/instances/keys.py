@@ -11,7 +11,7 @@ from collections.abc import Callable
 from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
-from lxpy.instances import apparmor, boot, limits, seeds
+from lxpy.instances import apparmor, boot, confinement, idmaps, limits, refusals, seeds
 from lxpy.linux import libc
 from lxpy.storage import retention
 
@@ -112,18 +112,32 @@ KEYS: dict[str, Check] = {
     "limits.memory.swap.priority": _priority,
     "limits.network.priority": _priority,
     "limits.processes": _positive,
+    "linux.kernel_modules": confinement.check_modules,
     "raw.apparmor": apparmor.check_raw,
+    "raw.idmap": idmaps.check_raw,
+    "raw.lxc": confinement.check_raw,
     "security.devlxd": values.boolean,
     "security.devlxd.images": values.boolean,
+    "security.idmap.base": idmaps.check,
+    "security.idmap.isolated": idmaps.check_isolated,
+    "security.idmap.size": idmaps.check,
     "security.nesting": values.boolean,
     "security.privileged": values.boolean,
     "security.protection.delete": values.boolean,
+    "security.protection.shift": values.boolean,  # owners on disk are never shifted here
     "security.protection.start": values.boolean,
+    "security.syscalls.allow": confinement.check_syscalls,
+    "security.syscalls.deny": confinement.check_syscalls,
+    "security.syscalls.deny_compat": values.boolean,
+    "security.syscalls.deny_default": values.boolean,
     "snapshots.expiry": retention.check_expiry,
     "snapshots.pattern": retention.check_pattern,
 }
 # Keys whose last part is the user's to choose.
-FAMILIES: dict[str, Check] = {seeds.KEYS_PREFIX: seeds.check_ssh_key}
+FAMILIES: dict[str, Check] = {
+    seeds.KEYS_PREFIX: seeds.check_ssh_key,
+    "linux.sysctl.": confinement.check_sysctl,
+}
 PREFIXES = ("environment.", "image.", "user.", "volatile.")
 
 # LXD has these; lxpy does not honour them yet.
@@ -143,11 +157,14 @@ def validate_config(config: Config) -> None:
             _text(key, value)
             continue
         check = KEYS.get(key) or next((FAMILIES[f] for f in FAMILIES if key.startswith(f)), None)
+        if check is None and refusals.refuse(key, value):
+            continue
         if check is None:
             raise unknown_key(key, KEYS)
         if value:
             check(key, value)
     seeds.check(config)
+    confinement.check_together(config)
 
 
 def unknown_key(key: str, known: "dict[str, Check] | frozenset[str]") -> BadRequest:

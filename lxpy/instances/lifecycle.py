@@ -16,7 +16,7 @@ from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import AUTOSTART, Notice
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import ImageManager
-from lxpy.instances import apparmor, hotplug, nics, rootsize
+from lxpy.instances import apparmor, confinement, hotplug, idmaps, nics, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.attachments import Attachments
 from lxpy.instances.guests import Guests
@@ -138,6 +138,10 @@ class Lifecycle:
         if values.boolean("security.protection.start", config.get("security.protection.start") or "false"):
             raise Forbidden(f"Instance {row.name!r} is protected: unset security.protection.start to start it")
         device_rules.validate(devices, expanded=True)
+        config = confinement.effective(config)
+        if config.get("linux.kernel_modules"):
+            await asyncio.to_thread(confinement.load_modules, config)
+        row = self._records.fit_idmap(row, config)
         await self.release(row)
         devices = nics.weighed(config, devices)
         row = self.before_start(row)
@@ -217,7 +221,7 @@ class Lifecycle:
             "hostname": row.name,
             "run_dir": self._layout.instance_run(row.id),
             "console_log": f"{self._layout.instance_log(row.project, row.name)}/console.log",
-            "idmap": None if privileged or row.idmap_base is None else {"base": row.idmap_base, "size": 65536},
+            "idmap": idmaps.spec(row.idmap_base, config),
             "root": pool.root(volume),
             "mounts": [],
             "init": ["/sbin/init"],
@@ -227,6 +231,7 @@ class Lifecycle:
             "cgroup_prefix": self._layout.cgroup_prefix,
         }
         self._limiter.prepare(row, config, devices, spec)
+        confinement.prepare(config, spec)
         return spec
 
     def sweep_profiles(self) -> None:

@@ -129,7 +129,37 @@ class Records:
         return any(d.get("type") == "nic" and name in (d.get("network"), d.get("parent")) for d in devices)
 
     def idmap_bases(self) -> set[int]:
-        return {row.idmap_base for row in self._rows.values() if row.idmap_base is not None}
+        """Where new maps cannot lie: see `idmaps.slots`."""
+        return {slot for _, base, size in self._idmaps() for slot in idmaps.slots(base, size)}
+
+    def _idmaps(self) -> Iterator[tuple[InstanceRow, int, int]]:
+        for row in self._rows.values():
+            if row.idmap_base is not None:
+                yield row, row.idmap_base, row.doc.get("idmap_size", idmaps.SIZE)
+
+    def fit_idmap(self, row: InstanceRow, config: Config) -> InstanceRow:
+        """Before a start: the id map that ``security.idmap.*`` asks for. Owners on disk know nothing of it.
+
+        Raises:
+            Conflict: it overlaps with another instance's.
+            Unavailable: there is no room for it.
+        """
+        base, size = idmaps.wanted(config)
+        if row.idmap_base is None:
+            return row
+        if size == row.doc.get("idmap_size", idmaps.SIZE) and base in (None, row.idmap_base):
+            return row
+        others = [(one, first, count) for one, first, count in self._idmaps() if one.id != row.id]
+        if base is None:
+            taken = {slot for _, first, count in others for slot in idmaps.slots(first, count)}
+            base = idmaps.allocate(taken, size)["base"]
+        for one, first, count in others:
+            if base < first + count and first < base + size:
+                raise Conflict(
+                    f"The ids {base}-{base + size - 1} of {row.name!r} overlap with those of instance {one.name!r}, "
+                    f"{first}-{first + count - 1}: change security.idmap.base or security.idmap.size"
+                )
+        return self.change(self.set_idmap(row, base), idmap_size=size)
 
 
 def underscored(volatile: "dict[str, str] | dict[str, str | None]") -> dict[str, str | None]:

@@ -67,9 +67,9 @@ def clear_inheritable() -> None:
     libc.syscall(libc.NUMBERS["capset"], ctypes.addressof(header), ctypes.addressof(sets), what="capset")
 
 
-def drop_from_bounding_set() -> None:
-    """Drops `DENIED`: no exec of this process or its children gets them again."""
-    for capability in DENIED:
+def drop_from_bounding_set(more: "list[int] | tuple[int, ...]" = ()) -> None:
+    """Drops `DENIED` and `more`: no exec of this process or its children gets them again."""
+    for capability in (*DENIED, *more):
         try:
             libc.prctl(libc.PR_CAPBSET_DROP, capability)
         except OSError as error:

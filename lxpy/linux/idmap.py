@@ -30,7 +30,7 @@ def user_namespace(base: int, size: int) -> int:
     try:
         if not os.read(ready_r, 1):
             raise OSError(1, "the kernel makes no user namespace (see user.max_user_namespaces)", str(base))
-        namespaces.write_map(pid, base, size)
+        namespaces.write_map(pid, [[0, base, size]], [[0, base, size]])
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(ready_r)

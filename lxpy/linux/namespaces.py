@@ -18,10 +18,10 @@ FOR_ATTACH = AT_CLONE | libc.CLONE_NEWNS
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
-def write_map(pid: int, base: int, size: int) -> None:
-    """Maps ids 0 .. `size` of the process's user namespace to `base` and up. Once only, says the kernel."""
-    line = f"0 {base} {size}\n".encode()
-    for name in ("uid_map", "gid_map"):
+def write_map(pid: int, uids: "list[list[int]]", gids: "list[list[int]]") -> None:
+    """Writes the id maps of the process's user namespace: first inside, first outside, how many. Once only."""
+    for name, pieces in (("uid_map", uids), ("gid_map", gids)):
+        line = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in pieces).encode()
         path = f"/proc/{pid}/{name}"
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:

@@ -69,9 +69,12 @@ class _Fprog(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def install() -> None:
-    """Puts the filter on this process for good. Needs CAP_SYS_ADMIN in its user namespace, and no no_new_privs."""
-    if _PROGRAM:
-        buffer = ctypes.create_string_buffer(_PROGRAM, len(_PROGRAM))
-        fprog = _Fprog(len(_PROGRAM) // 8, ctypes.addressof(buffer))
+def install(own: bytes = b"") -> None:
+    """Puts the filter, or `own` instead, on this process for good.
+
+    Needs CAP_SYS_ADMIN in its user namespace, and no no_new_privs.
+    """
+    if code := own or _PROGRAM:
+        buffer = ctypes.create_string_buffer(code, len(code))
+        fprog = _Fprog(len(code) // 8, ctypes.addressof(buffer))
         libc.prctl(libc.PR_SET_SECCOMP, 2, ctypes.addressof(fprog))

@@ -45,7 +45,7 @@ _SHUT = {
 _NOT_HERE = {
     "restricted.backups": "there are no backups of instances to forbid",
     "restricted.cluster.": "there are no clusters",
-    "restricted.idmap.": "raw.idmap is not supported",
+    "restricted.idmap.": "restricted.containers.lowlevel says whether raw.idmap may be used at all",
     "restricted.networks.": "there are no OVN networks",
 }
 # Options that reach past what keeps a container in: LXD's low-level ones.
@@ -53,7 +53,7 @@ _LOWLEVEL = frozenset(
     {"boot.host_shutdown_timeout", "limits.memory.swap", "limits.memory.swap.priority", "linux.kernel_modules",
      "security.idmap.base", "security.idmap.size"}
 )  # fmt: skip
-_LOWLEVEL_PREFIXES = ("raw.", "limits.kernel.")
+_LOWLEVEL_PREFIXES = ("raw.", "limits.kernel.", "security.syscalls.")
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     userns = -1
     if idmap is not None:
         _step("writing its id map")
-        namespaces.write_map(pid, idmap["base"], idmap["size"])
+        whole = [[0, idmap["base"], idmap["size"]]]
+        namespaces.write_map(pid, idmap.get("uids", whole), idmap.get("gids", whole))
         userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     # Not before the map is written: a nic put in earlier belongs to the host's root in /sys, the guest's udev may not
     # write its uevent file, and networkd waits for udev for ever (net_ns_get_ownership).
@@ -438,6 +439,7 @@ def _init(
     _step("waiting for its network")
     if not (wire.receive(setup)[0] or {}).get("go"):
         os._exit(1)
+    _set_sysctls(spec, "/proc/sys", net=True)
     command = spec["init"] or ["/sbin/init"]
     _step(f"starting {command[0]}")
     os.dup2(setup.fileno(), 3, inheritable=False)
@@ -467,8 +469,8 @@ def confine(own: "Confine") -> None:
     for name, (soft, hard) in own.get("rlimits", {}).items():
         libc.set_rlimit(libc.RLIMITS[name], _rlimit(soft), _rlimit(hard))
     caps.clear_inheritable()
-    caps.drop_from_bounding_set()
-    seccomp.install()
+    caps.drop_from_bounding_set(own.get("drop", []))
+    seccomp.install(bytes.fromhex(own.get("seccomp", "")))
 
 
 def _attach(mount_fd: int, name: str) -> None:
@@ -487,6 +489,7 @@ def _mount_kernel_files(spec: "InstanceSpec", privileged: bool) -> None:
     _step("mounting /proc")
     proc = mounts.new("proc", {}, _SAFE)
     _attach(proc, "proc")
+    _set_sysctls(spec, "proc/sys", net=False)
     _step("mounting /sys")
     sysfs = mounts.new("sysfs", {}, _SAFE | (libc.MOUNT_ATTR_RDONLY if privileged else 0))
     _attach(sysfs, "sys")
@@ -520,6 +523,19 @@ def _mount_kernel_files(spec: "InstanceSpec", privileged: bool) -> None:
             pass  # a convenience: LXC has it so that bridges can be tuned
     os.close(proc)
     os.close(sysfs)
+
+
+def _set_sysctls(spec: "InstanceSpec", top: str, net: bool) -> None:
+    """Sets what the instance has of its own: the ones of its network when its nics are there, the rest before."""
+    for name, value in spec.get("sysctls", {}).items():
+        # As sysctl(8): with a slash first, dots belong to the names.
+        dot, slash = name.find("."), name.find("/")
+        path = name if slash >= 0 and (dot < 0 or slash < dot) else name.translate(str.maketrans("./", "/."))
+        if path.startswith("net/") == net:
+            _step(f"setting linux.sysctl.{name}={value}")
+            fd = os.open(f"{top}/{path}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, value.encode())
+            os.close(fd)
 
 
 def _make_dev(nodes: "list[tuple[str, int]]", root: int) -> None:

@@ -55,14 +55,14 @@ def _why(error: BaseException) -> str:
 
 
 def _join(message: "wire.Message", pidfd: int, reply: socket.socket, status: int, report: socket.socket) -> None:
-    request, base = message["request"], message["base"]
+    request = message["request"]
     libc.prctl(libc.PR_SET_DUMPABLE, 0)
     stdio: list[tuple[int, int]] = []
     if not request["interactive"]:
         # Ours and the guest's ends. The guest may open /proc/self/fd/1 again, so the pipes must be its own.
         stdio = [os.pipe() for _ in range(3)]
         for read_end, _ in stdio:
-            os.fchown(read_end, (base or 0) + request["user"], (base or 0) + request["group"])
+            os.fchown(read_end, *_outside(message, request["user"], request["group"]))
     cgroup = InstanceCgroup(message["prefix"], message["name"])
     cgroup.join_v1()
     container.raise_limits(message.get("confine", {}).get("rlimits", {}))
@@ -87,6 +87,15 @@ def _join(message: "wire.Message", pidfd: int, reply: socket.socket, status: int
     if pid == 0:
         _command(message, pidfd, reply, status, report, stdio, proc)
     wire.send(report, {"pid": pid})
+
+
+def _outside(message: "wire.Message", user: int, group: int) -> tuple[int, int]:
+    """The host's ids of a user and group of the guest."""
+    found = []
+    for number, key in ((user, "uids"), (group, "gids")):
+        pieces = message.get("confine", {}).get(key) or [[0, message["base"] or 0, number + 1]]
+        found.append(next((out + number - first for first, out, count in pieces if first <= number < first + count), 0))
+    return found[0], found[1]
 
 
 def _command(

@@ -7,10 +7,15 @@ from typing import NotRequired, Required, TypedDict
 
 
 class IdMap(TypedDict):
-    """Ids 0 .. `size` of the guest are `base` .. `base + size` of the host."""
+    """Ids 0 .. `size` of the guest are `base` .. `base + size` of the host.
+
+    `uids` and `gids`, where they are given, say it in pieces: first inside, first outside, how many.
+    """
 
     base: int
     size: int
+    uids: NotRequired[list[list[int]]]
+    gids: NotRequired[list[list[int]]]
 
 
 class Root(TypedDict):
@@ -126,14 +131,16 @@ class Confine(TypedDict, total=False):
     """What holds for init and for every command executed inside later, beyond what holds for every guest.
 
     `rlimits`: resource limits by the kernel's name (``nofile``), soft and hard; -1: none. `seccomp`: the filter to
-    use instead of the usual one, base64, and `refuses` what it refuses, in words. `drop`: numbers of capabilities that
-    it has not.
+    use instead of the usual one, as hexadecimal digits, and `refuses` what it refuses, in words. `drop`: numbers of
+    capabilities that it has not. `uids`, `gids`: its id map, where that has several pieces.
     """
 
     rlimits: dict[str, tuple[int, int]]
     seccomp: str
     refuses: list[str]
     drop: list[int]
+    uids: list[list[int]]
+    gids: list[list[int]]
 
 
 class InstanceSpec(TypedDict):
@@ -151,6 +158,7 @@ class InstanceSpec(TypedDict):
     environment: dict[str, str]
     limits: Limits
     confine: NotRequired[Confine]
+    sysctls: NotRequired[dict[str, str]]
     nesting: bool
     apparmor: NotRequired[str]
     cgroup_prefix: str

@@ -153,7 +153,7 @@ def test_create_from_yaml_and_rename(lxpyd: Lxpyd, project: str) -> None:
         ("restricted.virtual-machines.lowlevel=allow", "there are no virtual machines"),
         ("restricted.devices.nic=yes", "is none of managed, block, allow"),
         ("restricted.devices.disk.paths=srv", "is not an absolute path"),
-        ("restricted.idmap.uid=1000", "raw.idmap is not supported"),
+        ("restricted.idmap.uid=1000", "restricted.containers.lowlevel says"),
         ("features.network=true", "did you mean 'features.networks'?"),
         ("features.networks=true", "networks belong to the whole server"),
         ("nonsense=1", "known are features.*, limits.*, restricted.* and user.*"),

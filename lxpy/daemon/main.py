@@ -54,6 +54,13 @@ def _serve(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         print("lxpyd: must run as root (sudo lxpyd): it makes namespaces, mounts and cgroups", file=sys.stderr)
         return 1
+    if _mapped():
+        print(
+            "lxpyd: root is not the host's root here: inside a container lxpy needs a privileged one "
+            "(security.privileged=true and security.nesting=true), for only that root can make id-mapped mounts",
+            file=sys.stderr,
+        )
+        return 1
     layout = Layout()
     os.makedirs(layout.root, mode=0o711, exist_ok=True)
     os.chmod(layout.root, 0o711)
@@ -161,6 +168,15 @@ def _start_log(options: argparse.Namespace, layout: Layout) -> None:
 def _append(path: str) -> logging.Handler:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     return logging.StreamHandler(os.fdopen(fd, "a", encoding="utf-8"))
+
+
+def _mapped() -> bool:
+    """Whether this is a user namespace that has only some of the host's ids."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return int(file.read().split()[2]) < 0xFFFFFFFF  # the initial one has all but (uid_t)-1
+    except (OSError, IndexError):
+        return False
 
 
 def _group(name: str) -> int:

@@ -229,6 +229,14 @@ def _limits(layout: Layout) -> Iterator[Finding]:
 
 
 def _ids(layout: Layout) -> Iterator[Finding]:
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        if int(file.read().split()[2]) < 0xFFFFFFFF:
+            yield Finding(
+                "ids.mapped", "user ids", STOPS, "root here is not the host's root: this is an unprivileged container",
+                "only the host's root can make id-mapped mounts",
+                "set security.privileged=true and security.nesting=true of the container, on its host",
+            )  # fmt: skip
+            return
     # The default range of `instances/idmaps.py`; another user's subordinate ids in it would be shared with guests.
     first, last = 1 << 30, 0x6FFFFFFF
     taken = []

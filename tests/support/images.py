@@ -16,13 +16,16 @@ from lxpy.api.layout import Layout
 from tests.support.namespace import CACHE
 
 RECIPES = pathlib.Path(__file__).parents[2] / "images"
+OWN = pathlib.Path(__file__).parent / "recipes"  # of the tests
 ALL = ("busybox", "debian/12")
 
 
 def files(recipe: str) -> tuple[pathlib.Path, pathlib.Path]:
     """The metadata tarball and the root file system of a recipe's image, built now when they are missing."""
     source = RECIPES / f"{recipe.replace('/', '-')}.yaml"
-    if not source.exists():  # a variant
+    if (OWN / source.name).exists():
+        source = OWN / source.name
+    elif not source.exists():  # a variant
         source = RECIPES / f"{recipe.rpartition('/')[0].replace('/', '-')}.yaml"
     text = source.read_bytes()
     folder = CACHE / f"{recipe.replace('/', '-')}-{hashlib.sha256(text).hexdigest()[:12]}"
@@ -43,6 +46,7 @@ async def _build(recipe: str, folder: pathlib.Path) -> None:
     work = pathlib.Path(tempfile.mkdtemp(prefix="build-", dir=CACHE))
     try:
         layout = Layout(str(work))
+        shutil.copytree(OWN, work / "recipes")
         store = Store(layout.database)
         store.projects.put("default", {"name": "default", "config": {}, "description": ""})
         manager = ImageManager(store, layout, lambda *_: None, print)

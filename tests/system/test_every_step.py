@@ -70,6 +70,10 @@ CASES = {
     "instance create, dir": Case("init bb a -s plain", "delete -f a"),
     "instance launch": Case("launch bb a", "delete -f a", between="init bb a"),
     "instance start": Case(*_STARTED, "init bb a", "delete -f a"),
+    "instance start after another": Case(
+        "start a", "stop -f a; stop -f b", "init bb b; init bb a -c boot.requires=b", "delete -f a; delete -f b",
+        "start b",
+    ),
     "instance stop": Case("stop -f a", "start a", "launch bb a", "delete -f a"),
     "instance restart": Case("restart -f a", "start a", "launch bb a", "delete -f a", "stop -f a"),
     "instance pause": Case("pause a", "start a", "launch bb a", "delete -f a"),

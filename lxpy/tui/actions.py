@@ -1,6 +1,7 @@
 """The verbs: what a key or a palette entry does to instances and images."""
 
 import asyncio
+import importlib
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from urllib.parse import quote
 
 from lxpy.tui.gateway import explain
 from lxpy.tui.rows import ImageRow, InstanceRow
-from lxpy.tui.shells import shell_command
+from lxpy.tui.shells import own_command
+from lxpy.tui.verbs import VERBS
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -38,6 +40,10 @@ class Actions:
         """`verb` on `rows`: asks first where much or something irreplaceable is meant."""
         instances = [row for row in rows if isinstance(row, InstanceRow)]
         images = [row for row in rows if isinstance(row, ImageRow)]
+        if verb in VERBS:
+            module, name = VERBS[verb]
+            getattr(importlib.import_module(f"lxpy.tui.verbs.{module}"), name)(self.app, rows)
+            return
         if verb == "delete":
             self._confirm_delete(instances, images)
             return
@@ -81,7 +87,7 @@ class Actions:
             path = f"/1.0/instances/{quote(row.name)}/state"
             await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
 
-        self._each(f"Cannot {word}", ready, one)
+        self.each(f"Cannot {word}", ready, one)
 
     def _confirm_delete(self, instances: Sequence[InstanceRow], images: Sequence[ImageRow]) -> None:
         from lxpy.tui.screens.confirm import Confirm
@@ -107,9 +113,9 @@ class Actions:
 
         def answer(yes: bool | None) -> None:
             if yes and instances:
-                self._each("Cannot delete", instances, self._delete_instance)
+                self.each("Cannot delete", instances, self._delete_instance)
             elif yes:
-                self._each("Cannot delete", images, self._delete_image)
+                self.each("Cannot delete", images, self._delete_image)
 
         self.app.push_screen(Confirm(f"Delete {what}?", names, "delete", note), answer)
 
@@ -155,7 +161,9 @@ class Actions:
 
         self.app.run_worker(work(), group="verbs", exit_on_error=False)
 
-    def _each(self, title: str, rows: Sequence[Any], one: Callable[[Any], Awaitable[None]]) -> None:
+    def each(self, title: str, rows: Sequence[Any], one: Callable[[Any], Awaitable[None]]) -> None:
+        """`one` of each row, all at once; what fails is told under `title`, with its reason."""
+
         async def guarded(row: Any) -> str:
             try:
                 await one(row)
@@ -224,7 +232,7 @@ def _shell(target: str) -> str:
             flush=True,
         )
         began = time.monotonic()
-        status = subprocess.run(shell_command(target), check=False).returncode
+        status = subprocess.run(own_command(["shell", target]), check=False).returncode
         if status and time.monotonic() - began < 1.0:
             # It never came to a shell: its message would vanish with the screen.
             print("\x1b[2m# press enter to return to lxpy\x1b[0m", flush=True)

@@ -98,10 +98,8 @@ class LxpyApp(App[int]):
     # The model speaks; while the app closes its screens go first, and what is said then is for nobody
 
     def on_changed(self, message: Changed) -> None:
-        for screen in self.screen_stack[-1:]:
+        if self.screen_stack:
             self.main.changed(message)
-            if "operations" in message.parts and hasattr(screen, "work_changed"):
-                screen.work_changed()
 
     def on_connection(self, message: Connection) -> None:
         if self.screen_stack:
@@ -153,10 +151,8 @@ class LxpyApp(App[int]):
             self.push_screen(HelpScreen(self.main))
 
     def action_operations(self) -> None:
-        from lxpy.tui.screens.operations import OperationsScreen
-
         if self.on_main:
-            self.push_screen(OperationsScreen(self.model))
+            self.main.action_pane(self.main.pane("operations").number)
 
     def action_copy(self) -> None:
         from lxpy.tui.screens.choose import copy_menu

@@ -16,6 +16,7 @@ from textual.message import Message
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.api.status import FINAL, SUCCESS
 from lxpy.tui.gateway import ClientLike, Gateway, RemoteInfo, explain
+from lxpy.tui.objects import KINDS, USED, ObjectRow
 from lxpy.tui.rows import ImageRow, InstanceRow
 
 SAMPLE_SECONDS = 3.0  # usage, while the terminal has the focus
@@ -25,7 +26,7 @@ KEEP_FINISHED = 30
 
 
 class Changed(Message):
-    """`parts` of the model changed: instances, usage, images, remotes, operations, host."""
+    """`parts` of the model changed: instances, usage, images, remotes, operations, host, or a kind of `objects`."""
 
     def __init__(self, *parts: str) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class Model:
     Attributes:
         connected: None until the first answer.
         reason: why it is not connected, one line.
+        objects: rows by kind, of the kinds that somebody has looked at; see `want`.
         operations: by id, running ones and the last finished ones, oldest first.
         load: the host's load average, "" where unknown; `memory` is (used, total) bytes.
     """
@@ -63,6 +65,7 @@ class Model:
         self.instances: dict[str, InstanceRow] = {}
         self.images: list[ImageRow] = []
         self.remotes: list[RemoteInfo] = []
+        self.objects: dict[str, list[ObjectRow]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.loaded = False
         self.load = ""
@@ -72,6 +75,8 @@ class Model:
         self._settling: dict[str, float] = {}  # just started, no address yet: until when to look often
         self._flushing = False
         self._images_dirty = False
+        self._wanted: set[str] = set()
+        self._kinds_dirty: set[str] = set()
         self._waiters: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = threading.Event()
@@ -154,6 +159,39 @@ class Model:
             for operation in listed or []:
                 self._operation(operation)
         self._post(Changed("images", "remotes", "operations", "host"))
+        self._touch_kinds(*self._wanted)
+
+    def want(self, kind: str) -> None:
+        """Somebody looks at the objects of a kind: they are read, and kept current from now on."""
+        if kind not in self._wanted and kind in KINDS:
+            self._wanted.add(kind)
+            if self.connected:
+                self._touch_kinds(kind)
+
+    def changed_kind(self, kind: str) -> None:
+        """Something of a kind has been changed by us; not every daemon tells of it."""
+        self._touch_kinds(kind)
+
+    def _touch_kinds(self, *kinds: str) -> None:
+        self._kinds_dirty.update(kind for kind in kinds if kind in self._wanted)
+        if self._kinds_dirty:
+            self._kick()
+
+    async def _load_kind(self, kind: str) -> None:
+        found = KINDS[kind]
+        raws = await self.gateway.call(lambda c: c.get(found.path, recursion="1"))
+        if kind == "storage-pools":
+            spaces = await asyncio.gather(*(self._space(raw["name"]) for raw in raws))
+            for raw, space in zip(raws, spaces, strict=True):
+                raw["resources"] = space
+        self.objects[kind] = [found.row(raw) for raw in raws]
+        self._post(Changed(kind))
+
+    async def _space(self, pool: str) -> Any:
+        try:
+            return await self.gateway.call(lambda c: c.get(f"/1.0/storage-pools/{pool}/resources"))
+        except ApiError:
+            return {}  # it is away: its row says so without the bar
 
     async def _load_instances(self) -> None:
         raws = await self.gateway.call(lambda c: c.get("/1.0/instances", recursion="2"))
@@ -219,9 +257,13 @@ class Model:
                 if action == "instance-renamed" and context.get("old_name"):
                     self._forget(str(context["old_name"]))
                 self._touch(name)
+            if action in ("instance-created", "instance-deleted", "instance-updated", "instance-renamed"):
+                self._touch_kinds(*USED)
         elif action.startswith("image-"):
             self._images_dirty = True
             self._kick()
+        else:
+            self._touch_kinds(*(kind for kind, known in KINDS.items() if action.startswith(known.events)))
 
     def _operation(self, operation: dict[str, Any]) -> None:
         ident = operation["id"]
@@ -258,10 +300,11 @@ class Model:
 
     async def _flush(self) -> None:
         try:
-            while self._dirty or self._images_dirty:
+            while self._dirty or self._images_dirty or self._kinds_dirty:
                 await asyncio.sleep(DEBOUNCE_SECONDS)
                 dirty, self._dirty = self._dirty, set()
                 images, self._images_dirty = self._images_dirty, False
+                kinds, self._kinds_dirty = self._kinds_dirty, set()
                 try:
                     if images:
                         raws = await self.gateway.call(lambda c: c.get("/1.0/images", recursion="1"))
@@ -272,6 +315,8 @@ class Model:
                     elif dirty:
                         await asyncio.gather(*(self._load_one(name) for name in dirty))
                         self._post(Changed("instances"))
+                    for kind in kinds:
+                        await self._load_kind(kind)
                 except (ApiError, OSError, EOFError):
                     return  # the connection is gone; all is read anew when it is back
         finally:

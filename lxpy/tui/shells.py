@@ -98,7 +98,7 @@ class Shell:
         self._resize_pty(columns, rows)
         try:
             self._process = subprocess.Popen(
-                shell_command(target), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                own_command(["shell", target]), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                 env={**os.environ, **_ENVIRONMENT}, process_group=None, preexec_fn=_take_terminal,
             )  # fmt: skip
         finally:
@@ -232,10 +232,10 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def shell_command(target: str) -> list[str]:
-    """Our own command line's `shell`, run by this interpreter whatever launcher started it."""
+def own_command(words: list[str]) -> list[str]:
+    """Our own command line, run by this interpreter whatever launcher started it."""
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; sys.argv = ['lxpy', 'shell', {target!r}]\n"
+        f"import sys; sys.path[:] = {sys.path!r}; sys.argv = {['lxpy', *words]!r}\n"
         "from lxpy.cli.main import main\nsys.exit(main())"
     )
     return [sys.executable, "-I", "-c", code]

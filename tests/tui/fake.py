@@ -55,6 +55,41 @@ def image(alias: str, description: str, fingerprint: str, size: int = 54_000_000
     }  # fmt: skip
 
 
+USERS = ["/1.0/instances/web1"]
+ROOT = {"type": "disk", "path": "/", "pool": "default"}
+PROFILES = [
+    {"name": name, "description": about, "config": config, "devices": {"root": ROOT}, "used_by": USERS}
+    for name, about, config in (("default", "Default LXD profile", {}), ("small", "", {"limits.memory": "64MiB"}))
+]
+POOLS = [
+    {
+        "name": "default", "driver": "overlay", "description": "", "status": "Created", "used_by": USERS,
+        "config": {"source": "/var/lib/lxpy/storage-pools/default"},
+    },
+    {
+        "name": "fast", "driver": "btrfs", "description": "the fast one", "status": "Created", "used_by": [],
+        "config": {"source": "/dev/sdb", "size": "20GiB"},
+    },
+]  # fmt: skip
+NETWORKS = [
+    {
+        "name": "lxpybr0", "type": "bridge", "managed": True, "status": "Created", "description": "", "used_by": USERS,
+        "config": {"ipv4.address": "10.71.4.1/24", "ipv4.nat": "true", "ipv6.address": "fd42:9c1a::1/64"},
+    },
+    {
+        "name": "eth0", "type": "physical", "managed": False, "status": "", "description": "", "used_by": [],
+        "config": {},
+    },
+]  # fmt: skip
+WARNINGS = [
+    {
+        "uuid": "0b1c", "type": "Unable to start the instance", "status": "new", "severity": "moderate", "count": 3,
+        "last_message": "Instance 'db' could not be started: no space left", "entity_url": "/1.0/instances/db",
+        "last_seen_at": "2020-01-01T02:00:00Z",
+    },
+]  # fmt: skip
+
+
 class FakeDaemon:
     """State, operations and events; `fail` makes requests fail by (method, path prefix)."""
 
@@ -203,7 +238,19 @@ class FakeClient:
             case ["operations", ident]:
                 return {k: v for k, v in daemon.operations[ident].items() if k != "_done"}
             case ["profiles"]:
+                if query.get("recursion"):
+                    return PROFILES
                 return ["/1.0/profiles/default", "/1.0/profiles/small"]
+            case ["profiles", name]:
+                return next(p for p in PROFILES if p["name"] == name)
+            case ["storage-pools"]:
+                return POOLS
+            case ["storage-pools", _, "resources"]:
+                return {"space": {"used": 12_000_000_000, "total": 80_000_000_000}}
+            case ["networks"]:
+                return NETWORKS
+            case ["warnings"]:
+                return WARNINGS
             case ["image-servers", "catalogue"]:
                 return (
                     daemon.catalogue if query["protocol"] == "simplestreams" else [image("busybox", "Busybox", "ee55")]
@@ -223,8 +270,16 @@ class FakeClient:
 
         return daemon.operation("Creating instance", name, done)
 
-    def put(self, path: str, body: Any = None) -> Any:
+    def get_etag(self, path: str) -> tuple[Any, str]:
+        return self.get(path), "etag"
+
+    def patch(self, path: str, body: Any = None, etag: str = "") -> Any:
+        self._enter("PATCH", path, body)
+
+    def put(self, path: str, body: Any = None, etag: str = "") -> Any:
         self._enter("PUT", path, body)
+        if not path.endswith("/state"):
+            return None
         daemon, name = self.daemon, unquote(path.split("/")[3])
         status = {
             "start": "Running",

@@ -65,6 +65,14 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
         ("detail", ["G", "k", "enter"]),
         ("images", ["2"]),
         ("remotes", ["3"]),
+        ("storage", ["4"]),
+        ("networks", ["5", "enter"]),
+        ("profiles", ["6"]),
+        ("operations", ["u", "7"]),
+        ("warnings", ["8"]),
+        ("new-network", ["5", "n"]),
+        ("edit", ["6", "e"]),
+        ("snapshot", ["a"]),
         ("marks", ["space", "space", "T"]),
         ("filter", ["slash", *"state:run", "enter"]),
         ("nothing-matches", ["slash", *"zzz", "enter"]),
@@ -174,8 +182,7 @@ async def test_a_failed_operation_is_readable_and_kept(daemon: FakeDaemon) -> No
         await wait(pilot, lambda: notices(pilot.app))
         assert "its image has no /sbin/init; set `raw.init`" in notices(pilot.app)[0]
         await pilot.press("o")
-        await pilot.pause(0.1)
-        assert "failed" in screen.text(pilot.app) and "set `raw.init`" in screen.text(pilot.app)
+        await wait(pilot, lambda: "failed" in screen.text(pilot.app) and "`raw.init`" in screen.text(pilot.app))
 
 
 async def test_a_refused_request_is_readable(daemon: FakeDaemon) -> None:
@@ -405,3 +412,39 @@ def test_a_fault_of_ours_is_one_line(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     line = app_module._record(ValueError("boom\nsecond line"))
     assert line.startswith("ValueError: boom (details") and "\n" not in line
     assert "ValueError: boom" in (tmp_path / "tui-fault.log").read_text()
+
+
+async def test_a_form_shows_what_was_refused_and_keeps_what_was_typed(daemon: FakeDaemon) -> None:
+    daemon.fail[("POST", "/1.0/networks")] = BadRequest("Invalid value for ipv4.address: 'x' is no address")
+    async with opened(daemon) as pilot:
+        await pilot.press("5", "n")
+        await wait(pilot, lambda: pilot.app.screen.query("#ask-name"))
+        await pilot.press(*"br9", "ctrl+s")
+        await wait(pilot, lambda: "is no address" in screen.text(pilot.app))
+        assert "lxpy network create br9" in screen.text(pilot.app)
+        daemon.fail.clear()
+        await pilot.press("escape")
+        await wait(pilot, lambda: pilot.app.on_main)
+        assert not [r for r in daemon.requests if r[0] == "POST" and r[2].get("name") != "br9"]
+
+
+async def test_an_edit_keeps_hidden_keys_and_says_what_is_wrong(daemon: FakeDaemon) -> None:
+    daemon.instances["web1"]["config"]["volatile.uuid"] = "1-2-3"
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("e")
+        await wait(pilot, lambda: pilot.app.screen.query("#editor-text"))
+        area = pilot.app.screen.query_one("#editor-text")
+        assert "volatile" not in area.text
+        area.text = "config: [\n"
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "Line 2" in screen.text(pilot.app))
+        area.text = "colour: blue\n"
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "Unknown field 'colour'" in screen.text(pilot.app))
+        area.text = "config: {limits.cpu: 3}\ndevices: {}\nprofiles: [default]\n"
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: pilot.app.on_main)
+        _, path, body = next(r for r in daemon.requests if r[0] == "PUT")
+        assert path == "/1.0/instances/web1"
+        assert body["config"] == {"volatile.uuid": "1-2-3", "limits.cpu": "3"}

@@ -13,11 +13,14 @@ class ListPane(Table):
 
     Attributes:
         number: the digit that focuses it, shown in its title.
-        kind: what its objects are called, plural.
+        kind: what its objects are called, plural, as in the API's paths.
+        heading, short: the same for people, where it differs; in a row of many.
     """
 
     number: ClassVar[int] = 0
     kind: ClassVar[str] = ""
+    heading: ClassVar[str] = ""
+    short: ClassVar[str] = ""
     BINDINGS = [
         # With priority: handled before the next key is looked at, so that none typed ahead of the bar is lost.
         Binding("slash", "app.filter", "Filter", key_display="/", id="pane.filter", priority=True),
@@ -30,6 +33,11 @@ class ListPane(Table):
         self.all_rows: list[Any] = []
         self.others: list[str] = []
         self.retitle()
+
+    @property
+    def called(self) -> str:
+        """Its heading."""
+        return self.heading or self.kind.capitalize()
 
     def fill(self, rows: list[Any]) -> None:
         """Takes all rows; shows those that the filter lets through."""
@@ -80,9 +88,9 @@ class ListPane(Table):
         """Draws the title: number, kind, counts, and the panes folded away behind this one."""
         total, shown = len(self.all_rows), len(self.rows)
         count = f" {total}" if shown == total else f" {shown}/{total}"
-        self.border_title = f"[b]{self.number}[/b] {self.kind.capitalize()}[dim]{count if total else ''}[/dim]"
+        self.border_title = f"[b]{self.number}[/b] {self.called}[dim]{count if total else ''}[/dim]"
         if self.others:
-            self.border_title += "[dim]  ·  " + "  ·  ".join(self.others) + "[/dim]"
+            self.border_title += "[dim] ·  " + " ".join(self.others) + "[/dim]"
         notes = []
         if self.marks:
             notes.append(f"{len(self.marks)} marked")

@@ -14,10 +14,12 @@ class ImagesPane(ListPane):
 
     number = 2
     kind = "images"
+    short = "Images"
     MARKABLE = True
     BINDINGS = [
         Binding("n", "app.launch", "New instance of it", id="image.launch"),
         Binding("ctrl+d", "app.verb('delete')", "Delete", key_display="^d", id="image.delete"),
+        Binding("e", "app.verb('edit')", "Edit", show=False, id="image.edit"),
         Binding("y", "app.copy", "Copy", show=False, id="image.copy"),
         Binding("space", "mark", "Mark", show=False, id="image.mark"),
         Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="image.unmark"),

@@ -47,6 +47,7 @@ class InstancesPane(ListPane):
 
     number = 1
     kind = "instances"
+    short = "Insts"
     MARKABLE = True
     BINDINGS = [
         Binding("n", "app.launch", "New", id="instance.launch"),
@@ -60,7 +61,13 @@ class InstancesPane(ListPane):
         Binding("r", "app.verb('restart')", "Restart", id="instance.restart"),
         Binding("p", "app.verb('pause')", "Pause/resume", show=False, id="instance.pause"),
         Binding("ctrl+d", "app.verb('delete')", "Delete", key_display="^d", id="instance.delete"),
-        Binding("y", "app.copy", "Copy", show=False, id="instance.copy"),
+        Binding("e", "app.verb('edit')", "Edit", show=False, id="instance.edit"),
+        Binding("a", "app.verb('snapshot')", "Snapshot", show=False, id="instance.snapshot"),
+        Binding("c", "app.verb('copy-instance')", "Copy", show=False, id="instance.copy-instance"),
+        Binding("R", "app.verb('rename')", "Rename", show=False, id="instance.rename"),
+        Binding("P", "app.verb('publish')", "Publish as an image", show=False, id="instance.publish"),
+        Binding("E", "app.verb('export')", "Export", show=False, id="instance.export"),
+        Binding("y", "app.copy", "Copy to the clipboard", show=False, id="instance.copy"),
         Binding("space", "mark", "Mark", show=False, id="instance.mark"),
         Binding("ctrl+@", "mark_range", "Mark up to here", show=False, key_display="^space", id="instance.mark-range"),
         Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="instance.unmark"),

@@ -25,8 +25,11 @@ class RemotesPane(ListPane):
 
     number = 3
     kind = "remotes"
+    short = "Remotes"
     BINDINGS = [
         Binding("n", "app.launch", "New instance from it", id="remote.launch"),
+        Binding("a", "app.verb('add-remote')", "Add", id="remote.add"),
+        Binding("ctrl+d", "app.verb('remove-remote')", "Remove", key_display="^d", id="remote.remove"),
         Binding("y", "app.copy", "Copy", show=False, id="remote.copy"),
     ]
 

@@ -59,6 +59,10 @@ def copy_menu(row: Any) -> Choose:
         choices = [
             ("Alias", row.title), ("Fingerprint", row.fingerprint), ("Launch", f"lxpy launch {row.reference}"),
         ]  # fmt: skip
-    else:
+    elif hasattr(row, "url"):
         choices = [("Name", row.name), ("URL", row.url), ("Images", f"lxpy image list {row.name}:")]
+    else:
+        words = {"storage-pools": "storage", "networks": "network", "profiles": "profile"}
+        show = f"lxpy {words[row.kind]} show {row.name}" if row.kind in words else ""
+        choices = [("Name", row.name), ("Show", show), ("API", getattr(row, "path", ""))]
     return Choose("Copy", [Choice(label, value) for label, value in choices if value])

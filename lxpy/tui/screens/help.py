@@ -12,7 +12,9 @@ from textual.widgets import Static
 from lxpy.tui.screens.main import MainScreen
 
 _GROUPS = (
-    ("instance", "Instances"), ("image", "Images"), ("remote", "Remotes"), ("detail", "Details"), ("log", "Log"),
+    ("instance", "Instances"), ("image", "Images"), ("remote", "Remotes"), ("pool", "Storage"),
+    ("network", "Networks"), ("profile", "Profiles"), ("operation", "Operations"), ("warning", "Warnings"),
+    ("detail", "Details"), ("log", "Log"),
     ("pane", "This pane"), ("table", "Moving"), ("main", "Panes"), ("app", "Everywhere"),
 )  # fmt: skip
 

@@ -13,7 +13,12 @@ from lxpy.tui.panes.base import ListPane
 from lxpy.tui.panes.detail import Detail
 from lxpy.tui.panes.images import ImagesPane
 from lxpy.tui.panes.instances import InstancesPane
+from lxpy.tui.panes.networks import NetworksPane
+from lxpy.tui.panes.operations import OperationRow, OperationsPane
+from lxpy.tui.panes.profiles import ProfilesPane
 from lxpy.tui.panes.remotes import RemoteRow, RemotesPane
+from lxpy.tui.panes.storage import StoragePane
+from lxpy.tui.panes.warnings import WarningsPane
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.widgets.bars import HeaderBar, KeyBar, WorkBar
 from lxpy.tui.widgets.table import Table
@@ -23,7 +28,7 @@ WIDE, TALL = 110, 30
 
 
 class MainScreen(Screen[None]):
-    """Three numbered panes and a detail area.
+    """Numbered panes and a detail area: the instances on top, below them the images, and one of the others beside.
 
     Below 110 columns or 30 lines the panes fold: one is seen at a time, and the detail opens over it with enter.
     """
@@ -32,6 +37,11 @@ class MainScreen(Screen[None]):
         Binding("1", "pane(1)", "Instances", show=False, id="main.pane-1"),
         Binding("2", "pane(2)", "Images", show=False, id="main.pane-2"),
         Binding("3", "pane(3)", "Remotes", show=False, id="main.pane-3"),
+        Binding("4", "pane(4)", "Storage", show=False, id="main.pane-4"),
+        Binding("5", "pane(5)", "Networks", show=False, id="main.pane-5"),
+        Binding("6", "pane(6)", "Profiles", show=False, id="main.pane-6"),
+        Binding("7", "pane(7)", "Operations", show=False, id="main.pane-7"),
+        Binding("8", "pane(8)", "Warnings", show=False, id="main.pane-8"),
         Binding("tab", "cycle(1)", "Next pane", show=False, id="main.next-pane"),
         Binding("shift+tab", "cycle(-1)", "Previous pane", show=False, id="main.previous-pane"),
         Binding("left_square_bracket", "tab(-1)", "Previous tab", show=False, key_display="[", id="detail.previous"),
@@ -44,7 +54,12 @@ class MainScreen(Screen[None]):
         self.panes: list[ListPane] = [
             InstancesPane(model.busy, id="instances", classes="pane -active"),
             ImagesPane(id="images", classes="pane"),
-            RemotesPane(id="remotes", classes="pane"),
+            RemotesPane(id="remotes", classes="pane other -shown"),
+            StoragePane(id="storage", classes="pane other"),
+            NetworksPane(id="networks", classes="pane other"),
+            ProfilesPane(id="profiles", classes="pane other"),
+            OperationsPane(id="operations-pane", classes="pane other"),
+            WarningsPane(id="warnings", classes="pane other"),
         ]
         self.detail = Detail(id="detail", classes="pane")
         self.active = self.panes[0]
@@ -55,8 +70,7 @@ class MainScreen(Screen[None]):
             with Vertical(id="lists"):
                 yield self.panes[0]
                 with Horizontal(id="lower"):
-                    yield self.panes[1]
-                    yield self.panes[2]
+                    yield from self.panes[1:]
             yield self.detail
         yield WorkBar(self.model, id="work")
         yield KeyBar(id="keys")
@@ -86,7 +100,11 @@ class MainScreen(Screen[None]):
             self.panes[1].fill(list(self.model.images))
         if "remotes" in parts:
             self.panes[2].fill([RemoteRow(info) for info in self.model.remotes])
+        for pane in self.panes:
+            if pane.kind in parts and pane.kind in self.model.objects:
+                pane.fill(list(self.model.objects[pane.kind]))
         if "operations" in parts:
+            self.pane("operations").fill([OperationRow(o) for o in reversed(self.model.operations.values())])
             for bar in self.query(WorkBar):
                 bar.update_work()
         for header in self.query(HeaderBar):  # none while the screen goes
@@ -107,10 +125,17 @@ class MainScreen(Screen[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         folded = event.size.width < WIDE or event.size.height < TALL
-        others = [f"[b]{p.number}[/b] {p.kind.capitalize()}" for p in self.panes]
-        for i, pane in enumerate(self.panes):
-            pane.others = [text for j, text in enumerate(others) if j != i] if folded else []
+        for pane in self.panes:
+            pane.others = self._beside(pane, folded)
             pane.retitle()
+
+    def _beside(self, pane: ListPane, folded: bool) -> list[str]:
+        """The panes that are behind this one."""
+        if folded:
+            return [f"[b]{p.number}[/b] {p.short}" for p in self.panes if p is not pane]
+        if pane.has_class("other"):
+            return [f"[b]{p.number}[/b] {p.short[:4]}" for p in self.panes if p.has_class("other") and p is not pane]
+        return []
 
     def _ages(self) -> None:
         for pane in self.panes:
@@ -131,10 +156,7 @@ class MainScreen(Screen[None]):
     def on_descendant_focus(self) -> None:
         focused = self.focused
         if isinstance(focused, ListPane) and focused is not self.active:
-            self.active = focused
-            for pane in self.panes:
-                pane.set_class(pane is focused, "-active")
-            self.query_one("#lower").set_class(focused is not self.panes[0], "-active")
+            self._activate(focused)
             self._show_detail()
 
     def _show_detail(self) -> None:
@@ -143,11 +165,22 @@ class MainScreen(Screen[None]):
     def action_pane(self, number: int) -> None:
         self.remove_class("-detail", "-zoom")
         pane = self.panes[number - 1]
-        for other in self.panes:
-            other.set_class(other is pane, "-active")
-        self.query_one("#lower").set_class(pane is not self.panes[0], "-active")
+        self._activate(pane)
         # What was folded away gets its place only with the next layout; focus needs it.
         self.call_after_refresh(pane.focus)
+
+    def _activate(self, pane: ListPane) -> None:
+        self.active = pane
+        self.model.want(pane.kind)
+        for other in self.panes:
+            other.set_class(other is pane, "-active")
+            if pane.has_class("other"):
+                other.set_class(other is pane, "-shown")
+        self.query_one("#lower").set_class(pane is not self.panes[0], "-active")
+
+    def pane(self, kind: str) -> ListPane:
+        """The pane of a kind of objects."""
+        return next(pane for pane in self.panes if pane.kind == kind)
 
     def action_cycle(self, by: int) -> None:
         self.action_pane((self.panes.index(self.active) + by) % len(self.panes) + 1)

@@ -10,6 +10,7 @@ from textual.widgets import Static
 
 from lxpy.tui.rows import BUSY, STATES, ImageRow, InstanceRow, age, size
 from lxpy.tui.tabs.base import Tab
+from lxpy.tui.tabs.facts import facts_of
 
 _TONE = {"ok": "$success", "warn": "$warning", "bad": "$error", "dim": "$faint", "info": "$info"}
 
@@ -34,10 +35,15 @@ class OverviewTab(Tab):
 
     def update(self, *, other: bool, came: bool) -> None:
         subject = self.subject
+        kind = getattr(subject, "kind", "")
         if isinstance(subject, InstanceRow):
             self.body.update(_instance(subject))
+        elif isinstance(subject, ImageRow):
+            self.body.update(_image(subject))
+        elif kind and (facts := facts_of(self.lxpy.main.pane(kind), subject)):
+            self.body.update(facts)
         else:
-            self.body.update(_image(subject) if isinstance(subject, ImageRow) else _other(subject))
+            self.body.update(_other(subject))
 
 
 def _line(label: str, value: str, style: str = "") -> Content:

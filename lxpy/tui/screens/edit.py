@@ -1,0 +1,98 @@
+"""An object's YAML, to be changed and saved; here or in the user's own editor."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import yaml
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static, TextArea
+
+from lxpy.tui.gateway import explain
+from lxpy.tui.widgets.bars import KeyBar
+
+
+class Editor(ModalScreen[bool]):
+    """Answers True once `save` has taken the document.
+
+    Args:
+        title: what is edited.
+        document: what is there now, plain data.
+        save: takes the new document; what it raises is shown, and nothing that was typed is lost.
+    """
+
+    BINDINGS = [
+        Binding("ctrl+s", "save", "Save", priority=True, id="editor.save"),
+        Binding("ctrl+e", "external", "$EDITOR", priority=True, id="editor.external"),
+        Binding("escape", "leave", "Leave", priority=True, id="editor.leave"),
+    ]
+
+    def __init__(self, title: str, document: Any, save: Callable[[Any], Awaitable[object]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heading, self._save = title, save
+        self._before = dump(document)
+        self._asked = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog", id="editor") as box:
+            box.border_title = self.heading.replace("[", "\\[")
+            yield TextArea(self._before, id="editor-text", show_line_numbers=True, tab_behavior="indent")
+            yield Static(id="editor-fault", markup=False)
+            yield KeyBar(id="editor-keys")
+
+    def on_mount(self) -> None:
+        self.query_one("#editor-fault").display = False
+        self.query_one(TextArea).focus()
+
+    def _tell(self, text: str) -> None:
+        fault = self.query_one("#editor-fault", Static)
+        fault.display = bool(text)
+        fault.update(text)
+
+    def action_leave(self) -> None:
+        if self.query_one(TextArea).text == self._before or self._asked:
+            self.dismiss(False)
+        else:
+            self._asked = True
+            self._tell("It has changed: ctrl+s saves it, esc once more leaves it as it was")
+
+    def action_save(self) -> None:
+        try:
+            document = yaml.safe_load(self.query_one(TextArea).text)
+        except yaml.YAMLError as error:
+            self._tell(fault_of(error))
+            return
+        self.app.run_worker(self._send(document), group="verbs", exit_on_error=False)
+
+    async def _send(self, document: Any) -> None:
+        try:
+            await self._save(document)
+        except Exception as error:
+            if self.is_mounted:
+                self._tell(explain(error))
+        else:
+            if self.is_mounted:
+                self.dismiss(True)
+
+    def action_external(self) -> None:
+        from lxpy.tui.editing import in_editor
+
+        area = self.query_one(TextArea)
+        text, fault = in_editor(self.app, area.text, ".yaml")
+        if text is not None:
+            area.text = text
+        self._tell(fault)
+
+
+def dump(document: Any) -> str:
+    """YAML as the command line's ``edit`` shows it."""
+    return yaml.safe_dump(document, default_flow_style=False, allow_unicode=True, sort_keys=True)
+
+
+def fault_of(error: yaml.YAMLError) -> str:
+    """What is wrong with a document, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    return f"Line {mark.line + 1}: {problem}" if mark else f"This is no YAML: {problem}"

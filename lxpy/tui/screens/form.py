@@ -1,0 +1,153 @@
+"""A few questions about one thing: the dialogs of most verbs."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Button, Checkbox, Input, Select, Static
+
+from lxpy.tui.gateway import explain
+from lxpy.tui.widgets.field import Field
+
+Answers = Mapping[str, str]  # by the question's name; "yes" or "" of a box to tick
+
+
+class Question(NamedTuple):
+    """Attributes:
+    name: of the answer.
+    label: what stands before the field.
+    hint: what stands in the empty field, or behind a box to tick.
+    value: the answer so far.
+    choices: the only answers there are; empty for any text.
+    flag: whether it is a box to tick.
+    """
+
+    name: str
+    label: str
+    hint: str = ""
+    value: str = ""
+    choices: tuple[str, ...] = ()
+    flag: bool = False
+
+
+class Form(ModalScreen[dict[str, str]]):
+    """Answers with all answers once `submit` has taken them; None when it was cancelled.
+
+    Args:
+        title: what is to be done.
+        questions: asked in this order.
+        submit: does it; what it raises is shown, and the form stays as it is.
+        line: gives the command line that does the same.
+        verb: the word on the button.
+        note: what follows from it.
+    """
+
+    BINDINGS = [
+        Binding("escape", "dismiss", "Cancel", id="form.cancel"),
+        Binding("ctrl+s", "submit", "Do it", id="form.go", priority=True),
+    ]
+
+    def __init__(
+        self, title: str, questions: list[Question], submit: Callable[[Answers], Awaitable[object]],
+        line: Callable[[Answers], str] | None = None, verb: str = "Do it", note: str = "", **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(**kwargs)
+        self.heading, self.questions, self.verb, self.note = title, questions, verb, note
+        self._submit, self._line_of = submit, line
+        self._busy = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog", id="form") as box:
+            box.border_title = self.heading.replace("[", "\\[")
+            box.border_subtitle = f"tab next field  ·  ^s {self.verb.lower()}  ·  esc cancel"
+            with VerticalScroll(id="form-fields"):
+                for question in self.questions:
+                    with Horizontal(classes="field"):
+                        yield Static(question.label, classes="label")
+                        yield self._field(question)
+            if self.note:
+                yield Static(self.note, classes="note", markup=False)
+            yield Static(id="form-fault", markup=False)
+            yield Static(id="form-line", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="no", compact=True)
+                yield Button(self.verb, id="yes", variant="primary", compact=True)
+
+    def _field(self, question: Question) -> Widget:
+        ident = f"ask-{question.name}"
+        if question.flag:
+            return Checkbox(question.hint, bool(question.value), compact=True, id=ident)
+        if question.choices:
+            options = [(choice, choice) for choice in question.choices]
+            value = question.value if question.value in question.choices else question.choices[0]
+            return Select(options, value=value, allow_blank=False, compact=True, id=ident)
+        return Field(self, question.value, placeholder=question.hint, id=ident)
+
+    def on_mount(self) -> None:
+        self.query_one("#form-fault").display = False
+        self.query_one("#form-line").display = self._line_of is not None
+        for question in self.questions:
+            self.query_one(f"#ask-{question.name}").focus()
+            break
+        self._show_line()
+
+    def answers(self) -> dict[str, str]:
+        """What is in the fields now."""
+        found: dict[str, str] = {}
+        for question in self.questions:
+            field = self.query_one(f"#ask-{question.name}")
+            if isinstance(field, Checkbox):
+                found[question.name] = "yes" if field.value else ""
+            else:
+                found[question.name] = str(field.value).strip()  # type: ignore[attr-defined]
+        return found
+
+    def _show_line(self) -> None:
+        if self._line_of is not None and self.is_mounted:
+            self.query_one("#form-line", Static).update(f"$ {self._line_of(self.answers())}")
+
+    def on_input_changed(self) -> None:
+        self._show_line()
+
+    def on_select_changed(self) -> None:
+        self._show_line()
+
+    def on_checkbox_changed(self) -> None:
+        self._show_line()
+
+    def entered(self, field: Input) -> None:
+        names = [f"ask-{q.name}" for q in self.questions]
+        if field.id == names[-1]:
+            self.action_submit()
+        else:
+            self.focus_next()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "yes":
+            self.action_submit()
+        else:
+            self.dismiss(None)
+
+    def action_submit(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self.app.run_worker(self._do(), group="verbs", exit_on_error=False)
+
+    async def _do(self) -> None:
+        answers = self.answers()
+        fault = self.query_one("#form-fault", Static)
+        try:
+            await self._submit(answers)
+        except Exception as error:
+            if self.is_mounted:
+                fault.display = True
+                fault.update(explain(error))
+        else:
+            if self.is_mounted:
+                self.dismiss(answers)
+        finally:
+            self._busy = False

@@ -1,0 +1,135 @@
+"""What is the same for all kinds of objects: edit, rename, delete; and what small kinds have."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from lxpy.tui.rows import ImageRow, InstanceRow
+
+if TYPE_CHECKING:
+    from lxpy.tui.app import LxpyApp
+
+# What PUT takes of each kind; the rest of an object only tells.
+WRITABLE: dict[str, tuple[str, ...]] = {
+    "instances": ("architecture", "config", "description", "devices", "ephemeral", "profiles"),
+    "images": ("auto_update", "expires_at", "profiles", "properties", "public"),
+    "profiles": ("config", "description", "devices"),
+}
+_PLAIN = ("config", "description")
+_WORDS = {"storage-pools": "storage pool", "networks": "network", "profiles": "profile", "warnings": "warning"}
+
+
+def where(row: Any) -> tuple[str, str]:
+    """Kind and address of a row."""
+    if isinstance(row, InstanceRow):
+        return "instances", f"/1.0/instances/{quote(row.name)}"
+    if isinstance(row, ImageRow):
+        return "images", f"/1.0/images/{row.fingerprint}"
+    return row.kind, row.path
+
+
+def edit(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """The YAML of one object, as the daemon has it now."""
+    if not rows:
+        return
+    row = rows[0]
+    kind, path = where(row)
+    writable = WRITABLE.get(kind, _PLAIN)
+
+    async def work() -> None:
+        from lxpy.tui.screens.edit import Editor
+
+        try:
+            found, etag = await app.gateway.call(lambda c: c.get_etag(path))
+        except Exception as error:
+            app.fail("Cannot edit", error)
+            return
+        document = {key: found.get(key) for key in writable if key in found}
+        if "config" in document:
+            document["config"] = {k: v for k, v in document["config"].items() if not k.startswith("volatile.")}
+        hidden = {k: v for k, v in (found.get("config") or {}).items() if k.startswith("volatile.")}
+
+        async def save(changed: Any) -> None:
+            if not isinstance(changed, dict):
+                raise ValueError("The document must be a mapping: keys and values")
+            unknown = sorted(set(changed) - set(writable))
+            if unknown:
+                raise ValueError(f"Unknown field {unknown[0]!r}: only {', '.join(writable)} can be changed")
+            if "config" in document:
+                given = {str(k): _text(v) for k, v in (changed.get("config") or {}).items()}
+                changed = {**changed, "config": {**hidden, **given}}
+            answer = await app.gateway.call(lambda c: c.put(path, changed, etag))
+            await app.model.follow(answer)
+
+        title = getattr(row, "name", "") or row.title
+        app.push_screen(Editor(f"{title} · {kind[:-1]}", document, save))
+
+    app.run_worker(work(), group="verbs", exit_on_error=False)
+
+
+def _text(value: Any) -> str:
+    """Configuration values are strings; YAML makes numbers and booleans of some."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def delete(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Asks, naming what goes."""
+    from lxpy.tui.screens.confirm import Confirm
+
+    if not rows:
+        return
+    word = _WORDS.get(rows[0].kind, "object")
+    what = f"{word} {rows[0].name}" if len(rows) == 1 else f"{len(rows)} {word}s"
+    names = [r.description or r.name if r.kind == "warnings" else r.name for r in rows]
+
+    async def one(row: Any) -> None:
+        await app.model.follow(await app.gateway.call(lambda c: c.delete(row.path)))
+        app.model.changed_kind(row.kind)
+
+    def answer(yes: bool | None) -> None:
+        if yes:
+            app.actions.each("Cannot delete", rows, one)
+
+    app.push_screen(Confirm(f"Delete {what}?", names, "delete"), answer)
+
+
+def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Another name."""
+    from lxpy.tui.screens.form import Answers, Form, Question
+
+    if not rows:
+        return
+    row = rows[0]
+
+    async def submit(answers: Answers) -> None:
+        await app.model.follow(await app.gateway.call(lambda c: c.post(row.path, {"name": answers["name"]})))
+
+    app.push_screen(
+        Form(f"Rename {row.name}", [Question("name", "Name", value=row.name)], submit, verb="Rename",
+             line=lambda a: f"lxpy {row.kind[:-1]} rename {row.name} {a['name']}")
+    )  # fmt: skip
+
+
+def cancel(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Ends an operation."""
+
+    async def one(row: Any) -> None:
+        await app.gateway.call(lambda c: c.delete(f"/1.0/operations/{row.key}"))
+
+    running = [row for row in rows if not row.ended]
+    if running:
+        app.actions.each("Cannot cancel it", running, one)
+    else:
+        app.notify("It has ended already", title="Nothing to cancel", timeout=3)
+
+
+def acknowledge(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Warnings that somebody has seen."""
+
+    async def one(row: Any) -> None:
+        await app.gateway.call(lambda c: c.put(row.path, {"status": "acknowledged"}))
+        app.model.changed_kind("warnings")
+
+    app.actions.each("Cannot acknowledge", [row for row in rows if row.status == "new"], one)

@@ -157,7 +157,6 @@ class MainScreen(Screen[None]):
         focused = self.focused
         if isinstance(focused, ListPane) and focused is not self.active:
             self._activate(focused)
-            self._show_detail()
 
     def _show_detail(self) -> None:
         self.detail.show(self.active.current)
@@ -177,6 +176,7 @@ class MainScreen(Screen[None]):
             if pane.has_class("other"):
                 other.set_class(other is pane, "-shown")
         self.query_one("#lower").set_class(pane is not self.panes[0], "-active")
+        self._show_detail()
 
     def pane(self, kind: str) -> ListPane:
         """The pane of a kind of objects."""

@@ -18,8 +18,9 @@ from lxpy.api.status import FINAL, SUCCESS
 from lxpy.tui.gateway import ClientLike, Gateway, RemoteInfo, explain
 from lxpy.tui.objects import KINDS, USED, ObjectRow
 from lxpy.tui.rows import ImageRow, InstanceRow
+from lxpy.tui.usage import History
 
-SAMPLE_SECONDS = 3.0  # usage, while the terminal has the focus
+SAMPLE_SECONDS = 2.0  # usage, while the terminal has the focus
 DEBOUNCE_SECONDS = 0.05  # a launch makes several events at once; one reading answers them all
 FEW = 8  # so many changed instances are read one by one; more by one bulk request
 KEEP_FINISHED = 30
@@ -68,6 +69,7 @@ class Model:
         self.objects: dict[str, list[ObjectRow]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.loaded = False
+        self.history = History()
         self.load = ""
         self.memory = (0, 0)
         self.focused = True
@@ -352,19 +354,30 @@ class Model:
                 self._post(Changed(*parts))
 
     async def _usage(self) -> bool:
-        query = {"recursion": "2", "fields": "state.network,state.memory"}
+        """CPU, memory, network and disk of all that run; addresses too while some are still awaited."""
         try:
-            raws = await self.gateway.call(lambda c: c.get("/1.0/instances", **query))
+            reading = await self.gateway.call(lambda c: c.get("/1.0/usage"))
+            addressed = await self._addresses() if self._settling else False
         except (ApiError, OSError, EOFError):
             return False
+        self.history.take(reading)
+        self.history.keep(set(self.instances))
+        changed = addressed
+        for one in reading["instances"]:
+            row = self.instances.get(one["name"])
+            if row is None or not row.running:
+                self._touch(one["name"])
+            else:
+                changed |= row.apply_usage(one, self.history.last(row.name))
+        return changed
+
+    async def _addresses(self) -> bool:
+        query = {"recursion": "2", "fields": "state.network"}
+        raws = await self.gateway.call(lambda c: c.get("/1.0/instances", **query))
         now, changed = time.monotonic(), False
         for raw in raws:
             row = self.instances.get(raw["name"])
-            if row is None:
-                self._touch(raw["name"])
-            elif raw.get("status", row.status) != row.status:
-                self._touch(row.name)
-            elif row.running:
+            if row is not None and row.running:
                 changed |= row.apply_state(raw.get("state"))
                 if row.ipv4 or now > self._settling.get(row.name, now):
                     self._settling.pop(row.name, None)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lxpy.api.values import size_bytes
+from lxpy.tui.usage import Sample
 
 # state -> (glyph, tone). Glyphs differ in shape, so that NO_COLOR loses nothing.
 STATES: dict[str, tuple[str, str]] = {
@@ -26,7 +27,10 @@ class InstanceRow:
         raw: ``/1.0/instances/NAME`` with `state` (recursion 1 of one, 2 of all).
     """
 
-    __slots__ = ("created", "image", "ipv4", "ipv6", "memory", "memory_limit", "name", "raw", "status", "type")
+    __slots__ = (
+        "cpu", "created", "image", "ipv4", "ipv6", "memory", "memory_limit", "name", "processes", "raw", "snapshots",
+        "status", "type",
+    )  # fmt: skip
 
     def __init__(self, raw: dict[str, Any]) -> None:
         self.raw = raw
@@ -36,8 +40,10 @@ class InstanceRow:
         self.image = image_text(raw.get("expanded_config") or raw.get("config") or {})
         self.created = epoch(raw.get("created_at", ""))
         self.memory_limit = _limit(raw)
+        self.snapshots = len(raw.get("snapshots") or [])
         self.ipv4 = self.ipv6 = ""
-        self.memory = 0
+        self.cpu = -1.0  # percent of one CPU, once two readings are there
+        self.memory = self.processes = 0
         self.apply_state(raw.get("state"))
 
     @property
@@ -63,6 +69,14 @@ class InstanceRow:
         elif state:
             self.raw["state"] = dict(state)
         return before != (self.ipv4, self.ipv6, self.memory)
+
+    def apply_usage(self, reading: dict[str, Any], sample: Sample | None) -> bool:
+        """Takes what ``/1.0/usage`` says; true when anything shown has changed."""
+        before = (self.cpu, self.memory, self.processes)
+        self.memory, self.processes = max(reading["memory"], 0), max(reading["processes"], 0)
+        self.memory_limit = reading.get("memory_limit") or self.memory_limit
+        self.cpu = round(sample.cpu, 1) if sample else -1.0
+        return before != (self.cpu, self.memory, self.processes)
 
 
 class ImageRow:

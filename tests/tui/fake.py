@@ -118,6 +118,7 @@ class FakeDaemon:
         self.away: Exception | None = None
         self.hold = False  # operations stay running until `finish`
         self._ids = itertools.count(1)
+        self._readings = 0
         self._sockets: list[queue.SimpleQueue[bytes | None]] = []
 
     def connect(self) -> "FakeClient":
@@ -127,6 +128,23 @@ class FakeDaemon:
 
     def gateway(self, remote: str = "") -> Gateway:
         return Gateway(self.connect, lambda: REMOTES, remote)
+
+    def usage(self) -> dict[str, Any]:
+        """One reading; two seconds and 3 % of a CPU after the one before."""
+        self._readings += 1
+        return {
+            "at": self._readings * 2_000_000_000, "cpus": 2, "memory": 2**34,
+            "instances": [
+                {
+                    "name": name, "project": "default", "status": raw["status"], "pid": 100 + n, "cpus": 2,
+                    "cpu_ns": self._readings * 60_000_000, "memory": raw["state"]["memory"]["usage"], "swap": 0,
+                    "memory_limit": 0, "processes": 14, "processes_limit": 0, "started_at": 0.0,
+                    "disk_read": 0, "disk_written": self._readings * 40_000, "network_received": self._readings * 9000,
+                    "network_sent": self._readings * 1000,
+                }
+                for n, (name, raw) in enumerate(self.instances.items()) if raw.get("state")
+            ],
+        }  # fmt: skip
 
     # Events
 
@@ -251,6 +269,8 @@ class FakeClient:
                 return NETWORKS
             case ["warnings"]:
                 return WARNINGS
+            case ["usage"]:
+                return daemon.usage()
             case ["image-servers", "catalogue"]:
                 return (
                     daemon.catalogue if query["protocol"] == "simplestreams" else [image("busybox", "Busybox", "ee55")]

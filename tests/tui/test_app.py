@@ -18,6 +18,7 @@ from lxpy.api.errors import BadRequest, Unavailable
 from lxpy.tui import actions
 from lxpy.tui import app as app_module
 from lxpy.tui.app import LxpyApp, few_colours
+from lxpy.tui.model import Changed
 from lxpy.tui.screens.confirm import Confirm
 from lxpy.tui.screens.help import HelpScreen
 from lxpy.tui.screens.launch import LaunchDialog
@@ -54,6 +55,7 @@ def notices(app: Any) -> list[str]:
 def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
     # Ages would change every day.
     monkeypatch.setattr("lxpy.tui.rows.time.time", lambda: 1577836800 + 3 * 3600)
+    monkeypatch.setattr("lxpy.tui.model.SAMPLE_SECONDS", 3600.0)  # readings come when a test says so
     return FakeDaemon()
 
 
@@ -412,6 +414,20 @@ def test_a_fault_of_ours_is_one_line(tmp_path: Any, monkeypatch: pytest.MonkeyPa
     line = app_module._record(ValueError("boom\nsecond line"))
     assert line.startswith("ValueError: boom (details") and "\n" not in line
     assert "ValueError: boom" in (tmp_path / "tui-fault.log").read_text()
+
+
+@pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])
+async def test_graphs_over_time(daemon: FakeDaemon, size: tuple[int, int]) -> None:
+    async with opened(daemon, size) as pilot:
+        app = pilot.app
+        app.action_go(1, "web1")
+        await pilot.press("enter")
+        for _ in range(30):
+            await app.model._usage()
+        app.main.changed(Changed("usage"))
+        await wait(pilot, lambda: "Disk" in screen.text(app) or size == SMALL)
+        await pilot.pause(0.1)
+        screen.check(app, f"graphs-{size[0]}x{size[1]}")
 
 
 async def test_a_form_shows_what_was_refused_and_keeps_what_was_typed(daemon: FakeDaemon) -> None:

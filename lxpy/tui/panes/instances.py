@@ -42,6 +42,17 @@ def _memory(row: InstanceRow, room: int) -> tuple[Part, ...]:
     return (("━" * filled, tone), ("━" * (5 - filled), "dim"), (f" {text:>6}", ""))
 
 
+def _cpu(row: InstanceRow, room: int) -> tuple[Part, ...]:
+    if not row.running or row.cpu < 0:
+        return (("–", "dim"),)
+    tone = "dim" if row.cpu < 1 else "" if row.cpu < 60 else "warn" if row.cpu < 95 else "bad"
+    return ((f"{row.cpu:.0f}%" if row.cpu >= 10 else f"{row.cpu:.1f}%", tone),)
+
+
+def _snapshots(row: InstanceRow, room: int) -> tuple[Part, ...]:
+    return ((str(row.snapshots), ""),) if row.snapshots else (("–", "dim"),)
+
+
 class InstancesPane(ListPane):
     """The instances, with their verbs."""
 
@@ -75,6 +86,7 @@ class InstancesPane(ListPane):
         Binding("T", "sort_by('state')", "Sort by state", show=False, id="instance.sort-state"),
         Binding("I", "sort_by('image')", "Sort by image", show=False, id="instance.sort-image"),
         Binding("M", "sort_by('memory')", "Sort by memory", show=False, id="instance.sort-memory"),
+        Binding("C", "sort_by('cpu')", "Sort by CPU", show=False, id="instance.sort-cpu"),
         Binding("A", "sort_by('age')", "Sort by age", show=False, id="instance.sort-age"),
     ]
 
@@ -86,7 +98,9 @@ class InstancesPane(ListPane):
             Column("ipv6", "IPV6", lambda r, w: _text(r.ipv6, "dim"), lambda r: r.ipv6, 14, 39, 0, 6),
             Column("type", "TYPE", lambda r, w: _text(r.type, "dim"), lambda r: r.type, 9, 9, 0, 7),
             Column("image", "IMAGE", lambda r, w: _text(r.image), lambda r: r.image, 14, 24, 1, 3),
+            Column("cpu", "CPU", _cpu, lambda r: -r.cpu, 5, 6, 0, 2, True),
             Column("memory", "MEMORY", _memory, lambda r: -r.memory, 8, 12, 0, 2, True),
+            Column("snapshots", "SNAPS", _snapshots, lambda r: -r.snapshots, 5, 5, 0, 5, True),
             Column("age", "AGE", lambda r, w: _text(age(r.created), "dim"), lambda r: -r.created, 5, 5, 0, 4, True),
         ]
         super().__init__(columns, **kwargs)

@@ -89,7 +89,7 @@ class MainScreen(Screen[None]):
         if "instances" in parts:
             self.panes[0].fill(list(self.model.instances.values()))
         elif "usage" in parts:
-            if self.panes[0].sort_key == "memory":
+            if self.panes[0].sort_key in ("memory", "cpu"):
                 self.panes[0].fill(list(self.model.instances.values()))
             else:
                 self.panes[0].refresh()

@@ -11,6 +11,8 @@ from textual.widgets import Static
 from lxpy.tui.rows import BUSY, STATES, ImageRow, InstanceRow, age, size
 from lxpy.tui.tabs.base import Tab
 from lxpy.tui.tabs.facts import facts_of
+from lxpy.tui.usage import Sample
+from lxpy.tui.widgets.graph import graph, round_top
 
 _TONE = {"ok": "$success", "warn": "$warning", "bad": "$error", "dim": "$faint", "info": "$info"}
 
@@ -37,7 +39,8 @@ class OverviewTab(Tab):
         subject = self.subject
         kind = getattr(subject, "kind", "")
         if isinstance(subject, InstanceRow):
-            self.body.update(_instance(subject))
+            history = self.lxpy.model.history.of(subject.name)
+            self.body.update(_instance(subject, history, max(20, self.size.width - 4)))
         elif isinstance(subject, ImageRow):
             self.body.update(_image(subject))
         elif kind and (facts := facts_of(self.lxpy.main.pane(kind), subject)):
@@ -54,7 +57,37 @@ def _title(text: str) -> Content:
     return Content.assemble(("\n" + text, "bold $primary"))
 
 
-def _instance(row: InstanceRow) -> Content:
+def _graphs(row: InstanceRow, history: list[Sample], width: int) -> list[Content]:
+    """CPU, memory, network and disk over time."""
+    last = history[-1]
+    seconds = round(history[-1].at - history[0].at) if len(history) > 1 else 0
+    shown = f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"
+    lines = [Content.assemble(("\nOver time", "bold $primary"), (f"  the last {shown}", "$faint"))]
+    cpus = max(100.0, round_top(max(s.cpu for s in history[-width:]), 100.0))
+    memory = row.memory_limit or round_top(max(s.memory for s in history[-width:]), 16 * 2**20)
+    lines += _graph("CPU", f"{last.cpu:.1f} %", [s.cpu for s in history], width, cpus, "$success")
+    of = f" of {size(row.memory_limit)}" if row.memory_limit else ""
+    lines += _graph("Memory", size(last.memory) + of, [s.memory for s in history], width, memory, "$primary")
+    for label, first, second, words, tone in (
+        ("Network", [s.received for s in history], [s.sent for s in history], ("in", "out"), "$info"),
+        ("Disk", [s.read for s in history], [s.written for s in history], ("read", "written"), "$accent"),
+    ):
+        both = [max(a, 0) + max(b, 0) for a, b in zip(first, second, strict=True)]
+        text = f"{_rate(first[-1])} {words[0]}  {_rate(second[-1])} {words[1]}"
+        lines += _graph(label, text, both, width, round_top(max(both[-width:]), 16 * 2**10), tone)
+    return lines
+
+
+def _graph(label: str, text: str, values: list[float], width: int, top: float, tone: str) -> list[Content]:
+    rows = graph(values, width, 2, top)
+    return [Content.assemble((f"{label:<12}", "$faint"), text), *(Content.assemble((row, tone)) for row in rows)]
+
+
+def _rate(value: float) -> str:
+    return f"{size(value)}/s" if value >= 1 else "0" if value >= 0 else "–"
+
+
+def _instance(row: InstanceRow, history: list[Sample], width: int) -> Content:
     raw, config = row.raw, row.raw.get("expanded_config") or {}
     glyph, tone = STATES.get(row.status, BUSY)
     state = raw.get("state") or {}
@@ -87,8 +120,8 @@ def _instance(row: InstanceRow) -> Content:
     lines.append(_title("Resources"))
     limit = f" of {size(row.memory_limit)}" if row.memory_limit else ""
     lines.append(_line("Memory", f"{size(row.memory)}{limit}" if row.running and row.memory else ""))
-    if row.running and state.get("processes", -1) > 0:
-        lines.append(_line("Processes", str(state["processes"])))
+    if row.running and (row.processes or state.get("processes", -1) > 0):
+        lines.append(_line("Processes", str(row.processes or state["processes"])))
     limits = {k: v for k, v in sorted(config.items()) if k.startswith("limits.")}
     for key, value in limits.items():
         lines.append(_line(key.removeprefix("limits."), value, "$accent"))
@@ -96,6 +129,8 @@ def _instance(row: InstanceRow) -> Content:
         lines.append(_line("Limits", "none set"))
     if config.get("security.privileged") in ("true", "1", "yes", "on"):
         lines.append(_line("Privileged", "yes: root in it is root here", "$warning"))
+    if row.running and history:
+        lines += _graphs(row, history, width)
     devices = raw.get("expanded_devices") or {}
     if devices:
         lines.append(_title("Devices"))

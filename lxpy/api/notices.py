@@ -31,6 +31,7 @@ POOL_UNAVAILABLE = Kind("Storage pool unavailable", "high", ("storage-pool-updat
 ORPHANS = Kind("Storage volumes without a record", "moderate")
 CUSTOM_ORPHANS = Kind("Custom volumes without a record", "moderate")
 EXPIRY = Kind("Expired snapshot not deleted", "low")
+SCHEDULE = Kind("Scheduled snapshot not made", "low", ("instance-snapshot-created",))
 VOLUME = Kind("Storage volume damaged", "high", ("storage-volume-updated",))
 IMAGE_UPDATE = Kind("Image update failed", "low", ("image-refreshed", "image-updated"))
 IMAGE_SERVER = Kind("Image server unavailable", "low")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lxpy.networks.manager import NetworkManager
     from lxpy.runtime.spawner_client import Spawner
     from lxpy.storage.manager import StorageManager
+    from lxpy.storage.snapshotclock import SnapshotClock
     from lxpy.storage.volumes import VolumeManager
 
 _MAX_BODY = 16 << 20  # bytes of a JSON body; uploads are streamed and have no limit
@@ -60,6 +61,7 @@ class Daemon:
         self.runner = web.AppRunner(build(self), access_log=None, shutdown_timeout=0.5, keepalive_timeout=300)
         self.stopping = asyncio.Event()
         self.shutting_down = False
+        self.clock: SnapshotClock | None = None
         self._https: web.TCPSite | None = None
         self._closers = contextlib.AsyncExitStack()
 
@@ -74,6 +76,8 @@ class Daemon:
         from lxpy.networks.manager import NetworkManager
         from lxpy.runtime.spawner_client import Spawner
         from lxpy.storage.manager import StorageManager
+        from lxpy.storage.snapshotclock import SnapshotClock
+        from lxpy.storage.volumeclock import VolumeKeeper
         from lxpy.storage.volumes import VolumeManager
 
         emit = self.happened
@@ -123,6 +127,10 @@ class Daemon:
         self.guests = GuestServer(self)
         self._closers.push_async_callback(self.guests.close)
         await self.instances.start()
+        self.clock = SnapshotClock([self.instances.keeper, VolumeKeeper(self.volumes, self.store)], warn)
+        self._closers.callback(self.clock.close)
+        self.volumes.changed = self.instances.snapshots.changed = self.clock.changed
+        self.clock.changed()
         await self.runner.setup()
         if address := self.store.config.all().get("core.https_address"):
             try:
@@ -204,6 +212,8 @@ class Daemon:
         self.events.lifecycle(action, source, project, context)
         self.warnings.happened(action, source, project)
         self.trust.happened(action, source, context)
+        if action.startswith(("instance-", "profile-")) and self.clock is not None:
+            self.clock.changed()
         if self.guests is not None:
             self.guests.happened(action, source, project)
 

@@ -17,6 +17,7 @@ from lxpy.instances.parts import Parts
 from lxpy.instances.records import now
 from lxpy.instances.snapshots import Snapshots
 from lxpy.state.store import Document, InstanceRow
+from lxpy.storage import retention
 from lxpy.storage.pool import Pool
 
 _PROGRESS = "create_instance_from_copy_progress"
@@ -62,6 +63,7 @@ class Copies:
         config, devices = parts.profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(doc["config"])
         keys.validate_config(config)
+        retention.check_plans(config)
         boot.check_circle(parts.records, project, name, config)
         device_rules.validate(doc["devices"])
         device_rules.validate(devices, expanded=True)

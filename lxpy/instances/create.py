@@ -18,6 +18,7 @@ from lxpy.instances.records import Records, now
 from lxpy.instances.templating import Templates
 from lxpy.profiles.manager import ProfileManager
 from lxpy.state.store import Document, InstanceRow
+from lxpy.storage import retention
 from lxpy.storage.manager import StorageManager
 
 
@@ -69,6 +70,7 @@ class Creation:
             body["profiles"] = self._images.profiles(project, source) or ["default"]
         config, devices = self._wanted(project, body)
         keys.validate_config(config)
+        retention.check_plans(config)
         boot.check_circle(self._records, project, name, config)
         device_rules.validate(devices, expanded=True)
         self._check_references(devices, project)

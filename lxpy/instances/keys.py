@@ -132,11 +132,14 @@ KEYS: dict[str, Check] = {
     "security.syscalls.deny_default": values.boolean,
     "snapshots.expiry": retention.check_expiry,
     "snapshots.pattern": retention.check_pattern,
+    "snapshots.schedule": retention.check_schedule,
+    "snapshots.schedule.stopped": values.boolean,
 }
 # Keys whose last part is the user's to choose.
 FAMILIES: dict[str, Check] = {
     seeds.KEYS_PREFIX: seeds.check_ssh_key,
     "linux.sysctl.": confinement.check_sysctl,
+    retention.SCHEDULES: retention.check_schedules,
 }
 PREFIXES = ("environment.", "image.", "user.", "volatile.")
 

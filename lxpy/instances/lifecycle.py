@@ -79,7 +79,7 @@ class Lifecycle:
         attached.proxies.lock = self.lock
         self._node_watch = NodeWatch(attached.nodes, self.running, self.lock, records.current)
         self.before_start: Callable[[InstanceRow], InstanceRow] = lambda row: row
-        self.after_start: Callable[[InstanceRow], None] = lambda row: None
+        self.after_start: list[Callable[[InstanceRow], None]] = []
         self.ended_by_itself: Callable[[InstanceRow, Exit], None] = lambda row, exit_: None
         self.delete_ephemeral: Callable[[InstanceRow], asyncio.Future[None] | None] = lambda row: None
 
@@ -196,7 +196,8 @@ class Lifecycle:
             **underscored(volatile),
         )
         row = self._records.change(row, last_used_at=now(), started=time.time(), stopping=False)
-        self.after_start(row)
+        for hook in self.after_start:
+            hook(row)
         self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)
 
     def _take_in(self, row: InstanceRow, live: Live) -> None:

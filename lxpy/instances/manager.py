@@ -37,6 +37,7 @@ from lxpy.instances.publish import Publishing
 from lxpy.instances.records import Records
 from lxpy.instances.recover import Recovery
 from lxpy.instances.seeds import Seeds
+from lxpy.instances.snapshotkeeper import SnapshotKeeper
 from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
 from lxpy.instances.usage import Meter
@@ -46,6 +47,7 @@ from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import ExecFiles, ExecRequest, Spawner
 from lxpy.state.store import Document, InstanceRow, Store
 from lxpy.state.volumes import VolumeRow
+from lxpy.storage import retention
 from lxpy.storage.manager import StorageManager
 from lxpy.storage.volumes import VolumeManager
 
@@ -98,7 +100,6 @@ class InstanceManager:
             self._records, images, storage, profiles, self._templates, self._check_references, self.rules
         )
         self.backups = Backups(self._records, store, storage, profiles, warn)
-        self._life.after_start = self.backups.started
         parts = Parts(
             store, layout, self._records, self._life, images, storage, profiles, self._templates, self._creation,
             self.rules, emit, warn, self.backups.save, self._check_references,
@@ -108,6 +109,8 @@ class InstanceManager:
             self._records, store, storage, profiles, self._life, self.rules, self.backups, self._check_references, emit
         )
         self.recovery = Recovery(parts, volumes, networks, self.snapshots)
+        self.keeper = SnapshotKeeper(self._records, store, self._life, self.snapshots, warn)
+        self._life.after_start += [self.backups.started, self.keeper.started]
         self.copies = Copies(parts, self.snapshots)
         self.moves = Moves(parts, self.snapshots, self._release)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -252,6 +255,7 @@ class InstanceManager:
             config, devices = self._records.expanded(row)
             try:
                 boot.check_circle(self._records, row.project, row.name, config)
+                retention.check_plans(config)
                 device_rules.validate(devices, expanded=True)
             except BadRequest as error:
                 raise BadRequest(f"Instance {row.name!r} uses this profile: {error}") from None
@@ -354,6 +358,7 @@ class InstanceManager:
         config, devices = self._profiles.expand(row.project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(config)
         boot.check_circle(self._records, row.project, row.name, config)
+        retention.check_plans(config)
         device_rules.validate(devices, expanded=True)
         if device_rules.root_pool(devices) != row.pool:
             raise BadRequest(f"The root disk of {row.name!r} cannot change its pool: it lies on {row.pool!r}")

@@ -20,6 +20,7 @@ from lxpy.instances.copies import on_pool, rooted
 from lxpy.instances.parts import Parts
 from lxpy.instances.snapshots import Snapshots
 from lxpy.state.store import Document, InstanceRow
+from lxpy.storage import retention
 
 
 class Moves:
@@ -93,6 +94,7 @@ class Moves:
         device_rules.validate(doc["devices"])
         config, devices = parts.profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(config)
+        retention.check_plans(config)
         boot.check_circle(parts.records, project, place["name"], config)
         device_rules.validate(devices, expanded=True)
         if device_rules.root_pool(devices) != place["pool"]:

@@ -27,6 +27,7 @@ from lxpy.profiles.manager import ProfileManager
 from lxpy.state.store import Document, InstanceRow, Store
 from lxpy.storage import retention
 from lxpy.storage.manager import StorageManager
+from lxpy.storage.retention import Plan
 
 KEPT = ("architecture", "config", "devices", "ephemeral", "profiles", "last_used_at")  # of an instance, as it was
 # Of its volatile keys an instance keeps these when it is restored: they are of its present, not of what it was.
@@ -122,13 +123,14 @@ class Snapshots:
             retention.moment(str(body["expires_at"]))
 
     async def create(
-        self, project: str, name: str, snapshot: str = "", expires_at: str | None = None
+        self, project: str, name: str, snapshot: str = "", expires_at: str | None = None, plan: Plan | None = None
     ) -> tuple[str, float]:
         """Keep what an instance is now. A running one stands still while its root is copied, no longer.
 
         Args:
             snapshot: "" for the next name by ``snapshots.pattern``.
             expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `retention.NEVER` for ever.
+            plan: what name and expiry follow from, of a snapshot that is made as planned.
 
         Returns:
             The snapshot's name, and the seconds the instance stood still (0.0: it was not running).
@@ -138,17 +140,19 @@ class Snapshots:
             row = self._records.get(project, name)
             config, at = self._records.expanded(row)[0], datetime.datetime.now(datetime.UTC)
             taken = self._all.get(row.id, {})
-            snapshot = snapshot or retention.snapshot_name(config.get("snapshots.pattern", ""), taken, at)
+            pattern = plan.pattern if plan else config.get("snapshots.pattern", "")
+            expiry = plan.expiry if plan else config.get("snapshots.expiry", "")
+            snapshot = snapshot or retention.snapshot_name(pattern, taken, at)
             self.validate_create(project, name, {"name": snapshot, "expires_at": expires_at})
             if expires_at is None:
-                expires_at = retention.expires("snapshots.expiry", config.get("snapshots.expiry", ""), at)
+                expires_at = retention.expires("snapshots.expiry", expiry, at)
             doc: Document = {
                 **{key: row.doc[key] for key in KEPT},
                 "creating": True,
                 "of": row.name,
                 "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "expires_at": retention.moment(expires_at),
-            }
+            } | ({"schedule": plan.name} if plan else {})
             pool, volume = self._storage.pool(row.pool), qualified(project, name)
             self.put(row, snapshot, doc)
             try:

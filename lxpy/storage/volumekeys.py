@@ -7,7 +7,6 @@ from lxpy.api.errors import BadRequest
 from lxpy.storage import retention
 
 _NOT_HERE = {
-    "snapshots.schedule": "make snapshots with `lxpy storage volume snapshot`",
     "security.unmapped": "owners always go through the id map; share a host directory with shift=false instead",
     "security.shared": "only block volumes know it",
     "block.filesystem": "volumes are directories on the pool's own file system",
@@ -31,15 +30,20 @@ def checked(config: Any) -> dict[str, str]:
             retention.check_expiry(key, text)
         elif key == "snapshots.pattern":
             retention.check_pattern(key, text)
+        elif key == "snapshots.schedule":
+            retention.check_schedule(key, text)
+        elif key.startswith(retention.SCHEDULES):
+            retention.check_schedules(key, text)
         elif key == "security.shifted":
             if not values.boolean(key, text):
                 raise BadRequest("security.shifted cannot be false: volumes are always mounted through the id map")
         elif key in _NOT_HERE:
             raise BadRequest(f"{key} is not supported by this version of lxpy: {_NOT_HERE[key]}")
         elif not key.startswith(("user.", "volatile.")):
-            known = "size, snapshots.expiry, snapshots.pattern, security.shifted, user.*"
+            known = "size, snapshots.expiry, .pattern, .schedule, .schedules.NAME, security.shifted, user.*"
             raise BadRequest(f"Unknown key {key!r} of a custom volume; known: {known}")
         kept[key] = text
+    retention.check_plans(kept)
     return kept
 
 

@@ -16,17 +16,17 @@ from urllib.parse import quote
 from lxpy.api import values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.api.layout import qualified
-from lxpy.api.notices import BACKUP_FILE, CUSTOM_ORPHANS, EXPIRY, LEFTOVERS, VOLUME, Notice
+from lxpy.api.notices import BACKUP_FILE, CUSTOM_ORPHANS, LEFTOVERS, VOLUME, Notice
 from lxpy.state.store import Document, Store
 from lxpy.state.volumes import VolumeRow
 from lxpy.storage import files, retention, volumekeys
 from lxpy.storage.manager import StorageManager
 from lxpy.storage.pool import Pool
+from lxpy.storage.retention import Plan
 
 Emit = Callable[[str, str, str, Document | None], None]
 Allow = Callable[[str, str, str, int | None, VolumeRow | None], None]
 _TRANSIENT = ("creating", "deleting", "renaming")
-_PRUNE_RETRY = 300.0  # seconds until a snapshot that could not be deleted is tried again
 
 
 def now() -> datetime.datetime:
@@ -46,6 +46,7 @@ class VolumeManager:
     Attributes:
         users: the instances and profiles that a volume is attached to, as URLs; set by the daemon.
         running: names of the running instances among them.
+        changed: called when snapshots or schedules are others than before.
         allow: takes project, pool, name and size of a volume that is to be, and the one it takes the place of; raises
             `Forbidden` when the project has no room for it.
     """
@@ -57,8 +58,7 @@ class VolumeManager:
         self.allow: Allow = lambda project, pool, name, size, instead_of: None
         self._locks: dict[int, asyncio.Lock] = {}
         self._restoring: set[int] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._pruning: asyncio.Task[None] | None = None
+        self.changed: Callable[[], None] = lambda: None
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
 
@@ -88,13 +88,7 @@ class VolumeManager:
                         f"/1.0/storage-pools/{name}",
                     )
                 )
-        self._plan()
-
-    async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._pruning is not None:
-            self._pruning.cancel()
+        self.changed()
 
     async def _settle(self, row: VolumeRow) -> None:
         pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
@@ -270,6 +264,7 @@ class VolumeManager:
                 replace(row, doc={**row.doc, "config": config, "description": description})
             )
             await self._save(row)
+        self.changed()
         self._emit("storage-volume-updated", url(row), project, None)
 
     async def rename(self, pool: str, project: str, name: str, new: str, to_project: str = "") -> None:
@@ -354,7 +349,7 @@ class VolumeManager:
                 await store.set_volume_size(volume, size)
             for n, d in kept.items():
                 self._store.volumes.put_snapshot(row, n, d)
-        self._plan()
+        self.changed()
         return self.row(pool, project, name)
 
     async def move(self, source: VolumeRow, pool: str, project: str, name: str) -> None:
@@ -395,31 +390,34 @@ class VolumeManager:
         return doc
 
     async def create_snapshot(
-        self, pool: str, project: str, name: str, snapshot: str, expires_at: str | None
+        self, pool: str, project: str, name: str, snapshot: str, expires_at: str | None, plan: Plan | None = None
     ) -> str:  # fmt: skip
         """Keep what a volume holds now; the snapshot's name.
 
         Args:
             snapshot: "" for the next one by ``snapshots.pattern``.
             expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `retention.NEVER` for ever.
+            plan: what name and expiry follow from, of a snapshot that is made as planned.
         """
         row = self.row(pool, project, name)
         async with self._lock(row):
             row = self.row(pool, project, name)
             config, at, taken = row.doc["config"], now(), self._store.volumes.snapshots(row)
-            snapshot = snapshot or retention.snapshot_name(config.get("snapshots.pattern", ""), taken, at)
+            pattern = plan.pattern if plan else config.get("snapshots.pattern", "")
+            expiry = plan.expiry if plan else config.get("snapshots.expiry", "")
+            snapshot = snapshot or retention.snapshot_name(pattern, taken, at)
             values.object_name("snapshot", snapshot)
             if snapshot in taken:
                 raise Conflict(f"Snapshot {snapshot!r} of storage volume {name!r} already exists")
             if expires_at is None:
-                expires_at = retention.expires("snapshots.expiry", config.get("snapshots.expiry", ""), at)
+                expires_at = retention.expires("snapshots.expiry", expiry, at)
             doc: Document = {
                 "creating": True,
                 "description": "",
                 "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "expires_at": retention.moment(expires_at),
                 "config": config,
-            }
+            } | ({"schedule": plan.name} if plan else {})
             self._store.volumes.put_snapshot(row, snapshot, doc)
             try:
                 await self._storage.pool(pool).snapshot_volume(qualified(project, name), snapshot)
@@ -429,7 +427,7 @@ class VolumeManager:
                 raise
             self._store.volumes.put_snapshot(row, snapshot, _without(doc, "creating"))
             await self._save(row)
-        self._plan()
+        self.changed()
         self._emit("storage-volume-snapshot-created", url(row, snapshot), project, None)
         return snapshot
 
@@ -445,7 +443,7 @@ class VolumeManager:
             doc["expires_at"] = retention.moment(expires_at)
         self._store.volumes.put_snapshot(row, snapshot, doc)
         await self._save(row)
-        self._plan()
+        self.changed()
         self._emit("storage-volume-snapshot-updated", url(row, snapshot), project, None)
 
     async def rename_snapshot(self, pool: str, project: str, name: str, old: str, new: str) -> None:
@@ -496,48 +494,9 @@ class VolumeManager:
                 self._restoring.discard(row.id)
         self._emit("storage-volume-restored", url(row), project, {"snapshot": snapshot})
 
-    # -- expiry ------------------------------------------------------------------------------------------------
-
-    def _plan(self, at_least: float = 0.0) -> None:
-        """Set the alarm for the next snapshot that expires."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if found := self._store.volumes.expiring():
-            wait = (datetime.datetime.fromisoformat(found[0][0]) - now()).total_seconds()
-            # The clock may be set meanwhile: look again every hour.
-            self._timer = asyncio.get_running_loop().call_later(max(at_least, min(wait, 3600.0)), self._prune)
-
-    def _prune(self) -> None:
-        if self._pruning is None or self._pruning.done():
-            self._pruning = asyncio.get_running_loop().create_task(self._delete_expired())
-
-    async def _delete_expired(self) -> None:
-        rows = {row.id: row for row in self._store.volumes.all()}
-        failed = False
-        for at, volume, name in self._store.volumes.expiring():
-            row = rows.get(volume)
-            if row is None or datetime.datetime.fromisoformat(at) > now():
-                continue
-            try:
-                await self.delete_snapshot(row.pool, row.project, row.name, name)
-            except NotFound:
-                continue
-            except (ApiError, OSError) as error:
-                failed = True
-                self._warn(
-                    Notice(
-                        f"Expired snapshot {row.name}/{name} could not be deleted: {error}",
-                        EXPIRY,
-                        url(row),
-                        row.project,
-                    )
-                )
-        self._plan(_PRUNE_RETRY if failed else 0.0)
-
     async def recovered(self, row: VolumeRow) -> None:
         """A row has come into the store by itself, with its snapshots."""
-        self._plan()
+        self.changed()
         await self._save(row)
         self._emit("storage-volume-created", url(row), row.project, None)
 

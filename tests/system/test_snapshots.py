@@ -291,3 +291,35 @@ def test_a_daemon_killed_while_the_guest_stands_still(own_lxpyd: Lxpyd) -> None:
     assert freeze.read_text() == "0\n" and own_lxpyd.instance("c")["status"] == "Running"
     assert _names(own_lxpyd, "c") == [] and own_lxpyd.sh("c", "echo on").stdout == "on\n"
     until(lambda: not list(own_lxpyd.dir.glob("storage-pools/*/tmp/*")), 10, "half a snapshot stays")
+
+
+def test_schedules(lxpyd: Lxpyd, name: str) -> None:
+    """A minute comes round: running instances and volumes are snapshotted, each plan by its own rules."""
+    every = "* * * * *"
+    lxpyd.cli("launch", "bb", name, "-c", f"snapshots.schedule={every}", "-c", "snapshots.pattern=plain-%d")
+    lxpyd.cli("init", "bb", f"{name}-off", "-c", f"snapshots.schedule={every}")
+    stopped = f"snapshots.schedules.m={every}"
+    lxpyd.cli("init", "bb", f"{name}-kept", "-c", "snapshots.schedule.stopped=true", "-c", stopped)
+    lxpyd.cli("config", "set", f"{name}-kept", "snapshots.schedules.m.keep=1", "snapshots.schedules.m.expiry=1w")
+    lxpyd.cli("snapshot", f"{name}-kept", "mine")
+    lxpyd.cli("storage", "volume", "create", "default", name, f"snapshots.schedules.v={every}")
+    lxpyd.cli("profile", "create", name)
+    lxpyd.cli("profile", "set", name, "snapshots.schedule=@startup", "snapshots.expiry=1M")
+    lxpyd.cli("launch", "bb", f"{name}-start", "-p", "default", "-p", name)
+    try:
+        until(lambda: _names(lxpyd, f"{name}-start") == ["snap0"], 10, "no snapshot at the start")
+        lxpyd.cli("config", "set", "-p", f"{name}-start/snap0", "expires_at=2020-01-01T00:00:00Z")
+        until(lambda: not _names(lxpyd, f"{name}-start"), 10, "an expired snapshot stays")
+        volume = f"/1.0/storage-pools/default/volumes/custom/{name}/snapshots"
+        until(lambda: _names(lxpyd, name) and lxpyd.json("query", volume), 75, "nothing was made as planned", 0.5)
+        until(lambda: "m-0" in _names(lxpyd, f"{name}-kept"), 10, "nothing was made of a stopped instance")
+        assert _names(lxpyd, name)[0] == "plain-0" and lxpyd.json("query", volume)[0].endswith("/v-0")
+        assert _names(lxpyd, f"{name}-off") == [] and _names(lxpyd, f"{name}-kept") == ["mine", "m-0"]
+        assert lxpyd.json("query", f"/1.0/instances/{name}-kept/snapshots/m-0")["expires_at"] != NEVER
+        said = _refused(lxpyd, "config", "set", name, "snapshots.schedules.x.keep=2")
+        assert "set snapshots.schedules.x, too" in said
+        assert "no cron expression" in _refused(lxpyd, "config", "set", name, "snapshots.schedule=daily")
+    finally:
+        lxpyd.sweep(name)
+        lxpyd.cli("storage", "volume", "delete", "default", name)
+        lxpyd.cli("profile", "delete", name)

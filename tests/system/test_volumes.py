@@ -166,7 +166,7 @@ def lasting(lxpyd: Lxpyd) -> Iterator[str]:
         ("create default -- -v", "Invalid storage volume name"),
         ("create default v size=1GiB", "size is not supported on pool default"),
         ("create default v nope=1", "Unknown key 'nope' of a custom volume"),
-        ("create default v snapshots.schedule=@daily", "snapshots.schedule is not supported"),
+        ("create default v snapshots.schedule=daily", "no cron expression"),
         ("create default v snapshots.expiry=soon", "Invalid value for snapshots.expiry"),
         ("create default v snapshots.pattern={{x}}", "Invalid value for snapshots.pattern"),
         ("create default v security.shifted=false", "always mounted through the id map"),

@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("lifecycle", "Restart instances"),
     "restore": ("snapshot", "Restore instances from snapshots"),
     "resume": ("lifecycle", "Resume paused instances"),
+    "share": ("share", "Share directories of the host with instances"),
     "shell": ("run", "Open a login shell in an instance"),
     "snapshot": ("snapshot", "Create snapshots of instances"),
     "start": ("lifecycle", "Start instances"),
@@ -55,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "storage": ("storage", "Manage storage pools"),
     "top": ("top", "Show what running instances use, live"),
     "tui": ("", "Open the full-screen app"),
+    "unshare": ("share", "Stop sharing a directory with an instance"),
     "version": ("system", "Show local and remote versions"),
     "warning": ("warning", "Manage warnings"),
 }

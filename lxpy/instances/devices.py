@@ -41,6 +41,7 @@ _DISK_KEYS = frozenset(
         "required",
         "shift",
         "propagation",
+        "owner",
         "raw.mount.options",
         "limits.read",
         "limits.write",
@@ -57,6 +58,12 @@ _DISK_NOT_YET = {
     "io.bus": "it is for virtual machines",
     "ceph.cluster_name": "there is no Ceph driver",
     "ceph.user_name": "there is no Ceph driver",
+}
+_PROPAGATION = {
+    **dict.fromkeys(
+        ("shared", "rshared"), "what an instance mounts never appears on the host; slave goes the other way"
+    ),
+    **dict.fromkeys(("unbindable", "runbindable"), "an instance may mount again what it has"),
 }
 _KNOWN_DEVICES = f"nic, disk, {', '.join(noderules.KEYS)}, proxy, none"
 _IFNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")
@@ -189,23 +196,32 @@ def _validate_disk(where: str, disk: dict[str, str]) -> None:
     source = disk.get("source", "")
     if not path.strip("/"):
         raise BadRequest(f"{where} would cover the root: its path cannot be /")
+    if source == "cloud-init:config":
+        raise BadRequest(
+            f"source={source} on {where} is for virtual machines: a container finds its seed in /var/lib/cloud/seed, "
+            "set cloud-init.user-data"
+        )
     if source.startswith(("tmpfs:", "cloud-init:", "ceph:", "cephfs:")):
         raise BadRequest(f"source={source} on {where} is not supported: give pool=POOL source=VOLUME or a host path")
     if disk.get("pool"):
         if not source or "/" in source:
             raise BadRequest(f"Invalid source {source!r} on {where}: the name of a custom volume on {disk['pool']!r}")
-        for key in ("recursive", "shift"):
+        for key in ("recursive", "shift", "owner", "propagation"):
             if key in disk:
-                raise BadRequest(f"{key} on {where} is for host paths only: a volume always goes through the id map")
+                raise BadRequest(
+                    f"{key} on {where} is for host paths only: a volume always goes through the id map, whole and alone"
+                )
     elif not source.startswith("/"):
         raise BadRequest(
             f"Invalid source {source!r} on {where}: an absolute path on the host (or pool=POOL source=VOLUME)"
         )
-    if disk.get("propagation", "private") not in ("private", "rprivate"):
-        raise BadRequest(
-            f"propagation={disk['propagation']} on {where} is not supported: mounts the host makes later do not appear "
-            "in instances; use recursive=true for those there are"
-        )
+    if (propagation := disk.get("propagation") or "private") not in ("private", "rprivate", "slave", "rslave"):
+        why = _PROPAGATION.get(propagation, "private, rprivate, slave or rslave")
+        raise BadRequest(f"propagation={propagation} on {where} is not supported: {why}")
+    if disk.get("owner"):
+        owner(f"owner on {where}", disk["owner"])
+        if disk.get("shift") and not values.boolean(f"shift on {where}", disk["shift"]):
+            raise BadRequest(f"Both owner and shift=false on {where}: owner is a way of shifting")
     for option in disk.get("raw.mount.options", "").replace(",", " ").split():
         if option not in _MOUNT_OPTIONS:
             raise BadRequest(
@@ -215,6 +231,15 @@ def _validate_disk(where: str, disk: dict[str, str]) -> None:
     for key in ("readonly", "recursive", "required", "shift"):
         if key in disk:
             values.boolean(f"{key} on {where}", disk[key])
+
+
+def owner(key: str, text: str) -> list[int]:
+    """uid and gid of ``UID[:GID]``. Raises `BadRequest`."""
+    uid, colon, gid = text.partition(":")
+    parts = [uid, gid if colon else uid]
+    if not all(re.fullmatch(r"[0-9]{1,5}", part) and int(part) < 65536 for part in parts):
+        raise BadRequest(f"Invalid {key} {text!r}: UID or UID:GID inside the instance, each below 65536")
+    return [int(part) for part in parts]
 
 
 def root_pool(devices: Devices) -> str:

@@ -58,7 +58,7 @@ class Disks:
                 source = ""  # found by nobody, and skipped
         elif required and not os.path.exists(source):
             raise NotFound(f"Missing source path {source!r} for the disk at {device['path']}")
-        return {
+        mount: Mount = {
             "beneath": [] if is_volume(device) else self._beneath(project),
             "source": source,
             "target": device["path"],
@@ -68,6 +68,11 @@ class Disks:
             "shift": _flag(device, "shift", "true"),
             "options": device.get("raw.mount.options", "").replace(",", " ").split(),
         }
+        if device.get("owner"):
+            mount["owner"] = device_rules.owner("owner", device["owner"])
+        if device.get("propagation", "").endswith("slave"):
+            mount["propagation"] = "slave"
+        return mount
 
     # -- who uses a volume -------------------------------------------------------------------------------------
 

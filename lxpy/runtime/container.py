@@ -20,7 +20,7 @@ import sys
 
 from lxpy.linux import apparmor, caps, libc, mounts, namespaces, seccomp
 from lxpy.linux.devices import ALLOWED, Device
-from lxpy.runtime import wire
+from lxpy.runtime import binds, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from lxpy.runtime.cgroup import InstanceCgroup
-    from lxpy.runtime.spec import Confine, InstanceSpec, Mount, Node
+    from lxpy.runtime.spec import Confine, InstanceSpec, Node
 
     OwnNodes = list[tuple[Node, int]]
 
@@ -41,10 +41,6 @@ _LXCFS_FILES = (
 )  # fmt: skip
 _MASKED = ("proc/kcore", "proc/timer_list", "proc/sched_debug", "proc/latency_stats", "proc/scsi", "sys/firmware")
 _SAFE = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV | libc.MOUNT_ATTR_NOEXEC
-MOUNT_OPTIONS = {
-    "ro": libc.MOUNT_ATTR_RDONLY, "nosuid": libc.MOUNT_ATTR_NOSUID, "nodev": libc.MOUNT_ATTR_NODEV,
-    "noexec": libc.MOUNT_ATTR_NOEXEC,
-}  # fmt: skip
 # What overlayfs or the kernel says when it cannot do id-mapped layers: EPERM, EINVAL, EROFS, EOPNOTSUPP.
 _UNABLE = (1, 22, 30, 95)
 _MAX_NOFILE = 1048576
@@ -69,7 +65,7 @@ def allowed_devices(spec: "InstanceSpec") -> "tuple[Device, ...]":
     extra: list[Device] = [(node["kind"], node["major"], node["minor"]) for node in spec.get("nodes", ())]
     for mount in spec["mounts"]:
         try:
-            status = os.stat(_source(mount))
+            status = os.stat(binds.source_of(mount))
         except OSError:
             continue
         if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
@@ -101,6 +97,7 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     cgroup_fd = cgroup.open_unified()
     _step("making a mount namespace")
     libc.unshare(libc.CLONE_NEWNS)
+    following = binds.clone_following(spec["mounts"])
     libc.mount("", "/", "", libc.MS_REC | libc.MS_PRIVATE)
     _step("collecting devices")
     nodes = [("dev/console", mounts.clone(os.ttyname(slave)))]
@@ -108,7 +105,7 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
     if os.path.ismount(_LXCFS):
         nodes += [(name, fd) for name in _LXCFS_FILES if (fd := _clone_if_there(f"{_LXCFS}/{name}")) >= 0]
     base, place = spec["idmap"]["base"] if spec["idmap"] else 0, f"{spec['run_dir']}/root"
-    own = [(node, device_node(node, base, place)) for node in spec.get("nodes", ())]
+    own = [(node, binds.device_node(node, base, place)) for node in spec.get("nodes", ())]
 
     idmap = spec["idmap"]
     raise_limits(spec.get("confine", {}).get("rlimits", {}))
@@ -170,55 +167,12 @@ def _helper(spec: "InstanceSpec", cgroup: "InstanceCgroup", slave: int, setup: s
         _attach_layers(spec, userns, tree)
     for mount in sorted(spec["mounts"], key=lambda mount: mount["target"].count("/")):
         _step(f"mounting {mount['source']} at {mount['target']}")
-        fd = disk(mount, userns)
+        fd = binds.disk(mount, userns, pid, following.get(mount["target"], -1))
         if fd >= 0:
-            put_on_stage(stage, str(len(targets)), fd)
+            binds.put_on_stage(stage, str(len(targets)), fd)
             targets.append(mount["target"])
     _step("handing over its root file system")
     wire.send(ours, {"nested": nested, "staged": stage != tree, "disks": targets}, [stage])
-
-
-def put_on_stage(stage: int, name: str, fd: int) -> None:
-    """Attaches a mount below the attached tmpfs `stage` of this namespace and closes `fd`.
-
-    A namespace then copied by a process in the guest's user namespace has its flags locked: no read-only disk becomes
-    writable by a remount inside. The copy itself is locked in its place, a clone of it is not and can be moved.
-    """
-    if stat.S_ISDIR(os.stat(fd).st_mode):
-        os.mkdir(name, 0o755, dir_fd=stage)
-    else:
-        os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=stage))
-    libc.move_mount(fd, stage, name)
-    os.close(fd)
-
-
-def device_node(node: "Node", base: int, point: str) -> int:
-    """A detached mount of a new device node, which nothing on the host has a name of and which goes with the mount.
-
-    Where nodes cannot be made (in a container) it is the host's own node, with its owner and mode.
-
-    Args:
-        point: a directory to work on, in a mount namespace of one's own: only what is attached can be cloned.
-    """
-    _step(f"making the device node {node['path']}")
-    kind = stat.S_IFCHR if node["kind"] == "c" else stat.S_IFBLK
-    tree = mounts.new("tmpfs", {"mode": "700", "size": "16k"}, libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NOEXEC)
-    place = os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    libc.move_mount(tree, place)
-    os.close(place)
-    try:
-        try:
-            os.mknod("node", kind | node["mode"], os.makedev(node["major"], node["minor"]), dir_fd=tree)
-        except PermissionError:
-            if not node["source"]:
-                raise
-            return mounts.clone(node["source"])
-        os.chmod("node", node["mode"], dir_fd=tree)  # whatever the umask is
-        os.chown("node", base + node["uid"], base + node["gid"], dir_fd=tree)
-        return mounts.clone("node", dir_fd=tree)
-    finally:
-        os.close(tree)
-        libc.umount2(point, libc.MNT_DETACH)
 
 
 def _clone_if_there(path: str) -> int:
@@ -264,84 +218,6 @@ def _attach_layers(spec: "InstanceSpec", userns: int, tree: int) -> None:
             if error.errno not in (1, 22):  # EPERM: it is that id-mapped one already
                 raise
         libc.move_mount(fd, tree, name)
-
-
-def _source(mount: "Mount") -> str:
-    """The path to mount from. One that has to lie beneath others is opened here, and named by its descriptor."""
-    source = mount["source"]
-    if not mount.get("beneath"):
-        return source
-    for top in mount["beneath"]:
-        if source == top or source.startswith(top.rstrip("/") + "/"):
-            fd = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            inside = source[len(top) :].strip("/") or "."
-            try:
-                found = libc.openat2(fd, inside, os.O_PATH, resolve=libc.RESOLVE_BENEATH | libc.RESOLVE_NO_MAGICLINKS)
-            except OSError as error:
-                if error.errno != 18:  # EXDEV
-                    raise
-                raise OSError(18, f"a link in it leads out of {top}", source) from None
-            finally:
-                os.close(fd)
-            return f"/proc/self/fd/{found}"
-    raise OSError(1, "it lies in no directory that the project allows", source)
-
-
-def disk(mount: "Mount", userns: int) -> int:
-    """A detached clone of the mount's source; -1 when that is missing and need not be there."""
-    try:
-        source = _source(mount)
-        status = os.stat(source)
-    except FileNotFoundError:
-        if mount["required"]:
-            raise
-        return -1
-    device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
-    attributes = libc.MOUNT_ATTR_RDONLY if mount["readonly"] else 0
-    for option in mount.get("options", ()):
-        attributes |= MOUNT_OPTIONS[option]
-    if userns >= 0 and not device:
-        attributes |= libc.MOUNT_ATTR_NODEV
-    if mount["shift"] and userns >= 0 and not device:
-        try:
-            return mounts.idmapped(source, userns, attributes, mount["recursive"])
-        except OSError as error:
-            if error.errno != 22:
-                raise
-            raise OSError(22, "its file system knows no id-mapped mounts; set shift=false", mount["source"]) from None
-    fd = mounts.clone(source, recursive=mount["recursive"])
-    if attributes:
-        libc.mount_setattr(fd, attributes, 0, mount["recursive"])
-    return fd
-
-
-def attach_in(root_fd: int, target: str, mount_fd: int) -> None:
-    """Attaches `mount_fd` at `target` below `root_fd`, making what is missing; no link leads out of the root."""
-    is_dir = stat.S_ISDIR(os.stat(mount_fd).st_mode)
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    if not parts or ".." in parts:
-        raise OSError(22, "not a path below the root of the guest", target)
-    fd = os.dup(root_fd)
-    for index in range(len(parts)):
-        path = "/".join(parts[: index + 1])
-        last = index == len(parts) - 1
-        kind = os.O_DIRECTORY if is_dir or not last else 0
-        try:
-            new = libc.openat2(root_fd, path, os.O_PATH | kind)
-        except FileNotFoundError:
-            try:
-                if kind:
-                    os.mkdir(parts[index], 0o755, dir_fd=fd)
-                else:
-                    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                    os.close(os.open(parts[index], flags, 0o644, dir_fd=fd))
-            except FileExistsError:
-                raise OSError(2, "a link that leads nowhere inside the guest", path) from None
-            new = libc.openat2(root_fd, path, os.O_PATH | kind)
-        os.close(fd)
-        fd = new
-    libc.move_mount(mount_fd, fd)
-    os.close(fd)
 
 
 def raise_limits(own: "Mapping[str, tuple[int, int]]") -> None:
@@ -420,10 +296,10 @@ def _init(
         _mask(privileged)
     for target, fd in zip(message["disks"], disks, strict=True):
         _step(f"mounting at {target}")
-        attach_in(tree, target, fd)
+        binds.attach_in(tree, target, fd)
     for node, fd in own:
         _step(f"mounting the device node {node['path']}")
-        attach_in(tree, node["path"], fd)
+        binds.attach_in(tree, node["path"], fd)
     _step("changing its root")
     libc.pivot_root(".", ".")
     libc.umount2(".", libc.MNT_DETACH)
@@ -565,7 +441,7 @@ def _make_dev(nodes: "list[tuple[str, int]]", root: int) -> None:
             libc.move_mount(fd, dev, name[4:])
         else:
             try:
-                attach_in(root, name, fd)
+                binds.attach_in(root, name, fd)
             except OSError:
                 pass  # lxcfs serves a file that this kernel does not have
         os.close(fd)

@@ -8,7 +8,7 @@ import os
 import socket
 
 from lxpy.linux import caps, libc, mounts, pidfd
-from lxpy.runtime import container, wire
+from lxpy.runtime import binds, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,22 +59,23 @@ def _plug(message: "wire.Message", init: int) -> "wire.Message":
             raise OSError(3, "the instance has just stopped")
     become_mapped_root(base)
     libc.unshare(libc.CLONE_NEWNS)
+    following = binds.clone_following([mount])
     libc.mount("", "/", "", libc.MS_REC | libc.MS_PRIVATE)
-    fd = container.disk(mount, userns)
+    fd = binds.disk(mount, userns, message["pid"], following.get(mount["target"], -1))
     if fd < 0:
         return {}  # not there, and it need not be
     if base is not None:
         stage = mounts.new("tmpfs", {"mode": "755", "size": "64k"}, libc.MOUNT_ATTR_NODEV)
         point = os.open(f"{message['run_dir']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         libc.move_mount(stage, point)
-        container.put_on_stage(stage, "0", fd)
+        binds.put_on_stage(stage, "0", fd)
         os.fchdir(stage)
         libc.setns(init, libc.CLONE_NEWUSER)
         libc.unshare(libc.CLONE_NEWNS)
         fd = mounts.clone("0", recursive=True)
     libc.setns(init, libc.CLONE_NEWNS)
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    container.attach_in(root, mount["target"], fd)
+    binds.attach_in(root, mount["target"], fd)
     return {}
 
 

@@ -9,7 +9,7 @@ import socket
 import stat
 
 from lxpy.linux import libc, pidfd, uevents
-from lxpy.runtime import container, hotdisk, wire
+from lxpy.runtime import binds, hotdisk, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _run(message: "wire.Message", init: int) -> None:
     libc.unshare(libc.CLONE_NEWNS)
     libc.mount("", "/", "", libc.MS_REC | libc.MS_PRIVATE)
     point = f"{message['run_dir']}/root"
-    made = [(node, container.device_node(node, base or 0, point)) for node in message["plug"]]
+    made = [(node, binds.device_node(node, base or 0, point)) for node in message["plug"]]
     if not pidfd.alive(init):
         if made:
             raise OSError(3, "the instance has just stopped")
@@ -64,7 +64,7 @@ def _run(message: "wire.Message", init: int) -> None:
         for node, fd in made:
             if _is_there(root, node):
                 continue  # by a daemon that was killed before it could write it down
-            container.attach_in(root, node["path"], fd)
+            binds.attach_in(root, node["path"], fd)
             done.append(node)
     except BaseException:
         for node in done:

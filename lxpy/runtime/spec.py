@@ -35,7 +35,9 @@ class Mount(TypedDict):
     """A bind mount.
 
     `shift`: owners through the id map; `required`: a missing source is an error; `options`: of `MOUNT_OPTIONS`;
-    `beneath`: directories that the source has to lie in, whatever links a guest has laid out in them.
+    `beneath`: directories that the source has to lie in, whatever links a guest has laid out in them; `owner`: uid and
+    gid in the guest of what belongs to the source's owner; `propagation` slave: what the host mounts below it later
+    appears.
     """
 
     source: str
@@ -46,6 +48,8 @@ class Mount(TypedDict):
     required: bool
     options: NotRequired[list[str]]
     beneath: NotRequired[list[str]]
+    owner: NotRequired[list[int]]
+    propagation: NotRequired[str]
 
 
 class Node(TypedDict):

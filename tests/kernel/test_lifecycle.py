@@ -264,7 +264,7 @@ async def test_processes_are_lean_and_named(lab: Lab) -> None:
 
 
 LINUX = "apparmor libc mounts namespaces caps seccomp devices cgroups pidfd pty uevents"
-RUNTIME = "wire limiting cgroup container supervisor execute hotdisk hotnode spawner"
+RUNTIME = "binds wire limiting cgroup container supervisor execute hotdisk hotnode spawner"
 
 
 def test_spawner_imports_only_what_it_may() -> None:
@@ -292,6 +292,21 @@ def test_a_proxy_imports_only_what_it_may() -> None:
         return set(subprocess.check_output(run, text=True).split())
 
     assert modules("proxy") - modules("spawner") <= {"lxpy.runtime.proxy", "lxpy.runtime.relay"}
+
+
+def test_a_file_process_brings_next_to_nothing() -> None:
+    """It is forked of the spawner, which imports none of this; the daemon does not either."""
+    code = f"import sys; sys.path.append({os.getcwd()!r}); import {{}}; print(' '.join(sys.modules))"
+
+    def modules(*names: str) -> set[str]:
+        run = [sys.executable, "-I", "-S", "-c", code.format(", ".join(names))]
+        return set(subprocess.check_output(run, text=True).split())
+
+    ours = modules("lxpy.runtime.spawner", "lxpy.runtime.filework", "lxpy.runtime.sftp")
+    new = ours - modules("lxpy.runtime.spawner", "contextlib")
+    assert new == {
+        "lxpy.linux.safe_path", "lxpy.runtime.filework", "lxpy.runtime.filetree", "lxpy.runtime.sftp",
+    }  # fmt: skip
 
 
 async def test_closing_ends_the_spawner(lab: Lab) -> None:

@@ -217,6 +217,8 @@ CASES = {
     "stop with nat": Case(
         "stop -f a", "start a", f"init bb a; {_ROUTED.replace(' x ', ' y ')}; {_NAT}; start a", "delete -f a"
     ),
+    "share": Case("share /usr a:/d", "unshare a:/d", "launch bb a", "delete -f a"),
+    "unshare": Case("unshare a:/d", "share /usr a:/d", "launch bb a; share /usr a:/d", "delete -f a"),
     "profile create": Case("profile create p", "profile delete p"),
     "profile set": Case(
         "profile set p limits.memory=64MiB user.k=v", "profile unset p limits.memory; profile unset p user.k",

@@ -30,6 +30,7 @@ class Layout:
         self.instances = f"{self.run}/i"
         self.logs = f"{self.root}/logs"
         self.images = f"{self.root}/images"
+        self.backups = f"{self.root}/backups"
         self.pools = f"{self.root}/storage-pools"
         self.disks = f"{self.root}/disks"  # files that hold the file systems of pools
         self.networks = f"{self.root}/networks"

@@ -10,6 +10,7 @@ from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.certificates import TRUST
 from lxpy.cli.context import Context, edit_document, pairs, settings
 from lxpy.cli.objects import Kind, quote
+from lxpy.cli.rebuild import METADATA, TEMPLATE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -227,10 +228,12 @@ COMMANDS = {
         "get": Command(
             _get, "[<remote>:][<instance>] <key>", "Get a configuration value", (_EXPANDED, _PROPERTY), 1, 2,
         ),
+        "metadata": METADATA,
         "set": Command(
             _set, "[<remote>:][<instance>] <key>=<value>...", "Set configuration values", (_PROPERTY,), 1, None,
         ),
         "show": Command(_show, "[<remote>:][<instance>[/<snapshot>]]", "Show the configuration", (_EXPANDED,), 0, 1),
+        "template": TEMPLATE,
         "trust": TRUST,
         "unset": Command(_unset, "[<remote>:][<instance>] <key>", "Unset a configuration value", (_PROPERTY,), 1, 2),
     }

@@ -39,7 +39,7 @@ def _publish(context: Context, args: Args) -> None:
     elsewhere = target is not client
     if elsewhere:
         body["aliases"] = []
-    with _stopped(context, client, name, args.flag("force")):
+    with stopped(context, client, name, args.flag("force")):
         ended = context.wait(client, context.begin(client, "/1.0/images", body), "Publishing instance")
     fingerprint = str((ended.get("metadata") or {})["fingerprint"])
     if elsewhere:
@@ -53,7 +53,7 @@ def _moment(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _stopped(context: Context, client: Client, name: str, force: bool) -> Iterator[None]:
+def stopped(context: Context, client: Client, name: str, force: bool) -> Iterator[None]:
     """A body in which the instance is stopped, if it runs and `force` allows it; afterwards it runs again."""
     url = f"/1.0/instances/{quote(name)}"
     instance = {} if "/" in name else client.get(url)

@@ -229,6 +229,22 @@ def _query(client: Client, args: Args) -> dict[str, str]:
     return {"project": project} if project else {}
 
 
+def _export(context: Context, args: Args) -> None:
+    from lxpy.cli.backup import fetch
+
+    place = _Place(context, args.rest[0], args.rest[1]).only_volume()
+    body = {"volume_only": args.flag("volume-only"), "optimized_storage": args.flag("optimized-storage")}
+    fetch(context, place.client, f"{place.volume}/backups", body, args.at(2), args.value("compression"), place.name)
+
+
+def _import(context: Context, args: Args) -> None:
+    from lxpy.cli.backup import send
+
+    client, pool = context.resolve(args.rest[0])
+    url = f"/1.0/storage-pools/{quote(pool)}/volumes/custom"
+    send(context, client, url, args.rest[1], {"X-LXD-name": args.at(2)})
+
+
 def _copy(context: Context, args: Args) -> None:
     source, target = _ends(context, args)
     name = f"{source.name}/{source.snapshot}" if source.snapshot else source.name
@@ -367,7 +383,17 @@ VOLUME: dict[str, Command] = {
         _detach_profile, f"{_WHERE} <profile> [<device>]", "Detach a volume from a profile", (), 3, 4,
     ),
     "edit": Command(_edit, _VOLUME, "Edit a volume as YAML (editor, or standard input)", (), 2, 2),
+    "export": Command(
+        _export, f"{_POOL} <volume> [<file>|-]", "Export a custom volume, with its snapshots",
+        (
+            Option("--compression", "ALGORITHM", "gzip (default), zstd, xz, bzip2, lzma or none; a level may follow"),
+            Option("--optimized-storage", help="In the storage driver's own format, for a pool of the same driver"),
+            Option("--volume-only", help="Export without the snapshots"),
+        ), 2, 3,
+        "The file defaults to the volume's name with .tar.gz, or what the compression ends in; - is standard output.",
+    ),
     "get": Command(_get, f"{_VOLUME} <key>", "Get a value of a volume", (PROPERTY,), 3, 3),
+    "import": Command(_import, f"{_POOL} <file>|- [<volume>]", "Make a custom volume of a backup", (), 2, 3),
     "info": Command(_info, f"{_POOL} [<type>/]<volume>", "Show usage, users and snapshots of a volume", (), 2, 2),
     "list": Command(
         _list, f"{_POOL} [<filter>...]", "List the volumes of a pool",

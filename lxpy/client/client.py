@@ -224,10 +224,16 @@ class Client:
 
     def upload(self, method: str, path: str, parts: list[bytes | int], headers: dict[str, str], **query: str) -> Any:
         """Send bytes and whole open files as one body (sendfile); the metadata of the answer."""
-        self._stream.send_file(method, self.target(path, query), headers, parts)
+        try:
+            self._stream.send_file(method, self.target(path, query), headers, parts)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the server has said why, and does not want the rest
+        except BaseException:
+            self._stream.close()
+            raise
         try:
             return _check(self._stream.read()).json().get("metadata")
-        except EOFError:
+        except (EOFError, OSError):
             self._stream.close()
             raise Unavailable("The server closed the connection during the upload") from None
 
@@ -279,6 +285,40 @@ class Client:
             response.body = b"".join(self._stream.read_blocks(response))
             _check(response)
         return response, self._stream.read_blocks(response)
+
+    def begin_download(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Response:
+        """The head of an answer whose body `read_into` takes.
+
+        Raises:
+            ApiError: of the answer's status.
+        """
+        sent = dict(headers or {})
+        data = _encode(body, sent)
+        self._stream.send(method, self.target(path), sent, data)
+        response = self._stream.read_head()
+        if response.status >= 400:
+            response.body = b"".join(self._stream.read_blocks(response))
+            _check(response)
+        return response
+
+    def read_into(self, fd: int, response: Response) -> None:
+        """Write the body of `response` to `fd`.
+
+        Raises:
+            ApiError: the server has cut it off; with its reason, where it says one.
+        """
+        try:
+            self._stream.read_into(fd, response)
+        except (EOFError, ConnectionResetError):
+            self._stream.close()
+            if operation := response.headers.get("x-lxpy-operation", ""):
+                self.wait(self.get(operation))
+            raise Unavailable("The server closed the connection in the middle: nothing was kept") from None
+        except BaseException:
+            self._stream.close()  # what is still to come is no answer to the next request
+            raise
 
     def download(self, path: str, fd: int, **query: str) -> Response:
         """Write the body of a GET to `fd`; gives the headers.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lxpy.runtime.spawner_client import Spawner
     from lxpy.storage.manager import StorageManager
     from lxpy.storage.snapshotclock import SnapshotClock
+    from lxpy.storage.volumebackups import VolumeBackups
     from lxpy.storage.volumes import VolumeManager
 
 _MAX_BODY = 16 << 20  # bytes of a JSON body; uploads are streamed and have no limit
@@ -49,6 +50,7 @@ class Daemon:
     spawner: "Spawner"
     storage: "StorageManager"
     volumes: "VolumeManager"
+    volume_backups: "VolumeBackups"
     images: "ImageManager"
     networks: "NetworkManager"
     instances: "InstanceManager"
@@ -77,6 +79,7 @@ class Daemon:
         from lxpy.runtime.spawner_client import Spawner
         from lxpy.storage.manager import StorageManager
         from lxpy.storage.snapshotclock import SnapshotClock
+        from lxpy.storage.volumebackups import VolumeBackups
         from lxpy.storage.volumeclock import VolumeKeeper
         from lxpy.storage.volumes import VolumeManager
 
@@ -119,6 +122,11 @@ class Daemon:
         self.networks.allow = self.instances.rules.check_networks
         self.projects.validate = self.instances.rules.check_project
         self.volumes.allow = self.instances.rules.check_volume
+        self.volume_backups = VolumeBackups(
+            self.store, self.layout, self.storage, self.volumes, self.instances.rules.check_backup
+        )
+        self._closers.callback(self.volume_backups.close)
+        self.volume_backups.start()
         self.profiles.checks.append(self.instances.check_profile)
         self.profiles.on_change.append(self.instances.profile_changed)
         self.profiles.on_back.append(self.instances.profile_restored)
@@ -333,6 +341,7 @@ def build(daemon: Daemon) -> web.Application:
     """The application: every route table, behind errors and authentication."""
     from lxpy.daemon.routes import (
         acls,
+        backups,
         certificates,
         files,
         images,
@@ -342,11 +351,13 @@ def build(daemon: Daemon) -> web.Application:
         operations,
         processes,
         profiles,
+        rebuilds,
         recover,
         server,
         snapshots,
         storage,
         storage_volumes,
+        volume_backups,
         warnings,
     )
 
@@ -355,6 +366,8 @@ def build(daemon: Daemon) -> web.Application:
         server,
         instances,
         snapshots,
+        backups,
+        rebuilds,
         processes,
         files,
         insight,
@@ -363,6 +376,7 @@ def build(daemon: Daemon) -> web.Application:
         acls,
         storage,
         storage_volumes,
+        volume_backups,
         profiles,
         operations,
         certificates,

@@ -7,17 +7,18 @@ from typing import Any
 import lxpy
 from lxpy.host import probes
 
-# Only what works. (lxd-map 2.4 lists what the stock clients ask for.) `container_backup` is here since `lxc info`
-# fails without it: the list of backups can be read and is empty.
+# Only what works. (lxd-map 2.4 lists what the stock clients ask for.)
 EXTENSIONS = (
     "api_filtering", "etag", "patch", "entity_description", "operation_wait",
     "instances", "container_full", "instance_get_full", "instance_all_projects", "instance_create_start",
     "instance_bulk_state_change", "container_exec_user_group_cwd", "container_exec_recording",
     "container_exec_signal_handling", "console", "directory_manipulation", "file_delete", "file_append",
-    "file_symlinks", "instances_files_modify_permissions", "container_backup", "instance_nic_network",
+    "file_symlinks", "instances_files_modify_permissions", "instance_nic_network",
     "snapshot_expiry", "snapshot_expiry_creation",
     "container_only_migration", "container_incremental_copy", "container_copy_project",
     "instance_allow_inconsistent_copy", "instance_project_move", "instance_pool_move",
+    "container_backup", "container_backup_override_pool", "backup_override_name", "backup_compression",
+    "backup_compression_algorithm", "image_compression_algorithm", "container_edit_metadata", "instances_rebuild",
     "image_create_aliases", "image_force_refresh", "image_copy_profile", "images_push_relay",
     "network", "network_leases", "network_state", "network_forward",
     "network_acl", "network_acl_log",
@@ -26,10 +27,11 @@ EXTENSIONS = (
     "proxy", "proxy_unix", "proxy_udp", "proxy_tcp_udp_multi_port_handling", "proxy_unix_dac_properties",
     "proxy_priv_drop", "proxy_haproxy_protocol", "proxy_nat",
     "storage", "storage_api_volume_rename", "storage_api_volume_snapshots", "storage_api_local_volume_handling",
-    "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry",
+    "storage_volume_state", "storage_volumes_all_projects", "custom_volume_snapshot_expiry", "custom_volume_backup",
     "instance_protection_start", "devlxd_events", "devlxd_images", "cloud_init", "cloud_init_ssh_keys",
     "resources", "resources_v2", "projects", "project_usage",
     "certificate_update", "certificate_project", "certificate_token", "warnings",
+    "lxpy_backup_stream",
     "lxpy_catalogue", "lxpy_disk_owner", "lxpy_files", "lxpy_isolation",
     "lxpy_preseed", "lxpy_recipes", "lxpy_state_fields", "lxpy_usage",
 )  # fmt: skip

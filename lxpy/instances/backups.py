@@ -18,7 +18,7 @@ from lxpy.storage import files
 from lxpy.storage.manager import StorageManager
 
 # Marks of work under way: whoever reads the file back has nothing to finish.
-TRANSIENT = ("creating", "deleting", "renaming", "restoring", "moving", "freezing")
+TRANSIENT = ("creating", "deleting", "renaming", "restoring", "rebuilding", "moving", "freezing", "exports")
 
 
 class Backups:

@@ -19,6 +19,7 @@ from lxpy.images.manager import ImageManager
 from lxpy.instances import apparmor, confinement, hotplug, idmaps, nics, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.attachments import Attachments
+from lxpy.instances.busy import InstanceLock
 from lxpy.instances.guests import Guests
 from lxpy.instances.limiter import Limiter
 from lxpy.instances.live import Live
@@ -72,7 +73,7 @@ class Lifecycle:
         self._apparmor = apparmor.Profiles(layout)
         self._live: dict[int, Live] = {}
         self._limiter = Limiter(records, storage, attached.disks, self._live.values, warn)
-        self._locks: dict[int, asyncio.Lock] = {}
+        self._locks: dict[int, InstanceLock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.release: Callable[[InstanceRow], Awaitable[None]] = _nothing  # who uses the files of a stopped root
         self.plugs: hotplug.Kinds = {**attached.kinds(), "nic": hotplug.NicPlugs(records, networks)}
@@ -94,8 +95,8 @@ class Lifecycle:
         """The host's ends of the nics of all running instances."""
         return {host_name for live in self._live.values() for host_name in live.nics.values()}
 
-    def lock(self, row: InstanceRow) -> asyncio.Lock:
-        return self._locks.setdefault(row.id, asyncio.Lock())
+    def lock(self, row: InstanceRow) -> InstanceLock:
+        return self._locks.setdefault(row.id, InstanceLock())
 
     def forget(self, row: InstanceRow) -> None:
         self._locks.pop(row.id, None)

@@ -25,8 +25,11 @@ from lxpy.instances.boot import Boot
 from lxpy.instances.copies import Copies
 from lxpy.instances.create import Creation
 from lxpy.instances.disks import Disks
+from lxpy.instances.exports import Exports
 from lxpy.instances.files import Files
 from lxpy.instances.guests import Guests
+from lxpy.instances.imagefiles import ImageFiles
+from lxpy.instances.imports import Imports
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.moves import Moves
 from lxpy.instances.nodes import Nodes
@@ -34,6 +37,7 @@ from lxpy.instances.parts import Parts
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.proxies import Proxies
 from lxpy.instances.publish import Publishing
+from lxpy.instances.rebuild import Rebuilding
 from lxpy.instances.records import Records
 from lxpy.instances.recover import Recovery
 from lxpy.instances.seeds import Seeds
@@ -100,14 +104,15 @@ class InstanceManager:
             self._records, images, storage, profiles, self._templates, self._check_references, self.rules
         )
         self.backups = Backups(self._records, store, storage, profiles, warn)
-        parts = Parts(
-            store, layout, self._records, self._life, images, storage, profiles, self._templates, self._creation,
-            self.rules, emit, warn, self.backups.save, self._check_references,
-        )  # fmt: skip
-        self.publishing = Publishing(parts)
         self.snapshots = Snapshots(
             self._records, store, storage, profiles, self._life, self.rules, self.backups, self._check_references, emit
         )
+        parts = Parts(
+            store, layout, self._records, self._life, images, storage, profiles, self._templates, self._creation,
+            self.rules, self.snapshots, self._check_references, emit, warn, self.backups.save,
+        )  # fmt: skip
+        self.publishing, self.exports, self.imports = Publishing(parts), Exports(parts), Imports(parts)
+        self.rebuilding, self.image_files = Rebuilding(parts), ImageFiles(parts)
         self.recovery = Recovery(parts, volumes, networks, self.snapshots)
         self.keeper = SnapshotKeeper(self._records, store, self._life, self.snapshots, warn)
         self._life.after_start += [self.backups.started, self.keeper.started]
@@ -131,7 +136,7 @@ class InstanceManager:
             ran = row.doc["config"].get("volatile.last_state.power") == "RUNNING"
             try:
                 row = await self.moves.settle(row)
-                row, again = await self.snapshots.settle(row)
+                row, again = await self.snapshots.settle(await self.rebuilding.settle(row))
                 found = await self._life.adopt(row)
             except (ApiError, OSError) as error:
                 self._warn(_notice(row, f"Instance {row.name!r} could not be taken over: {error}", ADOPTION))
@@ -155,6 +160,7 @@ class InstanceManager:
         await self._life.adopted()
         self._sweep()
         self.backups.start()
+        self.exports.start()
         self._life.sweep_profiles()
         await self._networks.nics.sweep(self._life.host_names())
         if wanted:
@@ -168,6 +174,7 @@ class InstanceManager:
         await self.files.close()
         await self._life.close()
         await self.backups.close()
+        self.exports.close()
 
     async def shutdown(self) -> None:
         """The host goes down: every instance is stopped; see `Boot.shutdown`."""
@@ -437,6 +444,7 @@ class InstanceManager:
         with contextlib.suppress(NotFound):
             await self._storage.pool(row.pool).delete_instance(qualified(row.project, row.name))
         shutil.rmtree(self._layout.instance_log(row.project, row.name), ignore_errors=True)
+        self.exports.forget(row)
         self._records.delete(row)
         self.snapshots.forget(row)
 

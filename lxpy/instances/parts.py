@@ -10,6 +10,7 @@ from lxpy.instances.create import Creation
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.projectrules import ProjectRules
 from lxpy.instances.records import Records
+from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
 from lxpy.profiles.manager import ProfileManager
 from lxpy.state.store import InstanceRow, Store
@@ -33,7 +34,8 @@ class Parts:
     templates: Templates
     creation: Creation
     rules: ProjectRules
+    snapshots: Snapshots
+    check_references: Callable[[Devices, str], None]
     emit: Emit
     warn: Callable[[str], None]
     save: Callable[[InstanceRow], None]
-    check_references: Callable[[Devices, str], None]

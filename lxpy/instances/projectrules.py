@@ -78,6 +78,12 @@ class ProjectRules:
         if rules.restricted(limits) and rules.answer(limits, "restricted.snapshots") == "block":
             raise Forbidden(f"Snapshots are forbidden in project {project!r}: restricted.snapshots is block")
 
+    def check_backup(self, project: str) -> None:
+        """Raises `Forbidden` where a project makes no backups of instances and volumes."""
+        limits = self._config(project)
+        if rules.restricted(limits) and rules.answer(limits, "restricted.backups") == "block":
+            raise Forbidden(f"Backups are forbidden in project {project!r}: restricted.backups is block")
+
     def disk_paths(self, project: str) -> list[str]:
         """The directories of the host that disks have to lie in; none: anywhere (or nowhere, by `check`)."""
         return rules.disk_paths(self._config(project))

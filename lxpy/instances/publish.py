@@ -18,9 +18,9 @@ from lxpy.instances import idmaps
 from lxpy.instances.parts import Parts
 from lxpy.state.store import Document, InstanceRow
 from lxpy.storage import compression, tarwriter
+from lxpy.storage.backupfiles import DEFAULT_COMPRESSION
 from lxpy.storage.tarwriter import File, Tree
 
-DEFAULT_COMPRESSION = "gzip"  # LXD's
 _PROGRESS = "create_image_from_container_pack_progress"
 
 
@@ -34,13 +34,17 @@ class Publishing:
         """The faults of a request that can be told before any work.
 
         Args:
-            body: as in ``POST /1.0/images``, its source of the type ``instance`` or ``container``.
+            body: as in ``POST /1.0/images``, its source of the type ``instance`` or ``snapshot``.
 
         Raises:
             NotFound: no such instance. BadRequest: it is running, or something in the request is wrong.
         """
-        source = body["source"]
-        self._stopped(self._parts.records.get(project, str(source.get("name") or "")))
+        name, _, snapshot = str(body["source"].get("name") or "").partition("/")
+        row = self._parts.records.get(project, name)
+        if snapshot:
+            self._parts.snapshots.document(row, snapshot)
+        else:
+            self._stopped(row)
         self._compression(body)
         _expiry(body)
         if body.get("format") not in (None, "", "unified"):
@@ -64,11 +68,15 @@ class Publishing:
             body: see `check`.
         """
         self.check(project, body)
-        row = self._parts.records.get(project, str(body["source"]["name"]))
-        async with self._parts.life.lock(row):
-            row = self._parts.records.get(row.project, row.name)
-            self._stopped(row)
-            archive = self._archive(row, body)
+        name, _, snapshot = str(body["source"]["name"]).partition("/")
+        row = self._parts.records.get(project, name)
+        async with contextlib.AsyncExitStack() as held:
+            if not snapshot:
+                why = f"Instance {name!r} is being published: wait for it, or cancel it (lxpy operation list)"
+                await held.enter_async_context(self._parts.life.lock(row).held_long(why))
+                row = self._parts.records.get(row.project, row.name)
+                self._stopped(row)
+            archive = self._archive(row, snapshot, body)
             os.makedirs(self._parts.layout.images, mode=0o700, exist_ok=True)
             # A name that the image store sweeps at its start.
             fd, path = tempfile.mkstemp(prefix=".publish-", dir=self._parts.layout.images)
@@ -76,7 +84,8 @@ class Publishing:
                 undo.callback(files.unlink, path)
                 undo.callback(os.close, fd)
                 pool = self._parts.storage.pool(row.pool)
-                root = undo.enter_context(pool.open_root(qualified(row.project, row.name)))
+                volume = qualified(row.project, row.name)
+                root = held.enter_context(pool.open_snapshot(volume, snapshot) if snapshot else pool.open_root(volume))
                 await self._pack(row, archive, root, fd, self._compression(body), progress)
                 undo.pop_all()
                 os.close(fd)
@@ -101,9 +110,10 @@ class Publishing:
             full = files.disk_full(error, doing, self._parts.layout.images)
             raise full or InternalError(f"{doing}: {error.strerror}") from None
 
-    def _archive(self, row: InstanceRow, body: dict[str, Any]) -> Archive:
+    def _archive(self, row: InstanceRow, snapshot: str, body: dict[str, Any]) -> Archive:
         """The metadata of the image that the instance comes from, made the new one's."""
-        kept = self._parts.templates.metadata(row)
+        doc = self._parts.snapshots.document(row, snapshot) if snapshot else row.doc
+        kept = self._parts.templates.metadata(row, snapshot, doc)
         given = {str(key): str(value) for key, value in (body.get("properties") or {}).items() if value != ""}
         document = {
             "architecture": row.doc["architecture"],

@@ -1,5 +1,6 @@
 """The image's templates, rendered into an instance's root at create, start, copy and rename."""
 
+import json
 import os
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from lxpy.images.metadata import Archive
 from lxpy.images.templates import render_templates
 from lxpy.instances import idmaps, seeds
 from lxpy.instances.records import Records
-from lxpy.state.store import InstanceRow
+from lxpy.state.store import Document, InstanceRow
 from lxpy.storage.manager import StorageManager
 
 
@@ -39,18 +40,29 @@ class Templates:
             self.save(row, found)
         return bool(found.metadata["templates"])
 
-    def save(self, row: InstanceRow, content: Archive) -> None:
-        """Put metadata and templates beside the root, in the place of the image's."""
-        metadata.save(self._kept(row).removesuffix(".json"), content)
+    def save(self, row: InstanceRow, content: Archive, snapshot: str = "") -> None:
+        """Put metadata and templates beside the root (of a snapshot), in the place of the image's."""
+        path = self._kept(row, snapshot)
+        # Always the same name: what a daemon that was killed has left of it is written over.
+        with open(f"{path}.new", "w", encoding="utf-8", opener=_private) as file:
+            json.dump(content._asdict(), file, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(f"{path}.new", path)
 
-    def metadata(self, row: InstanceRow) -> Archive:
-        """The instance's metadata and templates: its own, its image's, or what can be told without either."""
-        if archive := self._archive(row):
+    def metadata(self, row: InstanceRow, snapshot: str = "", doc: Document | None = None) -> Archive:
+        """Metadata and templates of an instance: its own, its image's, or what can be told without either.
+
+        Args:
+            snapshot: one of its snapshots instead, with that one's document.
+        """
+        doc = doc or row.doc
+        if archive := self._archive(row, snapshot, doc):
             return metadata.load(archive)
-        properties = {k[len("image.") :]: v for k, v in row.doc["config"].items() if k.startswith("image.")}
-        created = int(metadata.parse_utc(row.doc["created_at"])) or 1
+        properties = {k[len("image.") :]: v for k, v in doc["config"].items() if k.startswith("image.")}
+        created = int(metadata.parse_utc(doc["created_at"])) or 1
         document = {
-            "architecture": row.doc["architecture"],
+            "architecture": doc["architecture"],
             "creation_date": created,
             "properties": properties,
         }
@@ -98,15 +110,21 @@ class Templates:
         self.apply(row, *filter(None, (pending, "start")))
         return self._records.set_volatile(row, apply_template=None) if pending else row
 
-    def _kept(self, row: InstanceRow) -> str:
-        return f"{self._storage.pool(row.pool).instance_dir(qualified(row.project, row.name))}/metadata.json"
+    def _kept(self, row: InstanceRow, snapshot: str = "") -> str:
+        return (
+            f"{self._storage.pool(row.pool).instance_layers(qualified(row.project, row.name), snapshot)}/metadata.json"
+        )
 
-    def _archive(self, row: InstanceRow) -> str:
+    def _archive(self, row: InstanceRow, snapshot: str = "", doc: Document | None = None) -> str:
         """Where the templates are; "" for none."""
-        kept = self._kept(row)
+        kept = self._kept(row, snapshot)
         if os.path.exists(kept):
             return kept
         try:
-            return self._images.files(row.project, row.doc["config"].get("volatile.base_image", "")).metadata
+            return self._images.files(row.project, (doc or row.doc)["config"].get("volatile.base_image", "")).metadata
         except NotFound:
             return ""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

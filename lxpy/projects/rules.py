@@ -19,6 +19,7 @@ _BYTES = frozenset({"limits.memory", "limits.disk"})
 
 # What a restricted project may not have unless its key says otherwise: the possible answers, LXD's default first.
 RESTRICTIONS: dict[str, tuple[str, ...]] = {
+    "restricted.backups": ("block", "allow"),
     "restricted.containers.lowlevel": ("block", "allow"),
     "restricted.containers.nesting": ("block", "allow"),
     "restricted.containers.privilege": ("unprivileged", "isolated", "allow"),
@@ -43,7 +44,6 @@ _SHUT = {
 }
 # LXD has these; why they are refused here. A key ending in a dot stands for all below it.
 _NOT_HERE = {
-    "restricted.backups": "there are no backups of instances to forbid",
     "restricted.cluster.": "there are no clusters",
     "restricted.idmap.": "restricted.containers.lowlevel says whether raw.idmap may be used at all",
     "restricted.networks.": "there are no OVN networks",

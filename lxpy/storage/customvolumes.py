@@ -162,6 +162,21 @@ class CustomVolumes(Trees):
         )  # fmt: skip
         await asyncio.to_thread(self._tree_freeze, target)
 
+    async def set_aside_volume(self, volume: str, snapshot: str) -> None:
+        """Make of what a volume holds a snapshot, and the volume empty: for one that is being unpacked.
+
+        Not in one step: whoever is making the volume deletes it after a crash.
+        """
+        data, directory = self.volume_path(volume), self.volume_dir(volume)
+        target = f"{directory}/snapshots/{checked(snapshot)}"
+
+        def build(path: str) -> None:
+            os.rename(data, path)
+            self._tree_make(data)
+
+        await self._make(target, build, f"Snapshot volume {volume}", f"Snapshot {snapshot!r} of volume {volume!r}")
+        await asyncio.to_thread(self._tree_freeze, target)
+
     async def delete_volume_snapshot(self, volume: str, snapshot: str) -> None:
         """Delete a snapshot; none of that name is fine."""
         with contextlib.suppress(NotFound):

@@ -318,6 +318,33 @@ class InstanceTrees(Trees):
         if fingerprint := self._uses_image(target):
             self.images.use(fingerprint, f"{volume}/{snapshot}")
 
+    async def rebuild_instance(self, volume: str, fingerprint: str | None) -> None:
+        """Make the root of a stopped instance that of a new one, of an image that is here or empty.
+
+        A root of several parts is exchanged part by part: after a crash, do it again.
+        """
+        await self._exchange(
+            volume, f"Rebuild volume {volume}", fingerprint, lambda path: self._build(path, fingerprint)
+        )
+
+    async def set_aside_instance(self, volume: str, snapshot: str) -> None:
+        """Make of what a (complete) root holds a snapshot, and the root empty: for one that is being unpacked.
+
+        Not in one step: whoever is making the volume deletes it after a crash.
+        """
+        directory = self._existing(volume)
+        target = f"{directory}/snapshots/{checked(snapshot)}"
+
+        def build(path: str) -> None:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(f"{directory}/snapshots", 0o700)
+            os.mkdir(path, 0o700)
+            os.rename(f"{directory}/rootfs", f"{path}/rootfs")
+            self._tree_freeze(f"{path}/rootfs")
+            self._build(directory, None)
+
+        await self._make(target, build, f"Snapshot volume {volume}", f"Snapshot {snapshot!r} of volume {volume!r}")
+
     async def delete_instance_snapshot(self, volume: str, snapshot: str) -> None:
         """Delete a snapshot; none of that name is fine."""
         with contextlib.suppress(NotFound), self._emptied(volume):

@@ -38,7 +38,7 @@ class Tree:
 
     Attributes:
         fd: of the directory; readable until the archive is written.
-        place: where it goes in the archive, without slashes around it; letters, digits and ``-_./`` only.
+        place: where it goes in the archive, without slashes around it.
     """
 
     fd: int
@@ -141,7 +141,8 @@ def _start(works: list[_Work], command: list[str], head: bytes, trees: list[Tree
 
 def _transform(tree: Tree) -> str:
     # r and h: names of members and of what hard links mean; what symbolic links hold is none of our business.
-    return f"--transform=flags=rhS;s,^/proc/self/fd/{tree.fd}/\\.,{tree.place},"
+    place = tree.place.replace("\\", "\\\\").replace("&", "\\&").replace(",", "\\,")
+    return f"--transform=flags=rhS;s,^/proc/self/fd/{tree.fd}/\\.,{place},"
 
 
 async def _ended(process: "subprocess.Popen[bytes]", output: int, tell: Callable[[int], None]) -> None:
@@ -179,7 +180,12 @@ def _complaint(fd: int) -> str:
     size = os.fstat(fd).st_size
     for start in (max(0, size - _SAID), 0):
         for line in os.pread(fd, _SAID, start).decode(errors="replace").splitlines():
-            if ": Warning: " not in line and "Exiting with failure" not in line and "exiting now" not in line:
+            if (
+                line.strip()
+                and ": Warning: " not in line
+                and "Exiting with failure" not in line
+                and "exiting now" not in line
+            ):
                 return line.strip()
     return ""
 

@@ -47,15 +47,17 @@ class VolumeManager:
         users: the instances and profiles that a volume is attached to, as URLs; set by the daemon.
         running: names of the running instances among them.
         changed: called when snapshots or schedules are others than before.
+        forgotten: told of a volume that has gone.
         allow: takes project, pool, name and size of a volume that is to be, and the one it takes the place of; raises
             `Forbidden` when the project has no room for it.
     """
 
     def __init__(self, store: Store, storage: StorageManager, emit: Emit, warn: Callable[[str], None]) -> None:
-        self._store, self._storage, self._emit, self._warn = store, storage, emit, warn
+        self._store, self._storage, self.emit, self._warn = store, storage, emit, warn
         self.users: Callable[[VolumeRow], list[str]] = lambda row: []
         self.running: Callable[[VolumeRow], list[str]] = lambda row: []
         self.allow: Allow = lambda project, pool, name, size, instead_of: None
+        self.forgotten: Callable[[VolumeRow], None] = lambda row: None
         self._locks: dict[int, asyncio.Lock] = {}
         self._restoring: set[int] = set()
         self.changed: Callable[[], None] = lambda: None
@@ -143,7 +145,7 @@ class VolumeManager:
             if row.doc.get("creating"):
                 continue
             found.append(self._render(row))
-            for name, doc in self._snapshots(row).items():
+            for name, doc in self.kept_snapshots(row).items():
                 shown = _render_snapshot(row, name, doc)
                 found.append({**found[-1], "used_by": [], **shown, "name": f"{row.name}/{name}"})
         return found
@@ -204,12 +206,12 @@ class VolumeManager:
         config = volumekeys.checked(config)
         if content_type not in ("", "filesystem"):
             raise BadRequest(f"Content type {content_type!r} is not supported: containers use filesystem volumes")
-        async with self._making(pool, project, name, config, description) as (row, store):
+        async with self.making(pool, project, name, config, description) as (row, store):
             await store.create_volume(qualified(project, name), volumekeys.size(config))
-        self._emit("storage-volume-created", url(row), project, None)
+        self.emit("storage-volume-created", url(row), project, None)
 
     @contextlib.asynccontextmanager
-    async def _making(
+    async def making(
         self, pool: str, project: str, name: str, config: dict[str, str], description: str,
         instead_of: VolumeRow | None = None,
     ) -> Any:  # fmt: skip
@@ -220,7 +222,7 @@ class VolumeManager:
         """
         values.object_name("storage volume", name)
         store = self._storage.pool(pool)
-        self._free(pool, project, name)
+        self.free(pool, project, name)
         self.allow(project, pool, name, volumekeys.size(config), instead_of)
         doc: Document = {
             "creating": True,
@@ -242,7 +244,7 @@ class VolumeManager:
                 self._store.volumes.update(replace(instead_of, doc={**instead_of.doc, "deleting": True}))
         await self._save(row)
 
-    def _free(self, pool: str, project: str, name: str) -> None:
+    def free(self, pool: str, project: str, name: str) -> None:
         """Raises `Conflict` when the name, or the directory that follows from it, is another volume's."""
         for row in self._store.volumes.all(pool):
             if qualified(row.project, row.name) == qualified(project, name):
@@ -255,7 +257,7 @@ class VolumeManager:
         """Replace configuration and description; a new size acts at once."""
         row = self.row(pool, project, name)
         config = volumekeys.checked(config)
-        async with self._lock(row):
+        async with self.lock(row):
             row = self.row(pool, project, name)
             if volumekeys.size(config) != volumekeys.size(row.doc["config"]):
                 self.allow(project, pool, name, volumekeys.size(config), row)
@@ -265,7 +267,7 @@ class VolumeManager:
             )
             await self._save(row)
         self.changed()
-        self._emit("storage-volume-updated", url(row), project, None)
+        self.emit("storage-volume-updated", url(row), project, None)
 
     async def rename(self, pool: str, project: str, name: str, new: str, to_project: str = "") -> None:
         """Another name, or another project.
@@ -276,10 +278,10 @@ class VolumeManager:
         row = self.row(pool, project, name)
         values.object_name("storage volume", new)
         to_project = to_project or project
-        async with self._lock(row):
+        async with self.lock(row):
             row = self.row(pool, project, name)
             self._refuse_if_used(row, "renamed" if to_project == project else "moved")
-            self._free(pool, to_project, new)
+            self.free(pool, to_project, new)
             self.allow(to_project, pool, new, volumekeys.size(row.doc["config"]), row)
             place = {"project": to_project, "name": new}
             marked = self._store.volumes.update(replace(row, doc={**row.doc, "renaming": place}))
@@ -292,22 +294,23 @@ class VolumeManager:
                 replace(marked, project=to_project, name=new, doc=_without(marked.doc, "renaming"))
             )
             await self._save(moved)
-        self._emit("storage-volume-renamed", url(moved), to_project, {"old_name": name})
+        self.emit("storage-volume-renamed", url(moved), to_project, {"old_name": name})
 
     async def delete(self, pool: str, project: str, name: str) -> None:
         """Delete a volume with its snapshots. Raises `Conflict` while it is attached to something."""
         row = self.row(pool, project, name)
-        async with self._lock(row):
+        async with self.lock(row):
             row = self.row(pool, project, name)
             self._refuse_if_used(row, "deleted")
             await self._remove(row)
-        self._emit("storage-volume-deleted", url(row), project, None)
+        self.emit("storage-volume-deleted", url(row), project, None)
 
     async def _remove(self, row: VolumeRow) -> None:
         self._store.volumes.update(replace(row, doc={**row.doc, "deleting": True}))
         await self._storage.pool(row.pool).delete_volume(qualified(row.project, row.name))
         self._store.volumes.delete(row)
         self._locks.pop(row.id, None)
+        self.forgotten(row)
 
     # -- copy, move --------------------------------------------------------------------------------------------
 
@@ -322,10 +325,10 @@ class VolumeManager:
             changes: configuration over that of the source.
         """
         config = volumekeys.checked({**source.doc["config"], **(changes or {})})
-        async with self._lock(source):
+        async with self.lock(source):
             source = self.row(source.pool, source.project, source.name)
             row = await self._copy(source, snapshot, pool, project, name, snapshots, config, description)
-        self._emit("storage-volume-created", url(row), project, None)
+        self.emit("storage-volume-created", url(row), project, None)
         return row
 
     async def _copy(
@@ -333,12 +336,12 @@ class VolumeManager:
         snapshots: bool, config: dict[str, str], description: str, instead_of: VolumeRow | None = None,
     ) -> VolumeRow:  # fmt: skip
         old, old_name = self._storage.pool(source.pool), qualified(source.project, source.name)
-        kept = {n: d for n, d in self._snapshots(source).items() if snapshots and not snapshot}
+        kept = {n: d for n, d in self.kept_snapshots(source).items() if snapshots and not snapshot}
         description = description or source.doc["description"]
-        async with self._making(pool, project, name, config, description, instead_of) as (row, store):
+        async with self.making(pool, project, name, config, description, instead_of) as (row, store):
             volume = qualified(project, name)
             if snapshot:
-                if snapshot not in self._snapshots(source):
+                if snapshot not in self.kept_snapshots(source):
                     raise NotFound(f"Snapshot {snapshot!r} of storage volume {source.name!r} not found")
                 await store.receive_volume(volume, _OneTree(old, snapshot), old_name, snapshots=False)
             elif source.pool == pool:
@@ -357,25 +360,25 @@ class VolumeManager:
         if pool == source.pool:
             await self.rename(pool, source.project, source.name, name, project)
             return
-        async with self._lock(source):
+        async with self.lock(source):
             source = self.row(source.pool, source.project, source.name)
             self._refuse_if_used(source, "moved")
             config = volumekeys.checked(source.doc["config"])
             description = source.doc["description"]
             row = await self._copy(source, "", pool, project, name, True, config, description, source)
             await self._remove(source)
-        self._emit("storage-volume-renamed", url(row), project, {"old_name": source.name, "old_pool": source.pool})
+        self.emit("storage-volume-renamed", url(row), project, {"old_name": source.name, "old_pool": source.pool})
 
     # -- snapshots ---------------------------------------------------------------------------------------------
 
-    def _snapshots(self, row: VolumeRow) -> "dict[str, Document]":
+    def kept_snapshots(self, row: VolumeRow) -> "dict[str, Document]":
         return {n: d for n, d in self._store.volumes.snapshots(row).items() if not d.get("creating")}
 
     def snapshots(self, pool: str, project: str, name: str) -> "builtins.list[dict[str, Any]]":
         """Oldest first, named ``VOLUME/SNAPSHOT`` as LXD lists them."""
         row = self.row(pool, project, name)
         return [
-            {**_render_snapshot(row, n, d), "name": f"{row.name}/{n}"} for n, d in self._snapshots(row).items()
+            {**_render_snapshot(row, n, d), "name": f"{row.name}/{n}"} for n, d in self.kept_snapshots(row).items()
         ]  # fmt: skip
 
     def snapshot(self, pool: str, project: str, name: str, snapshot: str) -> dict[str, Any]:
@@ -384,7 +387,7 @@ class VolumeManager:
         return _render_snapshot(row, snapshot, self._snapshot(row, snapshot))
 
     def _snapshot(self, row: VolumeRow, snapshot: str) -> Document:
-        doc = self._snapshots(row).get(snapshot)
+        doc = self.kept_snapshots(row).get(snapshot)
         if doc is None:
             raise NotFound(f"Snapshot {snapshot!r} of storage volume {row.name!r} not found on pool {row.pool!r}")
         return doc
@@ -400,7 +403,7 @@ class VolumeManager:
             plan: what name and expiry follow from, of a snapshot that is made as planned.
         """
         row = self.row(pool, project, name)
-        async with self._lock(row):
+        async with self.lock(row):
             row = self.row(pool, project, name)
             config, at, taken = row.doc["config"], now(), self._store.volumes.snapshots(row)
             pattern = plan.pattern if plan else config.get("snapshots.pattern", "")
@@ -428,7 +431,7 @@ class VolumeManager:
             self._store.volumes.put_snapshot(row, snapshot, _without(doc, "creating"))
             await self._save(row)
         self.changed()
-        self._emit("storage-volume-snapshot-created", url(row, snapshot), project, None)
+        self.emit("storage-volume-snapshot-created", url(row, snapshot), project, None)
         return snapshot
 
     async def update_snapshot(
@@ -444,13 +447,13 @@ class VolumeManager:
         self._store.volumes.put_snapshot(row, snapshot, doc)
         await self._save(row)
         self.changed()
-        self._emit("storage-volume-snapshot-updated", url(row, snapshot), project, None)
+        self.emit("storage-volume-snapshot-updated", url(row, snapshot), project, None)
 
     async def rename_snapshot(self, pool: str, project: str, name: str, old: str, new: str) -> None:
         """Raises `Conflict` when the new name is taken."""
         row = self.row(pool, project, name)
         values.object_name("snapshot", new)
-        async with self._lock(row):
+        async with self.lock(row):
             doc = self._snapshot(row, old)
             if new in self._store.volumes.snapshots(row):
                 raise Conflict(f"Snapshot {new!r} of storage volume {name!r} already exists")
@@ -462,22 +465,22 @@ class VolumeManager:
                 raise
             self._store.volumes.rename_snapshot(row, old, new, doc)
             await self._save(row)
-        self._emit("storage-volume-snapshot-renamed", url(row, new), project, {"old_name": old})
+        self.emit("storage-volume-snapshot-renamed", url(row, new), project, {"old_name": old})
 
     async def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
         row = self.row(pool, project, name)
-        async with self._lock(row):
+        async with self.lock(row):
             doc = self._snapshot(row, snapshot)
             self._store.volumes.put_snapshot(row, snapshot, {**doc, "deleting": True})
             await self._storage.pool(pool).delete_volume_snapshot(qualified(project, name), snapshot)
             self._store.volumes.delete_snapshot(row, snapshot)
             await self._save(row)
-        self._emit("storage-volume-snapshot-deleted", url(row, snapshot), project, None)
+        self.emit("storage-volume-snapshot-deleted", url(row, snapshot), project, None)
 
     async def restore(self, pool: str, project: str, name: str, snapshot: str) -> None:
         """Make a volume what it was. Raises `Conflict` while a running instance uses it."""
         row = self.row(pool, project, name)
-        async with self._lock(row):
+        async with self.lock(row):
             self._snapshot(row, snapshot)
             if running := self.running(row):
                 raise Conflict(
@@ -492,18 +495,22 @@ class VolumeManager:
                     await self._storage.pool(pool).set_volume_size(qualified(project, name), size)
             finally:
                 self._restoring.discard(row.id)
-        self._emit("storage-volume-restored", url(row), project, {"snapshot": snapshot})
+        self.emit("storage-volume-restored", url(row), project, {"snapshot": snapshot})
 
     async def recovered(self, row: VolumeRow) -> None:
         """A row has come into the store by itself, with its snapshots."""
         self.changed()
         await self._save(row)
-        self._emit("storage-volume-created", url(row), row.project, None)
+        self.emit("storage-volume-created", url(row), row.project, None)
 
     # -- helpers -----------------------------------------------------------------------------------------------
 
-    def _lock(self, row: VolumeRow) -> asyncio.Lock:
+    def lock(self, row: VolumeRow) -> asyncio.Lock:
         return self._locks.setdefault(row.id, asyncio.Lock())
+
+    def note(self, row: VolumeRow, **doc: Any) -> VolumeRow:
+        """Write keys of the row's document that are of no interest to the pool."""
+        return self._store.volumes.update(replace(row, doc={**row.doc, **doc}))
 
     def _refuse_if_used(self, row: VolumeRow, doing: str) -> None:
         if users := self.users(row):
@@ -513,8 +520,8 @@ class VolumeManager:
         """Write ``backup.yaml`` beside the data: what a re-scan of the pool needs to bring the volume back."""
         content = {
             "volume": {"name": row.name, "project": row.project, "type": "custom"}
-            | _without(row.doc, *_TRANSIENT),
-            "snapshots": [{"name": n} | _without(d, *_TRANSIENT) for n, d in self._snapshots(row).items()],
+            | _without(row.doc, "exports", *_TRANSIENT),
+            "snapshots": [{"name": n} | _without(d, *_TRANSIENT) for n, d in self.kept_snapshots(row).items()],
             "pool": {"name": row.pool} | (self._store.pools.get(row.pool) or {}),
             "project": self._store.projects.get(row.project) or {},
         }  # fmt: skip

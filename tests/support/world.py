@@ -37,6 +37,10 @@ def world(daemon: Lxpyd) -> World:
         "projects": {
             one["name"]: [one, get(f"/profiles?project={one['name']}")] for one in get("/projects")
         },
+        "backups": {
+            one["name"]: [get(f"/instances/{one['name']}/{kind}") for kind in ("backups", "metadata/templates")]
+            for one in get("/instances")
+        },
         "certificates": get("/certificates"), "config": get("")["config"],
         "forwards": {one["name"]: get(f"/networks/{one['name']}/forwards") for one in networks},
         "volumes": {one["name"]: get(f"/storage-pools/{one['name']}/volumes/custom") for one in pools},
@@ -55,12 +59,13 @@ def world(daemon: Lxpyd) -> World:
         "images",
         "networks",
         "disks",
+        "backups/*/*",
     ):
         paths = (path for place in daemon.dir.glob(folder) for path in place.glob("*"))
         found[f"files in {folder}"] = sorted(str(path.relative_to(daemon.dir)) for path in paths)
     # Half written when the daemon ended, it is written over.
     found["files in storage-pools/*/instances/*"] = [
-        one for one in found["files in storage-pools/*/instances/*"] if not one.endswith(".yaml.new")
+        one for one in found["files in storage-pools/*/instances/*"] if not one.endswith((".yaml.new", ".json.new"))
     ]
     # The notes of nics, and one half written, stay when they are empty; a pin is called by chance.
     found["files in networks"] = [one for one in found["files in networks"] if ".json" not in one]

@@ -65,6 +65,9 @@ _INSIDE = "config device add a x proxy listen=unix:/tmp/s connect=tcp:127.0.0.1:
 _NAT = "config device add a x proxy listen=tcp:192.0.2.9:80 connect=tcp:10.94.0.9:80 nat=true"
 _STARTED = ("start a", "stop -f a")
 
+_BACKUPS = "/1.0/instances/a/backups"
+_BACKUP = namespace.path("steps.tar")
+
 CASES = {
     "instance create": Case("init bb a", "delete -f a"),
     "instance create, dir": Case("init bb a -s plain", "delete -f a"),
@@ -92,6 +95,18 @@ CASES = {
     ),
     "instance delete": Case("delete a", "init bb a", "init bb a", "delete -f a"),
     "instance delete, running": Case("delete -f a", "init bb a; start a", "launch bb a", "delete -f a", "stop -f a"),
+    "instance import": Case(f"import {_BACKUP} a", "delete a"),
+    "instance backup": Case(
+        f"query --wait -X POST -d {{}} {_BACKUPS}", f"query --wait -X DELETE {_BACKUPS}/backup0",
+        "init bb a", "delete -f a",
+    ),
+    "instance export, running": Case(f"export a {_BACKUP}.out", "version", "launch bb a", "delete -f a"),
+    "instance rebuild": Case("rebuild other a", "rebuild bb a", "init bb a", "delete -f a"),
+    "instance rebuild, dir": Case("rebuild other a", "rebuild bb a", "init bb a -s plain", "delete -f a"),
+    "instance template": Case(
+        "config template create a t", "config template delete a t", "init bb a", "delete -f a",
+    ),
+    "volume import": Case(f"storage volume import plain {_BACKUP}.volume v", "storage volume delete plain v"),
     "instance publish": Case("publish a --alias z", "image delete z", "init bb a", "delete -f a"),
     "snapshot": Case("snapshot a s", "delete a/s", "init bb a", "delete a"),
     "snapshot, running": Case("snapshot a s", "delete a/s", "launch bb a -s plain", "delete -f a"),
@@ -273,6 +288,9 @@ def fused() -> Iterator[Lxpyd]:
         try:
             daemon.initialise()
             _do(daemon, "init bb a; init bb b -s plain; delete a b")  # the pools keep the image
+            _do(daemon, f"init bb a; export a {_BACKUP} --compression none; publish a --alias other o=ther; delete a")
+            _do(daemon, f"storage volume create plain v; storage volume export plain v {_BACKUP}.volume")
+            _do(daemon, "storage volume delete plain v; init other a; init other b -s plain; delete a b")
             until(lambda: not list(daemon.dir.glob("storage-pools/*/tmp/*")), 10, "deleted trees stay")
             yield daemon
         finally:

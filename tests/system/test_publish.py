@@ -21,7 +21,8 @@ touch '/root/two
 lines' /root/-dash
 """
 LOOK = """
-cd /root; stat -c '%n %F %a %u:%g %h %s' f g p holes l d -- -dash; cat f; readlink l; du -k holes | cut -f1; ls | wc -l
+cd /root; stat -c '%n %F %a %u:%g %h %s' f g p holes l -- -dash
+stat -c '%a %u:%g' d; cat f; readlink l; du -k holes | cut -f1; ls | wc -l
 """
 
 
@@ -86,6 +87,19 @@ def test_the_tarball_is_what_other_managers_read(lxpyd: Lxpyd, name: str, alias:
     assert {name.partition("/")[0] for name in members} == {"metadata.yaml", "templates", "rootfs"}
 
 
+def test_a_snapshot_of_a_running_instance(lxpyd: Lxpyd, name: str, alias: str, pool: str) -> None:
+    lxpyd.cli("launch", "bb", name, "-s", pool)
+    lxpyd.sh(name, "echo then > /root/f")
+    lxpyd.cli("snapshot", name, "s")
+    lxpyd.sh(name, "echo now > /root/f")
+    missing = lxpyd.cli("publish", f"{name}/t", check=False)
+    assert missing.returncode == 1 and f"Snapshot 't' of instance '{name}' not found" in missing.stderr
+    lxpyd.cli("publish", f"{name}/s", "--alias", alias)
+    assert lxpyd.status(name) == "RUNNING"
+    lxpyd.cli("launch", alias, f"{name}-two")
+    assert lxpyd.sh(f"{name}-two", "cat /root/f /etc/hostname").stdout == f"then\n{name}-two\n"
+
+
 def test_several_aliases_and_their_reuse(lxpyd: Lxpyd, name: str, alias: str) -> None:
     lxpyd.cli("init", "bb", name)
     lxpyd.cli("publish", name, "--alias", alias, "--alias", f"{alias}/more", "n=1", "--compression", "none")
@@ -132,14 +146,14 @@ def test_what_cannot_be_published(lxpyd: Lxpyd, name: str, words: list[str], mes
 
 def test_cancelled_leaves_nothing(lxpyd: Lxpyd, name: str, alias: str) -> None:
     lxpyd.cli("launch", "bb", name)
-    lxpyd.sh(name, "head -c 120000000 /dev/urandom > /root/much")
+    lxpyd.sh(name, "head -c 60000000 /dev/urandom > /root/much")
     lxpyd.cli("stop", "-f", name)
     images = lxpyd.json("image", "list", "-f", "json")
     client = lxpyd.spawn("publish", name, "--alias", alias, "--compression", "xz -9")
-    until(lambda: leftovers(lxpyd), 10, "nothing begins")
+    until(lambda: leftovers(lxpyd), 30, "nothing begins")
     time.sleep(0.3)
     client.send_signal(2)
-    assert "cancelled, what had been done of it is undone" in client.communicate(timeout=20)[1].decode()
+    assert "cancelled, what had been done of it is undone" in client.communicate(timeout=60)[1].decode()
     assert client.returncode == 130 and not leftovers(lxpyd)
     assert lxpyd.json("image", "list", "-f", "json") == images
     lxpyd.cli("start", name)

@@ -11,6 +11,7 @@ from lxpy.daemon.etag import INSTANCE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 from lxpy.daemon.routes import copies, snapshots
+from lxpy.daemon.routes.backups import receive
 from lxpy.daemon.routes.common import url
 
 _ACTIONS = {
@@ -39,7 +40,8 @@ def _full(call: Call, instance: Instance, fields: set[str] | None) -> Instance:
     kept = call.daemon.instances.snapshots
     # Who asks for some fields only wants a list: what snapshots were configured like is not in it.
     found = (kept.full if fields is None else kept.brief)(instance["project"], instance["name"])
-    return {**instance, "state": state, "snapshots": found or None, "backups": None}
+    backups = call.daemon.instances.exports.all(instance["project"], instance["name"])
+    return {**instance, "state": state, "snapshots": found or None, "backups": backups or None}
 
 
 async def list_instances(call: Call) -> web.StreamResponse:
@@ -64,7 +66,7 @@ async def no_machines(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     daemon, project = call.daemon, call.project
     if call.request.content_type == "application/octet-stream":
-        raise BadRequest("Importing instance backups is not supported by this version of lxpy")
+        return await receive(call)
     body = await call.body()
     if isinstance(body.get("source"), dict) and body["source"].get("type") in ("copy", "migration"):
         return copies.copy(call, body)
@@ -168,15 +170,6 @@ async def put_state(call: Call) -> web.StreamResponse:
     return call.run(_ACTIONS[action], "instances", [name], work)
 
 
-async def backups(call: Call) -> web.StreamResponse:
-    call.daemon.instances.get(call.project, call.part("name"))
-    return envelope.sync([])
-
-
-async def no_backups_yet(call: Call) -> web.StreamResponse:
-    raise BadRequest("Backups of instances are not supported by this version of lxpy")
-
-
 def _routes() -> list[Route]:
     routes: list[Route] = [("GET", "/1.0/virtual-machines", no_machines)]
     for base in ("/1.0/instances", "/1.0/containers"):
@@ -191,8 +184,6 @@ def _routes() -> list[Route]:
             ("DELETE", base + "/{name}", delete),
             ("GET", base + "/{name}/state", state),
             ("PUT", base + "/{name}/state", put_state),
-            ("GET", base + "/{name}/backups", backups),
-            ("POST", base + "/{name}/backups", no_backups_yet),
         ]
     return routes
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest, NotFound
-from lxpy.daemon import envelope, filter
+from lxpy.daemon import envelope, filter, streaming
 from lxpy.daemon.app import Call, Route
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
@@ -38,7 +38,7 @@ def _home(call: Call, project: str = "") -> str:
     return call.daemon.volumes.home(project or call.project)
 
 
-def _place(call: Call) -> tuple[str, str, str]:
+def custom_place(call: Call) -> tuple[str, str, str]:
     """Pool, home project and name of the custom volume of the request."""
     if call.part("type") != "custom":
         kind = call.part("type")
@@ -89,9 +89,9 @@ def _url(pool: str, one: dict[str, Any]) -> str:
     return url(f"storage-pools/{pool}/volumes/{one['type']}", name, one["project"])
 
 
-def _get(call: Call) -> dict[str, Any]:
+def any_volume(call: Call) -> dict[str, Any]:
     if call.part("type") == "custom":
-        return call.daemon.volumes.get(*_place(call))
+        return call.daemon.volumes.get(*custom_place(call))
     for one in _all(call):
         if (one["type"], one["name"]) == (call.part("type"), call.part("name")):
             return one
@@ -99,14 +99,14 @@ def _get(call: Call) -> dict[str, Any]:
 
 
 async def get(call: Call) -> web.StreamResponse:
-    found = _get(call)
+    found = any_volume(call)
     return envelope.sync(found, etag=etag(found, CONFIGURED))
 
 
 async def state(call: Call) -> web.StreamResponse:
     if call.part("type") == "custom":
-        return envelope.sync(await call.daemon.volumes.state(*_place(call)))
-    _get(call)
+        return envelope.sync(await call.daemon.volumes.state(*custom_place(call)))
+    any_volume(call)
     return envelope.sync({"usage": None})
 
 
@@ -120,9 +120,24 @@ def _config(body: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+async def receive(call: Call) -> web.StreamResponse:
+    """A volume of the backup that is the request's body. It is made while it comes."""
+    pool, home, name = call.part("pool"), _home(call), call.header("name")
+    backups = call.daemon.volume_backups
+    backups.validate_import(pool, home, name)
+
+    async def make(op: Operation, source: int, start: bytes) -> None:
+        def named(name: str) -> None:
+            op.resources["storage_volumes"] = [url(f"storage-pools/{pool}/volumes/custom", name, home)]
+
+        await backups.receive(pool, home, name, source, start, named)
+
+    return await streaming.take(call, "Restoring storage volume", "Import volume: it is empty", make)
+
+
 async def create(call: Call) -> web.StreamResponse:
     if call.request.content_type == "application/octet-stream":
-        raise BadRequest("Importing volume backups is not supported by this version of lxpy")
+        return await receive(call)
     body = await call.body()
     if call.request.match_info.get("type", body.get("type") or "custom") != "custom":
         raise BadRequest("Only volumes of type custom can be created: those of instances and images come with them")
@@ -155,7 +170,7 @@ def _run(call: Call, doing: str, name: str, work: Work) -> web.StreamResponse:
 
 
 async def put(call: Call) -> web.StreamResponse:
-    place = _place(call)
+    place = custom_place(call)
     old = call.daemon.volumes.get(*place)
     check(call.if_match, old, CONFIGURED)
     body = await call.body()
@@ -171,7 +186,7 @@ async def put(call: Call) -> web.StreamResponse:
 
 async def post(call: Call) -> web.StreamResponse:
     """Rename; with ``pool`` or ``project`` in the body, move."""
-    pool, home, name = _place(call)
+    pool, home, name = custom_place(call)
     body = await call.body()
     if body.get("migration"):
         raise BadRequest("Moving a volume to another server is not supported by this version of lxpy")
@@ -193,7 +208,7 @@ async def post(call: Call) -> web.StreamResponse:
 
 
 async def delete(call: Call) -> web.StreamResponse:
-    await call.daemon.volumes.delete(*_place(call))
+    await call.daemon.volumes.delete(*custom_place(call))
     return envelope.sync({})
 
 
@@ -202,9 +217,9 @@ async def delete(call: Call) -> web.StreamResponse:
 
 async def snapshots(call: Call) -> web.StreamResponse:
     if call.part("type") != "custom":
-        _get(call)
+        any_volume(call)
         return envelope.sync([])
-    place = _place(call)
+    place = custom_place(call)
     found = call.daemon.volumes.snapshots(*place)
     if call.recursion:
         return envelope.sync(found)
@@ -213,7 +228,7 @@ async def snapshots(call: Call) -> web.StreamResponse:
 
 
 async def create_snapshot(call: Call) -> web.StreamResponse:
-    place = _place(call)
+    place = custom_place(call)
     body = await call.body()
     volumes, name = call.daemon.volumes, str(body.get("name") or "")
     volumes.row(*place)
@@ -228,12 +243,12 @@ async def create_snapshot(call: Call) -> web.StreamResponse:
 
 
 async def get_snapshot(call: Call) -> web.StreamResponse:
-    found = call.daemon.volumes.snapshot(*_place(call), call.part("snapshot"))
+    found = call.daemon.volumes.snapshot(*custom_place(call), call.part("snapshot"))
     return envelope.sync(found, etag=etag(found, _SNAPSHOT))
 
 
 async def put_snapshot(call: Call) -> web.StreamResponse:
-    place, snapshot = _place(call), call.part("snapshot")
+    place, snapshot = custom_place(call), call.part("snapshot")
     volumes = call.daemon.volumes
     check(call.if_match, volumes.snapshot(*place, snapshot), _SNAPSHOT)
     body = await call.body()
@@ -248,7 +263,7 @@ async def put_snapshot(call: Call) -> web.StreamResponse:
 
 
 async def rename_snapshot(call: Call) -> web.StreamResponse:
-    place, snapshot = _place(call), call.part("snapshot")
+    place, snapshot = custom_place(call), call.part("snapshot")
     volumes, new = call.daemon.volumes, str((await call.body()).get("name") or "").rpartition("/")[2]
     volumes.snapshot(*place, snapshot)
 
@@ -259,7 +274,7 @@ async def rename_snapshot(call: Call) -> web.StreamResponse:
 
 
 async def delete_snapshot(call: Call) -> web.StreamResponse:
-    place, snapshot = _place(call), call.part("snapshot")
+    place, snapshot = custom_place(call), call.part("snapshot")
     volumes = call.daemon.volumes
     volumes.snapshot(*place, snapshot)
 
@@ -267,13 +282,6 @@ async def delete_snapshot(call: Call) -> web.StreamResponse:
         await volumes.delete_snapshot(*place, snapshot)
 
     return _run(call, "Deleting storage volume snapshot", place[2], work)
-
-
-async def no_backups(call: Call) -> web.StreamResponse:
-    if call.request.method == "GET":
-        _get(call)
-        return envelope.sync([])
-    raise BadRequest("Backups of storage volumes are not supported by this version of lxpy")
 
 
 _VOLUMES = "/1.0/storage-pools/{pool}/volumes"
@@ -296,6 +304,4 @@ ROUTES: list[Route] = [
     ("PATCH", _ONE + "/snapshots/{snapshot}", put_snapshot),
     ("POST", _ONE + "/snapshots/{snapshot}", rename_snapshot),
     ("DELETE", _ONE + "/snapshots/{snapshot}", delete_snapshot),
-    ("GET", _ONE + "/backups", no_backups),
-    ("POST", _ONE + "/backups", no_backups),
 ]

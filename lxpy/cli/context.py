@@ -103,7 +103,12 @@ class Context:
 
             watch = progress
         try:
-            return client.wait(operation, watch)
+            ended = client.wait(operation, watch)
+            # What had to be done beyond what was asked, or was waited for in vain.
+            if isinstance(ended, dict) and (note := (ended.get("metadata") or {}).get("note")) and not self.quiet:
+                self.clear()
+                print(note, file=sys.stderr)
+            return ended
         except KeyboardInterrupt:
             self.clear()
             print(_interrupted(client, operation), file=sys.stderr)
@@ -118,9 +123,7 @@ class Context:
             try:
                 if isinstance(result, ApiError):
                     raise result
-                ended = self.wait(client, result)
-                if (note := (ended.get("metadata") or {}).get("note")) and not self.quiet:
-                    print(note, file=sys.stderr)
+                self.wait(client, result)
             except KeyboardInterrupt:
                 for other in results[names.index(name) + 1 :]:
                     if not isinstance(other, ApiError):

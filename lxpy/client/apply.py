@@ -264,10 +264,8 @@ class Run:
             try:
                 if isinstance(result, ApiError):
                     raise result
-                ended = self._wait(result, step.label)
+                self._wait(result, step.label)
                 self._say(f"Started {step.label}")
-                if note := (ended.get("metadata") or {}).get("note"):
-                    self._say(note)
                 done += 1
             except ApiError as error:
                 faults.append((step, error))

@@ -96,7 +96,13 @@ class Guests:
             raise NotFound(f"{key} is not set") from None
 
     def devices(self, row: InstanceRow) -> Devices:
-        return self._records.expanded(row)[1]
+        """Its devices; nics with the address they have been given."""
+        config, devices = self._records.expanded(row)
+        given = {name: config.get(f"volatile.{name}.hwaddr", "") for name in devices}
+        return {
+            name: {"hwaddr": given[name], **device} if device.get("type") == "nic" and given[name] else device
+            for name, device in devices.items()
+        }
 
     def metadata(self, row: InstanceRow) -> str:
         """What cloud-init calls meta-data, YAML."""

@@ -340,7 +340,8 @@ class InstanceManager:
         if body.get("start"):
             progress("create_instance_from_image_unpack_progress", "")
             try:
-                await self.set_state(project, row.name, "start", -1, False)
+                if said := await self.set_state(project, row.name, "start", -1, False):
+                    progress("note", said)
             except asyncio.CancelledError:
                 # Whoever takes a launch back wants no stopped instance in its place.
                 await self.delete(project, row.name, force=True)

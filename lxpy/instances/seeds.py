@@ -8,7 +8,7 @@ so that a change of any of them makes a new one at the next start.
 import hashlib
 import json
 import os
-import stat
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,16 @@ from lxpy.api.notices import TEMPLATES, Notice
 from lxpy.api.objects import Config
 from lxpy.instances.records import Records
 from lxpy.linux import safe_path
-from lxpy.state.store import InstanceRow
+from lxpy.state.store import Document, InstanceRow
 from lxpy.storage.manager import StorageManager
 
 SEED = "/var/lib/cloud/seed/nocloud-net"
 KEYS_PREFIX = "cloud-init.ssh-keys."
 _PARTS = ("user-data", "vendor-data", "network-config")
 _MARK = "#cloud-config"
+_LIMIT = 1 << 20  # bytes of a seed file worth reading
+_CLOCK_SECONDS = 0.05  # files bear the time of the last tick
+_ID = "volatile.cloud-init.instance-id"
 _DHCP = "version: 2\nethernets:\n  eth0: {dhcp4: true, accept-ra: true}\n"
 
 
@@ -101,7 +104,7 @@ def _with_users(text: str, wanted: dict[str, list[str]]) -> str:
 
 def metadata(name: str, config: Config) -> str:
     """cloud-init's meta-data, YAML: the instance's id and name, and what ``user.meta-data`` adds."""
-    text = f"instance-id: {config.get('volatile.cloud-init.instance-id', name)}\nlocal-hostname: {name}\n"
+    text = f"instance-id: {config.get(_ID, name)}\nlocal-hostname: {name}\n"
     more = config.get("user.meta-data", "")
     return text + (more if not more or more.endswith("\n") else more + "\n")
 
@@ -133,20 +136,25 @@ class Seeds:
     def before_start(self, row: InstanceRow) -> InstanceRow:
         """Templates first; then a new instance-id if the data has changed, and the seed where one is wanted."""
         config = self._records.expanded(row)[0]
-        now, before = digest(config), row.doc.get("cloud_init")
-        if before is not None and before != now:
+        data, known = digest(config), row.doc.get("cloud_init") or {}
+        changed = bool(known) and known["data"] != data
+        if changed:
             row = self._records.set_volatile(row, **{"cloud-init__instance-id": str(uuid.uuid4())})
+        begun = time.time()
         row = self._templates(row)
-        if before == now:
+        config = self._records.expanded(row)[0]
+        told: Document = {"data": data, "of": metadata(row.name, {_ID: config.get(_ID, "")})}
+        told["network"] = bool(part(config, "network-config"))
+        if known == told:
             return row
         try:
             if self._has_cloud_init(row):
-                self._write(row, self._records.expanded(row)[0], first=before is None)
+                self._write(row, config, changed, begun, known)
         except OSError as error:
             text = f"Instance {row.name!r}: cloud-init's seed could not be written: {error.strerror or error}"
             self._warn(Notice(text, TEMPLATES, f"/1.0/instances/{row.name}", row.project))
             return row
-        return self._records.change(row, cloud_init=now)
+        return self._records.change(row, cloud_init=told)
 
     def _has_cloud_init(self, row: InstanceRow) -> bool:
         """Asked of the image where there is one, which costs no mount."""
@@ -154,29 +162,42 @@ class Seeds:
         trees = [root["path"]] if root["kind"] == "dir" else [root["upper"], root["lower"]]
         return any(os.path.lexists(f"{tree}/usr/bin/cloud-init") for tree in trees if tree)
 
-    def _write(self, row: InstanceRow, config: Config, first: bool) -> None:
-        """The seed. At the first start one that the templates have written stays; later only a seed is renewed."""
-        config = effective(config)
+    def _write(self, row: InstanceRow, config: Config, changed: bool, begun: float, known: Document) -> None:
+        """The seed. One that the image's templates have just written stays; later one that is there is renewed.
+
+        Args:
+            begun: when the templates began.
+            known: what the seed of this instance was written from; empty at its first start.
+        """
+        config, fresh = effective(config), metadata(row.name, config)
         with self._storage.pool(row.pool).open_root(qualified(row.project, row.name)) as root:
-            if _exists(root, f"{SEED}/meta-data") == first:
+            there, written = _content(root, f"{SEED}/meta-data")
+            if not there and known:
+                return  # somebody does without it
+            rendered = written >= begun - _CLOCK_SECONDS and not changed
+            if there and (rendered or (not changed and set(fresh.splitlines()[:2]) <= set(there.splitlines()))):
                 return
             files = {
-                "meta-data": metadata(row.name, config),
+                "meta-data": fresh,
                 "user-data": part(config, "user-data") or f"{_MARK}\n",
                 "vendor-data": part(config, "vendor-data") or f"{_MARK}\n",
-                "network-config": part(config, "network-config") or _DHCP,
             }
+            own = part(config, "network-config")
+            if own or known.get("network") or not _content(root, f"{SEED}/network-config")[0]:
+                files["network-config"] = own or _DHCP  # else the image's own default
             safe_path.make_dirs(root, SEED)
             for name, text in files.items():
                 safe_path.write_file(root, f"{SEED}/{name}", text.encode(errors="surrogateescape"), mode=0o600)
 
 
-def _exists(root: int, path: str) -> bool:
+def _content(root: int, path: str) -> tuple[str, float]:
+    """A file's text and when it was written; empty and 0 where there is none."""
     try:
+        text = safe_path.read_file(root, path, _LIMIT).decode(errors="surrogateescape")
         fd = safe_path.openat2(root, path, os.O_PATH)
     except FileNotFoundError:
-        return False
+        return "", 0.0
     try:
-        return stat.S_ISREG(os.fstat(fd).st_mode)
+        return text, os.fstat(fd).st_mtime
     finally:
         os.close(fd)

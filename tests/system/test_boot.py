@@ -60,6 +60,8 @@ def test_what_is_not_ready_in_time_is_told(lxpyd: Lxpyd, name: str) -> None:
     text = f"{web}: waited 1 s in vain for '{db}' to be ready"
     assert text in result.stdout + result.stderr and text in _warnings(lxpyd)
     assert lxpyd.status(web) == "RUNNING"
+    keys = ["-c", f"boot.requires={db}:ready", "-c", "boot.requires.timeout=1"]
+    assert "waited 1 s in vain" in lxpyd.cli("launch", "bb", f"{name}-other", *keys).stderr
 
 
 def test_what_cannot_be_required(lxpyd: Lxpyd, name: str) -> None:

@@ -69,6 +69,26 @@ def test_an_image_without_templates_gets_its_seed(lxpyd: Lxpyd, name: str, tmp_p
     seed = _seed(lxpyd, name)
     assert seed["network-config"] == network and f"instance-id: {second}\n" in seed["meta-data"]
     assert f"instance-id: {second}\n" in guest.ask(lxpyd, name, "/1.0/meta-data")[1]
+    lxpyd.cli("config", "unset", name, "user.network-config")
+    lxpyd.cli("stop", "-f", name)
+    # A copy is another instance to cloud-init, one renamed is the same.
+    lxpyd.cli("copy", name, f"{name}-copy")
+    lxpyd.cli("start", f"{name}-copy")
+    copied = yaml.safe_load(_seed(lxpyd, f"{name}-copy")["meta-data"])
+    assert copied["local-hostname"] == f"{name}-copy" and copied["instance-id"] not in (first, second)
+    assert copied["instance-id"] == _identity(lxpyd, f"{name}-copy")
+    lxpyd.cli("start", name)
+    assert "accept-ra" in _seed(lxpyd, name)["network-config"]
+    lxpyd.cli("stop", "-f", name)
+    third = _identity(lxpyd, name)
+    lxpyd.cli("rename", name, f"{name}-new")
+    lxpyd.cli("start", f"{name}-new")
+    renamed = yaml.safe_load(_seed(lxpyd, f"{name}-new")["meta-data"])
+    assert renamed["local-hostname"] == f"{name}-new" and renamed["instance-id"] == third
+    lxpyd.cli("delete", "-f", f"{name}-copy")
+    lxpyd.cli("rename", f"{name}-new", name, check=False)
+    lxpyd.cli("stop", "-f", f"{name}-new")
+    lxpyd.cli("rename", f"{name}-new", name)
     lxpyd.cli("delete", "-f", name)
     lxpyd.cli("image", "delete", f"{name}-i")
 

@@ -24,6 +24,7 @@ def test_a_guest_reads_its_own_configuration(lxpyd: Lxpyd, name: str) -> None:
     assert guest.ask(lxpyd, f"{name}-2", "/1.0/config/user.colour") == (200, "green")
     devices = guest.get(lxpyd, name, "/1.0/devices")
     assert devices["root"]["pool"] == "default" and devices["eth0"]["type"] == "nic"
+    assert devices["eth0"]["hwaddr"] == lxpyd.out("config", "get", name, "volatile.eth0.hwaddr")
     status, text = guest.ask(lxpyd, name, "/1.0/meta-data", place="/dev/incus/sock")
     identity = lxpyd.out("config", "get", name, "volatile.cloud-init.instance-id")
     assert (status, text) == (200, f"#cloud-config\ninstance-id: {identity}\nlocal-hostname: {name}\n")

@@ -147,8 +147,11 @@ class Seeds:
         told["network"] = bool(part(config, "network-config"))
         if known == told:
             return row
+        wanted = self._has_cloud_init(row)
+        if not wanted and not known and data == digest({}):
+            return row  # nothing to write down, and nobody to read it
         try:
-            if self._has_cloud_init(row):
+            if wanted:
                 self._write(row, config, changed, begun, known)
         except OSError as error:
             text = f"Instance {row.name!r}: cloud-init's seed could not be written: {error.strerror or error}"

@@ -1,6 +1,7 @@
 """Snapshots and copies of instances on every driver: a part of the conformance suite of the storage drivers."""
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import stat
@@ -10,7 +11,7 @@ import pytest
 from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.linux import safe_path
-from lxpy.storage.manager import DRIVERS
+from lxpy.storage.drivers import DRIVERS
 from tests.support.pools import CAPABILITY, Lab, leftovers, with_c1
 
 
@@ -246,3 +247,116 @@ async def test_a_cancelled_copy_leaves_nothing(lab: Lab, images: dict[str, Image
             await pool.delete_instance("c2")
     await pool.close()
     assert pool.volumes() == ["c1"] and leftovers(pool) == []
+
+
+async def test_refreshing_a_copy(lab: Lab, images: dict[str, ImageFiles]) -> None:
+    """It becomes what the source is, whatever either has become since; what is the same in both is not copied again."""
+    pool = await with_c1(lab, images)
+    await lab.manager.create_pool("other", "dir", {}, "")
+    other = lab.manager.pool("other")
+    with pool.open_root("c1") as root:
+        _write_new(root, "big", b"x" * 3_000_000)
+        _write_new(root, "one", b"1")
+        os.link("one", "two", src_dir_fd=root, dst_dir_fd=root)
+        os.mkdir("sub", dir_fd=root)
+        _write_new(root, "sub/file", b"old")
+    await pool.copy_instance("c1", "c2")
+    await other.receive_instance("c2", pool, "c1")
+    with pool.open_root("c1") as root:
+        _use(root)
+        _write(root, "sub/file", b"new")
+        os.mknod("sub/device", 0o600 | stat.S_IFCHR, os.makedev(1, 3), dir_fd=root)
+    sizes = []
+    for target in (pool, other):
+        with target.open_root("c2") as root:
+            _write_new(root, "mine", b"goes")
+            os.rename("sub", "was-sub", src_dir_fd=root, dst_dir_fd=root)
+            sizes.append(os.stat("big", dir_fd=root).st_ino)
+        await target.refresh_instance("c2", pool, "c1")
+        await target.close()  # files that both roots had have one name again
+        with pool.open_root("c1") as source, target.open_root("c2") as root:
+            assert _tree(root) == _tree(source)
+            assert os.stat("one", dir_fd=root).st_ino == os.stat("two", dir_fd=root).st_ino
+            assert os.getxattr(f"/proc/self/fd/{root}/bin/ping", "security.capability") == CAPABILITY
+    if pool.driver == "dir":
+        with other.open_root("c2") as root:
+            assert os.stat("big", dir_fd=root).st_ino == sizes[1]  # the very same file
+    await pool.snapshot_instance("c1", "s")
+    await other.receive_instance_snapshot("c2", pool, "c1", "s")
+    await pool.receive_instance_snapshot("c2", pool, "c1", "s")
+    with pool.open_root("c1") as source:
+        _write(source, "sub/file", b"newer")
+    await other.refresh_instance("c2", pool, "c1", from_snapshot="s")
+    with other.open_root("c2") as root, other.open_snapshot("c2", "s") as past:
+        assert _read(root, "sub/file") == _read(past, "sub/file") == b"new"
+    await pool.refresh_instance("c2", other, "c2")  # and back: from a complete root
+    await pool.close()
+    with pool.open_root("c2") as root, other.open_root("c2") as source:
+        assert _tree(root) == _tree(source)
+    for target in (pool, other):
+        await target.close()
+        assert leftovers(target) == [] and not os.path.exists(f"{target.instance_dir('c2')}/swap")
+
+
+def _write_new(root: int, path: str, data: bytes) -> None:
+    safe_path.write_file(root, path, data)
+
+
+def _tree(root: int) -> dict[str, tuple[object, ...]]:
+    """All that a tree has, but for times of access and numbers of inodes."""
+    found: dict[str, tuple[object, ...]] = {}
+    top = f"/proc/self/fd/{root}"
+    for folder, folders, names in os.walk(top):
+        for name in (*folders, *names, "."):
+            path = f"{folder}/{name}"
+            one = os.lstat(path)
+            content: object = None
+            if stat.S_ISREG(one.st_mode):
+                content = pathlib.Path(path).read_bytes()
+            elif stat.S_ISLNK(one.st_mode):
+                content = os.readlink(path)
+            links = one.st_nlink if stat.S_ISREG(one.st_mode) else 0
+            times = one.st_mtime_ns
+            found[path.removeprefix(top)] = (
+                one.st_mode, one.st_uid, one.st_gid, one.st_rdev, links, times, content,
+            )  # fmt: skip
+    return found
+
+
+class _Ended(BaseException):
+    """The daemon's end."""
+
+
+async def test_a_new_root_that_was_cut_short_goes_on_into_its_place(filled: Lab) -> None:
+    """The daemon ends before each of the moves of a restore: the next start makes the rest of them."""
+    pool = filled.pool
+    with pool.open_root("c1") as root:
+        _use(root)
+    await pool.snapshot_instance("c1", "s")
+    await pool.create_instance("empty", None)
+    await pool.snapshot_instance("empty", "s")
+    real = os.rename
+    for volume, snapshot, check in (("c1", "s", _check_used), ("empty", "s", lambda root: None)):
+        for step in range(1, 9):
+            left = step
+
+            def ends(source: str, target: str, place: str = f"instances/{volume}", **more: object) -> None:
+                nonlocal left
+                if place in f"{source}{target}":
+                    left -= 1
+                    if left < 0:
+                        raise _Ended
+                real(source, target, **more)  # type: ignore[arg-type]
+
+            os.rename = ends  # type: ignore[assignment]
+            try:
+                with contextlib.suppress(_Ended):
+                    await pool.restore_instance(volume, snapshot)
+            finally:
+                os.rename = real
+            pool = await filled.restart()
+            with pool.open_root(volume) as root:
+                check(root)
+            assert not os.path.exists(f"{pool.instance_dir(volume)}/swap")
+    await pool.close()
+    assert leftovers(pool) == []

@@ -40,12 +40,15 @@ def send(sock: socket.socket, message: "Message", fds: "list[int] | tuple[int, .
 def receive_raw(sock: socket.socket) -> "tuple[bytes, list[int]]":
     """The next message unparsed; empty at the end."""
     numbers = array.array("i")
+    space = socket.CMSG_SPACE(_MAX_FDS * numbers.itemsize)
     try:
-        data, ancillary, _, _ = sock.recvmsg(
-            _MAX_BYTES, socket.CMSG_SPACE(_MAX_FDS * numbers.itemsize), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _, _ = sock.recvmsg(_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        return b"", []
+        # Told once, and before what the other end had still sent: it left with something of ours unread.
+        try:
+            data, ancillary, _, _ = sock.recvmsg(_MAX_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return b"", []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])

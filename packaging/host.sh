@@ -31,6 +31,7 @@ xz              xz-utils                unpacks images
 zstd            zstd                    unpacks images
 losetup         mount                   mounts images
 mkfs.btrfs      btrfs-progs             makes the file systems of btrfs pools
+lxcfs           lxcfs                   shows containers their own memory and CPUs
 xdelta3         xdelta3                 downloads only what has changed of an image
 ensurepip       python3-venv            gives lxpy a Python environment of its own
 LIST

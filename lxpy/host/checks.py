@@ -5,6 +5,7 @@ at once, on detached mounts or in namespaces that go with them; nothing of the h
 bridges are asked anything.
 """
 
+import errno
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ from lxpy.linux import devices, libc, rtnetlink, seccomp
 
 OK, NOTE, WARNING, STOPS = "ok", "note", "warning", "stops"
 _GIB = 1 << 30
+_LXCFS = "/var/lib/lxcfs"  # of `runtime/container.py`
 
 
 class Finding(NamedTuple):
@@ -202,6 +204,20 @@ def _file_systems(places: dict[str, str], layout: Layout) -> Iterator[Finding]:
         )
 
 
+def _unmounted(place: str) -> str:
+    """What is wrong with the file system that is to be mounted there; empty when nothing is."""
+    try:
+        if os.path.ismount(place) and os.listdir(place):
+            return ""
+        os.stat(place)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return (
+                f"lxcfs has died, and is still mounted at {place}: instances that had it read errors from /proc/meminfo"
+            )
+    return f"lxcfs is installed, but not mounted at {place}"
+
+
 def _tools(layout: Layout) -> Iterator[Finding]:
     for tool in probes.tools():
         if tool.name == "apparmor_parser" and not probes.kernel().apparmor:
@@ -213,6 +229,11 @@ def _tools(layout: Layout) -> Iterator[Finding]:
             yield Finding(
                 f"tool.{tool.name}", "tools", status, f"{tool.name} is missing", tool.purpose,
                 f"apt install {tool.package}",
+            )  # fmt: skip
+        if tool.name == "lxcfs" and tool.path and (seen := _unmounted(_LXCFS)):
+            yield Finding(
+                "tool.lxcfs.mounted", "tools", NOTE, seen, f"{tool.purpose}; those that start from then on",
+                f"systemctl restart lxcfs, or where there is no systemd: mkdir -p {_LXCFS}; lxcfs {_LXCFS}",
             )  # fmt: skip
 
 

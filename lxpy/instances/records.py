@@ -59,6 +59,7 @@ class Records:
         """Raises `Conflict` when the name is taken."""
         if (project, name) in self._rows:
             raise Conflict(f"Instance {name!r} already exists")
+        doc = _sized(doc, idmaps.SIZE)  # of a copy: the map of the one it is copied from is that one's
         row = self._store.instances.insert(project, name, pool, idmap_base, doc)
         self._rows[project, name] = row
         return row
@@ -88,8 +89,9 @@ class Records:
                 config[key] = value
         return row if config == row.doc["config"] else self.change(row, config=config)
 
-    def set_idmap(self, row: InstanceRow, base: int | None) -> InstanceRow:
-        fresh = replace(row, idmap_base=base)
+    def set_idmap(self, row: InstanceRow, base: int | None, size: int = idmaps.SIZE) -> InstanceRow:
+        """An id map of its own, or None. The size is written down with it: what is asked for may change meanwhile."""
+        fresh = replace(row, idmap_base=base, doc=_sized(row.doc, size))
         self._store.instances.update(fresh)
         self._rows[row.project, row.name] = fresh
         return fresh
@@ -159,7 +161,12 @@ class Records:
                     f"The ids {base}-{base + size - 1} of {row.name!r} overlap with those of instance {one.name!r}, "
                     f"{first}-{first + count - 1}: change security.idmap.base or security.idmap.size"
                 )
-        return self.change(self.set_idmap(row, base), idmap_size=size)
+        return self.set_idmap(row, base, size)
+
+
+def _sized(doc: Document, size: int) -> Document:
+    rest = {key: value for key, value in doc.items() if key != "idmap_size"}
+    return rest if size == idmaps.SIZE else rest | {"idmap_size": size}
 
 
 def underscored(volatile: "dict[str, str] | dict[str, str | None]") -> dict[str, str | None]:

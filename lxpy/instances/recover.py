@@ -290,6 +290,7 @@ class _Work:
                 self.told["profiles"].append({"name": profile, "project": home})
         base = None if idmaps.privileged(config) else self._map(section.get("idmap_base"))
         snapshots = self._snapshots(lost, doc, notes)
+        doc.pop("idmap_size", None)  # larger ones find their place at the next start
         row = self._store.instances.insert(project, name, lost.pool, base, doc)
         for snapshot, document in snapshots.items():
             self._store.snapshots.put(row.id, snapshot, document)

@@ -105,6 +105,12 @@ def test_id_maps_of_other_sizes_and_places(lxpyd: Lxpyd, name: str) -> None:
     assert refused.returncode == 1 and f"overlap with those of instance '{first}'" in refused.stderr
     lxpyd.cli("config", "unset", second, "security.idmap.base")
     lxpyd.cli("start", second)
+    # A copy has as many, elsewhere.
+    third = f"{name}-c"
+    lxpyd.cli("copy", first, third, "-c", "security.idmap.base=")
+    lxpyd.cli("start", third)
+    assert _map(lxpyd, third)[0][2] == 200000 and _map(lxpyd, third)[0][1] != far
+    assert lxpyd.sh(third, "stat -c %u:%g /by").stdout.strip() == "150000:150000"
 
 
 def _map(lxpyd: Lxpyd, name: str, kind: str = "uid") -> list[list[int]]:

@@ -90,6 +90,10 @@ CASES = {
         "config unset a limits.processes; config unset a limits.cpu.priority; config unset a limits.kernel.nofile",
         "launch bb a", "delete -f a",
     ),
+    "instance start, another id map": Case(
+        *_STARTED, "init bb a; config set a security.idmap.size=100000 linux.sysctl.net.ipv4.ip_forward=1",
+        "delete -f a",
+    ),
     "disk limit": Case(
         "config device override a root limits.max=1MB", "config device remove a root", "launch bb a", "delete -f a"
     ),

@@ -321,6 +321,27 @@ def test_the_priority_of_an_instances_packets(lxpyd: Lxpyd, name: str) -> None:
         lxpyd.cli("profile", "delete", profile)
 
 
+def test_a_profile_changes_all_or_none(lxpyd: Lxpyd, name: str) -> None:
+    profile, names = f"{name}-p", [f"{name}-a", f"{name}-b"]
+    lxpyd.cli("profile", "create", profile)
+    try:
+        for one in names:
+            lxpyd.cli("launch", "bb", one, "-p", "default", "-p", profile)
+
+        def given() -> list[str]:
+            return [(_group(lxpyd, one, "pids") / "pids.max").read_text().strip() for one in names]
+
+        lxpyd.cli("profile", "set", profile, "limits.processes=44", "limits.cpu=1")
+        assert given() == ["44", "44"] and [lxpyd.sh(one, "nproc").stdout.strip() for one in names] == ["1", "1"]
+        assert len({_cpus(lxpyd, one) for one in names}) == min(2, os.cpu_count() or 1)
+        refused = lxpyd.cli("profile", "set", profile, "limits.processes=55", "limits.cpu.nodes=900", check=False)
+        assert refused.returncode == 1 and "no NUMA node 900" in refused.stderr
+        assert given() == ["44", "44"] and "55" not in lxpyd.out("profile", "show", profile)
+    finally:
+        lxpyd.cli("delete", "-f", *names)
+        lxpyd.cli("profile", "delete", profile)
+
+
 # -- bad values --------------------------------------------------------------------------------------------------------
 
 

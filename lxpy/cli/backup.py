@@ -131,7 +131,7 @@ COMMANDS = {
         (
             COMPRESSION,
             Option("--instance-only", help="Export the instance without its snapshots"),
-            Option("--optimized-storage", help="In the storage driver's own format, for a pool of the same driver"),
+            Option("--optimized-storage", help="In a storage driver's own format (not possible)"),
         ), 1, 2,
         "The file defaults to the instance's name with .tar.gz, or what the compression ends in; - is standard output.",
     ),

@@ -387,7 +387,7 @@ VOLUME: dict[str, Command] = {
         _export, f"{_POOL} <volume> [<file>|-]", "Export a custom volume, with its snapshots",
         (
             Option("--compression", "ALGORITHM", "gzip (default), zstd, xz, bzip2, lzma or none; a level may follow"),
-            Option("--optimized-storage", help="In the storage driver's own format, for a pool of the same driver"),
+            Option("--optimized-storage", help="In a storage driver's own format (not possible)"),
             Option("--volume-only", help="Export without the snapshots"),
         ), 2, 3,
         "The file defaults to the volume's name with .tar.gz, or what the compression ends in; - is standard output.",

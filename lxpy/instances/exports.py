@@ -221,5 +221,5 @@ def _render(row: InstanceRow, backup: str, doc: Document) -> dict[str, Any]:
         "expires_at": doc["expires_at"],
         "instance_only": doc["only"],
         "container_only": doc["only"],
-        "optimized_storage": doc["optimized"],
+        "optimized_storage": False,
     }

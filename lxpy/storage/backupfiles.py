@@ -15,7 +15,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, Conflict, InternalError, NotFound, Unavailable
+from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound, Unavailable
 from lxpy.state.store import Document
 from lxpy.storage import retention
 from lxpy.storage.trees import finish
@@ -203,14 +203,17 @@ def record(body: dict[str, Any]) -> Document:
     """The record of a backup that a request asks for.
 
     Raises:
-        BadRequest: its ``expires_at`` is no date.
+        BadRequest: its ``expires_at`` is no date, or it asks for a storage driver's own format.
     """
+    if body.get("optimized_storage"):
+        raise BadRequest(
+            "--optimized-storage is not supported: backups of lxpy are tarballs, which a pool of any driver takes"
+        )
     only = body.get("instance_only") or body.get("container_only") or body.get("volume_only")
     return {
         "created_at": _now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "expires_at": retention.moment(str(body.get("expires_at") or "")),
         "only": bool(only),
-        "optimized": bool(body.get("optimized_storage")),
     }
 
 

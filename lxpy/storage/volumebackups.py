@@ -320,5 +320,5 @@ def _render(row: VolumeRow, backup: str, doc: Document) -> dict[str, Any]:
         "created_at": doc["created_at"],
         "expires_at": doc["expires_at"],
         "volume_only": doc["only"],
-        "optimized_storage": doc["optimized"],
+        "optimized_storage": False,
     }

@@ -1,9 +1,12 @@
 """Backups of instances: exported and imported, kept and fetched, good ones and bad ones."""
 
 import contextlib
+import copy
+import io
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import tarfile
 import threading
@@ -330,6 +333,73 @@ def test_device_nodes_and_attributes_of_the_host_stay_out(lxpyd: Lxpyd, name: st
     assert owners == {"rootfs": (0, 0), "f": (1000, 5), "g": (65534, 65534)}
 
 
+def test_a_backup_as_lxd_makes_it(lxpyd: Lxpyd, name: str, tmp_path: pathlib.Path) -> None:
+    """In the layout of LXD 5.0.2, as observed: owners as on its disk, keys of its own, another pool, no slashes."""
+    lxpyd.cli("init", "bb", name)
+    lxpyd.cli("export", name, str(tmp_path / "ours"), "--compression", "none")
+    lxpyd.cli("delete", name)
+    shifted = json.dumps(
+        [{"Isuid": True, "Isgid": False, "Hostid": 100000, "Nsid": 0, "Maprange": 10000001},
+         {"Isuid": False, "Isgid": True, "Hostid": 100000, "Nsid": 0, "Maprange": 10000001}]
+    )  # fmt: skip
+    with tarfile.open(tmp_path / "ours") as ours:
+        read = ours.extractfile("backup/index.yaml")
+        assert read
+        document = yaml.safe_load(read)
+        container = document["config"]["container"]
+        for key in ("volatile.last_state.idmap", "volatile.idmap.current", "volatile.idmap.next"):
+            container["config"][key] = shifted
+        container["config"] |= {"volatile.idmap.base": "0", "user.from": "lxd"}
+        snapshot = copy.deepcopy(container) | {"name": "s0", "expires_at": "0001-01-01T00:00:00Z", "size": -1}
+        document |= {"backend": "zfs", "pool": "elsewhere", "snapshots": ["s0"]}
+        document["config"]["snapshots"] = [snapshot]
+        with tarfile.open(tmp_path / "lxds", "w:gz", format=tarfile.PAX_FORMAT) as lxds:
+            text = yaml.safe_dump(document, sort_keys=False).encode()
+            lxds.addfile(info("backup/index.yaml", tarfile.REGTYPE, size=len(text)), io.BytesIO(text))
+            for place in ("backup/snapshots/s0", "backup/container"):
+                for member in map(copy.copy, ours.getmembers()):
+                    if not member.name.startswith("backup/container"):
+                        continue
+                    content = ours.extractfile(member) if member.isreg() else None
+                    member.name = place + member.name.removeprefix("backup/container")
+                    if "/rootfs" in member.name:
+                        member.uid += 100000
+                        member.gid += 100000
+                        member.linkname = member.linkname.replace("backup/container", place)
+                    lxds.addfile(member, content)
+                member = info(f"{place}/rootfs/root/f", tarfile.REGTYPE, uid=100005, gid=100006, mode=0o640)
+                capability = struct.pack("<IIIIII", 0x03000001, 1 << 13, 0, 0, 0, 100000)  # ping's, of that root
+                entries = (
+                    (1, 6, 0xFFFFFFFF),
+                    (2, 4, 101000),
+                    (4, 4, 0xFFFFFFFF),
+                    (16, 4, 0xFFFFFFFF),
+                    (32, 0, 0xFFFFFFFF),
+                )
+                acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+                member.pax_headers = {
+                    "SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape"),
+                    "SCHILY.xattr.system.posix_acl_access": acl.decode("utf-8", "surrogateescape"),
+                }
+                lxds.addfile(member)
+                lxds.addfile(info(f"{place}/rootfs/dev/zero", tarfile.CHRTYPE, devmajor=1, devminor=5))
+    lxpyd.cli("import", str(tmp_path / "lxds"))
+    found = lxpyd.instance(name)
+    assert found["config"]["user.from"] == "lxd" and "volatile.idmap.next" not in found["config"]
+    root = lxpyd.dir / f"storage-pools/default/instances/{name}/rootfs"
+    for place in (root, root.parent / "snapshots/s0/rootfs"):
+        stat = (place / "root/f").stat()
+        assert (stat.st_uid, stat.st_gid, place.stat().st_uid) == (5, 6, 0)
+        assert os.getxattr(place / "root/f", "security.capability") == struct.pack(
+            "<IIIII", 0x02000001, 1 << 13, 0, 0, 0
+        )
+        assert struct.pack("<HHI", 2, 4, 1000) in os.getxattr(place / "root/f", "system.posix_acl_access")
+        assert not (place / "dev/zero").exists()
+    lxpyd.cli("start", name)
+    assert lxpyd.sh(name, "stat -c '%u:%g' /root/f /bin").stdout == "5:6\n0:0\n"
+    lxpyd.cli("restore", name, "s0")
+
+
 # -- interruptions -------------------------------------------------------------------------------------------------
 
 
@@ -473,6 +543,7 @@ def test_what_cannot_be_exported(lxpyd: Lxpyd, name: str, tmp_path: pathlib.Path
         (["nothere", str(tmp_path / "x")], "Instance 'nothere' not found"),
         ([name, str(tmp_path / "x"), "--compression", "rar"], "'rar' is none of none, gzip"),
         ([name, str(tmp_path)], "is a directory: name the file"),
+        ([name, str(tmp_path / "x"), "--optimized-storage"], "--optimized-storage is not supported"),
         ([name, str(tmp_path / "no/x")], "No such file or directory"),
     ):
         lxpyd.cli("init", "bb", name, check=False)

@@ -92,7 +92,8 @@ def _clean_host(layout: Layout, bridges: list[str]) -> None:
     for bridge in bridges:
         if pathlib.Path(f"/sys/class/net/{bridge}/bridge").exists():
             delete_link(bridge)
-    subprocess.run(["nft", "delete", "table", "inet", layout.nft_table], check=False, capture_output=True)
+    for table in (layout.nft_table, layout.nft_proxy_table):
+        subprocess.run(["nft", "delete", "table", "inet", table], check=False, capture_output=True)
     mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in reversed(mounts):
         if mount.startswith((f"{layout.root}/", f"{layout.run}/")) or mount == layout.run:

@@ -58,7 +58,8 @@ def by_hand(layout: Layout, tables: dict[str, str]) -> list[tuple[str, str]]:
         if link.master in bridges and link.kind == "veth" and link.peer_netns is None
     ]
     if not (_serves(layout) or bridges):
-        ours = (f"inet {layout.nft_table}", f"bridge {layout.nft_nic_table}", f"netdev {layout.nft_table}_nics")
+        ours = (f"inet {layout.nft_table}", f"inet {layout.nft_proxy_table}", f"bridge {layout.nft_nic_table}",
+                f"netdev {layout.nft_table}_nics")  # fmt: skip
         found += [(f"the nftables table {name}, of no network", f"nft delete table {name}")
                   for name in ours if name in tables]  # fmt: skip
     return found

@@ -152,7 +152,7 @@ class Lifecycle:
             os.makedirs(run_dir, mode=0o700, exist_ok=True)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             os.makedirs(self._layout.instance_log(row.project, row.name), mode=0o700, exist_ok=True)
-            row, wanted = nics.prepare(self._records, self._networks, row, devices)
+            row, wanted = nics.prepare(self._records, self._networks, row, devices, starting=True)
             row, mounts, nodes = self._attached.prepare(row, devices)
             spec = self._spec(row, config, devices)
             spec["mounts"], spec["nodes"] = mounts, nodes
@@ -179,14 +179,6 @@ class Lifecycle:
         live = Live(supervisor, self.cgroup(row), nics=attached, devices=devices, watch=watches[0])
         self._take_in(row, live)
         self._limiter.started(row, live, config, devices, spec["limits"])
-        try:
-            await self._attached.proxies.started(row, live)
-        except BaseException:
-            live.stopping = "start"
-            with contextlib.suppress(ApiError):
-                await live.supervisor.kill()
-            await live.ended
-            raise
         volatile = {f"{device}.host_name": attached[nic["name"]] for device, nic in wanted.items()}
         row = self._records.get(row.project, row.name)
         row = self._records.set_volatile(
@@ -197,6 +189,14 @@ class Lifecycle:
             **underscored(volatile),
         )
         row = self._records.change(row, last_used_at=now(), started=time.time(), stopping=False)
+        try:
+            await self._attached.proxies.started(row, live)
+        except BaseException:
+            live.stopping = "start"
+            with contextlib.suppress(ApiError):
+                await live.supervisor.kill()
+            await live.ended
+            raise
         for hook in self.after_start:
             hook(row)
         self._emit("instance-started", f"/1.0/instances/{row.name}", row.project, None)

@@ -7,15 +7,25 @@ from lxpy.api.objects import Config, Devices
 from lxpy.instances.records import Records, underscored
 from lxpy.networks import uplinks
 from lxpy.networks.manager import NetworkManager
+from lxpy.networks.nics import random_host_name
 from lxpy.state.store import InstanceRow
 
 
 def prepare(
-    records: Records, networks: NetworkManager, row: InstanceRow, devices: Devices, taken: Collection[str] = ()
+    records: Records,
+    networks: NetworkManager,
+    row: InstanceRow,
+    devices: Devices,
+    taken: Collection[str] = (),
+    *,
+    starting: bool = False,
 ) -> tuple[InstanceRow, dict[str, dict[str, str]]]:
     """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved.
 
-    `taken`: names that interfaces of the guest have already.
+    Args:
+        taken: names that interfaces of the guest have already.
+        starting: a name on the host is chosen, too, and remembered: a daemon killed before the instance is on record as
+            running is followed by one that knows it.
     """
     nics: dict[str, dict[str, str]] = {}
     used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")} | set(
@@ -42,6 +52,9 @@ def prepare(
             key = f"volatile.{name}.host_name"
             known = row.doc["config"].get(key, "")
             nic["host_name"] = known if uplinks.is_handle(known) else uplinks.new_handle(nic["nictype"])
+            volatile[f"{name}.host_name"] = nic["host_name"]
+        elif starting:
+            nic.setdefault("host_name", random_host_name())
             volatile[f"{name}.host_name"] = nic["host_name"]
         if not nic.get("hwaddr") and nic.get("nictype") != "physical":  # that has its own
             key = f"volatile.{name}.hwaddr"

@@ -170,7 +170,10 @@ class Copies:
             undo.callback(parts.records.delete, row)
             undo.callback(self._snapshots.forget, row)
             undo.push_async_callback(pool.delete_instance, volume)
-            async with self._still(source, snapshot, direct=pool is old and not taken) as (origin, stood):
+            async with self._still(source, snapshot, direct=pool is old and not taken and not pool.copies_slowly) as (
+                origin,
+                stood,
+            ):
                 if pool is old:
                     await pool.copy_instance(old_volume, volume, snapshots=list(taken), from_snapshot=origin or None)
                 else:
@@ -208,8 +211,7 @@ class Copies:
         pool, volume = self._parts.storage.pool(source.pool), qualified(source.project, source.name)
         passing = f"{Snapshots.PASSING}{secrets.token_hex(4)}"
         try:
-            async with self._snapshots.standing_still(source) as stood:
-                await pool.snapshot_instance(volume, passing)
+            stood = [await self._snapshots.keep(source, passing)]
             yield passing, stood
         finally:
             await pool.delete_instance_snapshot(volume, passing)

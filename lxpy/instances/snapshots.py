@@ -156,8 +156,7 @@ class Snapshots:
             pool, volume = self._storage.pool(row.pool), qualified(project, name)
             self.put(row, snapshot, doc)
             try:
-                async with self.standing_still(row) as stood:
-                    await pool.snapshot_instance(volume, snapshot)
+                stood = await self.keep(row, snapshot)
             except BaseException:
                 await pool.delete_instance_snapshot(volume, snapshot)
                 self.drop(row, snapshot)
@@ -166,7 +165,20 @@ class Snapshots:
             self._backups.save(row)
         self.changed()
         self._emit("instance-snapshot-created", url(row, snapshot), project, None)
-        return snapshot, stood[0]
+        return snapshot, stood
+
+    async def keep(self, row: InstanceRow, snapshot: str) -> float:
+        """Has the pool make a snapshot of an instance whose lock is held; the seconds it stood still."""
+        pool, volume, stood = self._storage.pool(row.pool), qualified(row.project, row.name), [0.0]
+
+        @contextlib.asynccontextmanager
+        async def still() -> AsyncIterator[None]:
+            async with self.standing_still(row) as seconds:
+                yield
+            stood[0] = seconds[0]
+
+        await pool.snapshot_instance(volume, snapshot, still=still if self.stands_still(row) else None)
+        return stood[0]
 
     def stands_still(self, row: InstanceRow) -> bool:
         """Whether an instance has to be frozen to be copied."""
@@ -335,6 +347,7 @@ class Snapshots:
             with contextlib.suppress(OSError):  # it has ended since
                 await asyncio.to_thread(self._life.cgroup(row).thaw)
             row = self._records.change(row, freezing=None)
+        with contextlib.suppress(ApiError):  # a pool that is away
             for name in pool.instance_snapshots(volume):
                 if name.startswith(self.PASSING):
                     await pool.delete_instance_snapshot(volume, name)

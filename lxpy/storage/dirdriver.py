@@ -10,6 +10,7 @@ class DirPool(DirectoryPool):
     """Images are unpacked once per pool and copied from there: five times as fast as unpacking for each instance."""
 
     driver = "dir"
+    copies_slowly = True
 
     def _build(self, directory: str, fingerprint: str | None) -> None:
         rootfs = f"{directory}/rootfs"

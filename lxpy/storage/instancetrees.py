@@ -17,8 +17,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 from lxpy.api.errors import Conflict, NotFound
@@ -29,7 +30,11 @@ from lxpy.storage.trees import Trees, checked, finish, open_directory, rename_ne
 
 _ROOT = ("upper", "work", "lower", "rootfs")  # what a root may be made of, in the order it is exchanged
 _KEPT = "metadata.json"
+_GRAIN = 1_000_000_000  # ns: file systems' clocks tick slower than ours (every 4 or 10 ms)
 _SWAP = "swap"  # below a volume's directory: a new root on its way into its place
+
+
+Still = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class InstanceSource(Protocol):
@@ -49,6 +54,7 @@ class InstanceSource(Protocol):
 class InstanceTrees(Trees):
     """Mixed into the pools. Volumes are named ``qualified(project, name)``, snapshots by their bare name."""
 
+    copies_slowly = False
     images: ImageCache
     _image_of: dict[str, str | None]
 
@@ -299,12 +305,39 @@ class InstanceTrees(Trees):
 
     # Snapshots. Whoever manages instances sees to it that a volume has one of these at a time.
 
-    async def snapshot_instance(self, volume: str, snapshot: str) -> None:
-        """Keep what the root holds now; whoever wants that of a moment has frozen the instance.
+    async def snapshot_instance(self, volume: str, snapshot: str, *, still: Still | None = None) -> None:
+        """Keep what the root holds now.
+
+        Args:
+            still: of a running instance, which stands still within; what takes long and can be done before, is.
 
         Raises:
             Conflict: it has a snapshot of that name.
         """
+        if still is None:
+            await self._snapshot(volume, snapshot, "", 0)
+        elif not self.copies_slowly:
+            async with still():
+                await self._snapshot(volume, snapshot, "", 0)
+        else:
+            # A first copy of the root while it changes; what has changed since is copied again when it stands still.
+            first, rootfs = self._temporary(), f"{self._existing(volume)}/rootfs"
+            since = time.time_ns() - _GRAIN
+            try:
+                with files.disk_errors(f"Snapshot volume {volume}", self.name, self.source):
+                    # Pages that are clean tell the time of the next change to them, even by mmap.
+                    await asyncio.to_thread(files.sync, rootfs)
+                    await finish(asyncio.to_thread(files.copy_tree, rootfs, first, changing=True))
+                async with still():
+                    await self._snapshot(volume, snapshot, first, since)
+            finally:
+                await finish(asyncio.to_thread(self._give_up, first))
+
+    def _give_up(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._discard_later(path)
+
+    async def _snapshot(self, volume: str, snapshot: str, first: str, since: int) -> None:
         directory = self._existing(volume)
         target = f"{directory}/snapshots/{checked(snapshot)}"
 
@@ -312,7 +345,12 @@ class InstanceTrees(Trees):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(f"{directory}/snapshots", 0o700)
             os.mkdir(path, 0o700)
-            self._copy_parts(directory, path, frozen=True)
+            if first:
+                os.mkdir(f"{path}/rootfs", 0o700)
+                treesync.build(f"{directory}/rootfs", f"{path}/rootfs", first, since)
+                _keep(directory, path)
+            else:
+                self._copy_parts(directory, path, frozen=True)
 
         await self._make(target, build, f"Snapshot volume {volume}", f"Snapshot {snapshot!r} of volume {volume!r}")
         if fingerprint := self._uses_image(target):

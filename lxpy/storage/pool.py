@@ -28,7 +28,7 @@ from lxpy.runtime.spec import Root
 from lxpy.storage import files
 from lxpy.storage.customvolumes import CustomVolumes, VolumeSource
 from lxpy.storage.imagecache import ImageCache
-from lxpy.storage.instancetrees import InstanceSource, InstanceTrees
+from lxpy.storage.instancetrees import InstanceSource, InstanceTrees, Still
 
 _DELETE_ATTEMPTS = 50
 _PARTS = ("images", "instances", "custom", "tmp")
@@ -40,6 +40,7 @@ class Pool(Protocol):
     name: str
     driver: str
     source: str
+    copies_slowly: bool  # a root is copied file by file, all of it
 
     async def ensure_image(self, image: ImageFiles) -> None:
         """Have the image mounted or unpacked here. Many may wait; the work is done once."""
@@ -102,7 +103,7 @@ class Pool(Protocol):
 
     def open_snapshot(self, volume: str, snapshot: str) -> AbstractContextManager[int]: ...
 
-    async def snapshot_instance(self, volume: str, snapshot: str) -> None: ...
+    async def snapshot_instance(self, volume: str, snapshot: str, *, still: Still | None = None) -> None: ...
 
     async def rebuild_instance(self, volume: str, fingerprint: str | None) -> None: ...
 

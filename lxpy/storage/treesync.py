@@ -24,10 +24,15 @@ class _Roots(NamedTuple):
     source: int
     target: int
     base: int
+    since: int
 
 
-def build(source: str, target: str, base: str) -> None:
+def build(source: str, target: str, base: str, since: int = 0) -> None:
     """Fill the empty directory `target` with what `source` holds, owners, times, hard links, holes, attributes.
+
+    Args:
+        since: `base` is a copy of `source` that was begun after that time (ns): a file is the same when nothing of it
+            has changed since.
 
     Raises:
         OSError: ENOSPC when the disk is full.
@@ -38,7 +43,7 @@ def build(source: str, target: str, base: str) -> None:
             fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
             stack.callback(os.close, fds[-1])
         try:
-            _build(_Roots(*fds))
+            _build(_Roots(fds[0], fds[1], fds[2], since))
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
@@ -95,6 +100,8 @@ def _same(roots: _Roots, path: str, found: os.stat_result, old: os.stat_result) 
 
     if found.st_nlink != 1 or facts(found) != facts(old):
         return False
+    if roots.since:
+        return found.st_ctime_ns < roots.since
     return _xattrs(roots.source, path) == _xattrs(roots.base, path)
 
 

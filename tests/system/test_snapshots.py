@@ -277,7 +277,10 @@ def test_two_at_once_wait_for_each_other(lxpyd: Lxpyd, busybox: str) -> None:
 def test_a_daemon_killed_while_the_guest_stands_still(own_lxpyd: Lxpyd) -> None:
     """The next one lets it go on, and takes half a snapshot away."""
     own_lxpyd.cli("launch", "bb", "c", "-s", "plain")
-    own_lxpyd.sh("c", "dd if=/dev/zero of=/big bs=1M count=300 2>/dev/null; true")
+    own_lxpyd.sh(
+        "c", "dd if=/dev/zero of=/big bs=1M count=300 2>/dev/null; (while :; do echo x >> /big; done) "
+        ">/dev/null 2>&1 </dev/null &",
+    )  # fmt: skip
     process = own_lxpyd.spawn("snapshot", "c", "s")
     place = f"{hierarchies().unified}/{own_lxpyd.layout.cgroup_prefix}.payload.c"
     freeze = pathlib.Path(place, "cgroup.freeze")

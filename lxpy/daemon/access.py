@@ -10,7 +10,7 @@ from lxpy.api.errors import Forbidden
 if TYPE_CHECKING:
     from lxpy.daemon.app import Call
 
-_READS = ("GET", "HEAD", "OPTIONS")
+READS = ("GET", "HEAD", "OPTIONS")
 # Kinds that lie in a project, and the feature without which they are the default project's.
 _IN_PROJECTS = {
     "instances": "", "containers": "", "virtual-machines": "", "operations": "", "events": "",
@@ -35,19 +35,19 @@ def check(call: "Call") -> None:
         _in_project(call, "storage.volumes")
     elif kind in _IN_PROJECTS:
         _in_project(call, _IN_PROJECTS[kind])
-    elif kind == "projects" and method in _READS:
+    elif kind == "projects" and method in READS:
         if len(parts) > 1 and parts[1] not in allowed:
             raise _forbidden(call, f"project {parts[1]!r}")
-    elif not (method in _READS and kind in ("", "certificates", *_READABLE)):
+    elif not (method in READS and kind in ("", "certificates", *_READABLE)):
         raise _forbidden(call, "the server's own settings")
 
 
 def _in_project(call: "Call", feature: str) -> None:
     assert call.allowed is not None
     # Of all projects a list shows those that it may see.
-    if not (call.all_projects and call.request.method in _READS):
+    if not (call.all_projects and call.request.method in READS):
         _permit(call, call.request.query.get("project") or "default")
-    if call.request.method in _READS:
+    if call.request.method in READS:
         return
     if feature:
         _permit(call, call.daemon.projects.home(call.project, feature))

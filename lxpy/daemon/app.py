@@ -139,6 +139,11 @@ class Daemon:
         self._closers.callback(self.clock.close)
         self.volumes.changed = self.instances.snapshots.changed = self.clock.changed
         self.clock.changed()
+        self.storage.on_return += [
+            self._drop_unknown_images, self.volumes.settle, self.instances.backups.pool_returned,
+            self.instances.waiting.pool_returned,
+        ]  # fmt: skip
+        self.storage.watch.start()
         await self.runner.setup()
         if address := self.store.config.all().get("core.https_address"):
             try:
@@ -160,9 +165,9 @@ class Daemon:
         await self.runner.cleanup()
         await self._closers.aclose()
 
-    async def _drop_unknown_images(self) -> None:
+    async def _drop_unknown_images(self, only: str | None = None) -> None:
         """A daemon that ended between deleting an image's record and telling the pools left it on them."""
-        for name in self.storage.pools():
+        for name in self.storage.pools() if only is None else [only]:
             for fingerprint in self.storage.images(name):
                 if not self.images.known(fingerprint):
                     await self.storage.pool(name).drop_image(fingerprint)
@@ -405,6 +410,8 @@ def _bound(
         if daemon.shutting_down and request.method in ("POST", "PUT"):
             raise Conflict("The server is shutting down")
         access.check(call)
+        if request.method not in access.READS:
+            await daemon.storage.watch.revive()
         return await handler(call)
 
     return serve

@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from lxpy.api.errors import ApiError, NotFound
+from lxpy.api.errors import ApiError, NotFound, Unavailable
 from lxpy.api.layout import qualified
 from lxpy.api.notices import BACKUP_FILE, Notice
 from lxpy.instances.records import Records
@@ -35,7 +35,14 @@ class Backups:
         self._records, self._store, self._storage, self._profiles, self._warn = records, store, storage, profiles, warn
         self._waiting: dict[int, bool] = {}  # instances by id, and whether the file has to reach the disk
         self._nics: dict[int, dict[str, str]] = {}  # the MAC addresses that were written last
+        self._later: set[int] = set()  # instances whose pool is away
         self._task: asyncio.Task[None] | None = None
+
+    async def pool_returned(self, pool: str) -> None:
+        """A pool that was away is back."""
+        for row in [row for row in self._records if row.pool == pool and row.id in self._later]:
+            self._later.discard(row.id)
+            self.save(row)
 
     def start(self) -> None:
         """Write what is missing: a daemon was killed between making an instance and this."""
@@ -79,6 +86,8 @@ class Backups:
                 await asyncio.to_thread(_write, self._directory(row), self._content(row), durable)
             except (FileNotFoundError, NotFound):
                 pass  # deleted or renamed meanwhile
+            except Unavailable:
+                self._later.add(number)
             except (ApiError, OSError) as error:
                 self._warn(
                     Notice(

@@ -120,6 +120,8 @@ class Creation:
         config["volatile.last_state.power"] = "STOPPED"
         pool = self._storage.pool(device_rules.root_pool(devices))
         volume = qualified(project, name)
+        if rootsize.given(devices) is None and (size := self._storage.defaults(pool.name).get("size")):
+            config[rootsize.DEFAULT] = size
         doc: Document = {
             "creating": True,
             "type": "container",

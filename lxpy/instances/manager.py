@@ -45,6 +45,7 @@ from lxpy.instances.snapshotkeeper import SnapshotKeeper
 from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
 from lxpy.instances.usage import Meter
+from lxpy.instances.waiting import Waiting
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
 from lxpy.runtime.cgroup import InstanceCgroup
@@ -122,6 +123,7 @@ class InstanceManager:
         self.boot = Boot(self._records, self._life, spawner, lambda row: self._begin(row), warn)
         self.restarts = AutoRestart(self._records, self._life, lambda row: self._begin(row), warn)
         self._life.ended_by_itself = self.restarts.ended
+        self.waiting = Waiting(parts, self._undo_half_made, self.moves, self.snapshots, self.boot.autostart)
 
     # -- the daemon comes and goes -----------------------------------------------------------------------------
 
@@ -163,12 +165,14 @@ class InstanceManager:
         self.exports.start()
         self._life.sweep_profiles()
         await self._networks.nics.sweep(self._life.host_names())
+        self.waiting.add(wanted)
         if wanted:
             self._keep(self.boot.autostart(wanted))
 
     async def close(self) -> None:
         """Let go of the instances without touching them."""
         self.restarts.close()
+        self.waiting.close()
         for task in self._tasks:
             task.cancel()
         await self.files.close()
@@ -429,6 +433,7 @@ class InstanceManager:
             if self._life.live(row):
                 await self._life.stop(row, 0, force=True, why="delete")
                 row = self._records.get(project, name)
+            self._storage.need(row.pool)
             await self._remove(self._records.change(row, deleting=True))
         self._life.forget(row)
         if "raw.apparmor" in config:

@@ -1,21 +1,42 @@
-"""The `size` of an instance's root disk: a limit that its pool keeps."""
+"""The `size` of an instance's root disk: a limit that its pool keeps.
+
+Without one an instance has what ``volume.size`` of its pool was when it was made.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError
+from lxpy.api.errors import ApiError, BadRequest
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Devices
 from lxpy.instances.devices import is_root
 from lxpy.state.store import InstanceRow
 from lxpy.storage.manager import StorageManager
+from lxpy.storage.pool import Pool
+
+DEFAULT = "volatile.root.size"
 
 
-def size(devices: Devices) -> int | None:
-    """Bytes, of expanded devices; None for no limit."""
-    root = next((device for device in devices.values() if is_root(device)), {})
-    return values.size_bytes("size", root["size"]) or None if root.get("size") else None
+def given(devices: Devices) -> str | None:
+    """What expanded devices say; None where they say nothing."""
+    return next((device.get("size") for device in devices.values() if is_root(device)), None)
+
+
+def _bytes(text: str | None) -> int | None:
+    """Of a size; None for no limit."""
+    return values.size_bytes("size", text) or None if text else None
+
+
+def _wanted(pool: Pool, row: InstanceRow, devices: Devices) -> int | None:
+    said = given(devices)
+    if said is not None:
+        return _bytes(said)
+    size = _bytes(row.doc["config"].get(DEFAULT))
+    with contextlib.suppress(BadRequest):
+        pool.check_size(size)
+        return size
+    return None  # it has come from another pool
 
 
 def usage(storage: StorageManager, row: InstanceRow, devices: Devices) -> dict[str, dict[str, int]]:
@@ -29,7 +50,7 @@ def usage(storage: StorageManager, row: InstanceRow, devices: Devices) -> dict[s
 
 def check(storage: StorageManager, pool: str, devices: Devices) -> None:
     """Raises `BadRequest` where the pool keeps no limits."""
-    storage.pool(pool).check_size(size(devices))
+    storage.pool(pool).check_size(_bytes(given(devices)))
 
 
 async def apply(storage: StorageManager, row: InstanceRow, devices: Devices) -> None:
@@ -39,8 +60,9 @@ async def apply(storage: StorageManager, row: InstanceRow, devices: Devices) -> 
         BadRequest: the pool keeps no limits, or the root holds more already.
     """
     pool, volume = storage.pool(row.pool), qualified(row.project, row.name)
-    if pool.instance_limit(volume) != size(devices):
-        await pool.limit_instance(volume, size(devices))
+    size = _wanted(pool, row, devices)
+    if pool.instance_limit(volume) != size:
+        await pool.limit_instance(volume, size)
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,7 @@ from lxpy.images.templates import render_templates
 from lxpy.instances import idmaps, seeds
 from lxpy.instances.records import Records
 from lxpy.state.store import Document, InstanceRow
+from lxpy.storage import files
 from lxpy.storage.manager import StorageManager
 
 
@@ -42,13 +43,14 @@ class Templates:
 
     def save(self, row: InstanceRow, content: Archive, snapshot: str = "") -> None:
         """Put metadata and templates beside the root (of a snapshot), in the place of the image's."""
-        path = self._kept(row, snapshot)
-        # Always the same name: what a daemon that was killed has left of it is written over.
-        with open(f"{path}.new", "w", encoding="utf-8", opener=_private) as file:
-            json.dump(content._asdict(), file, separators=(",", ":"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(f"{path}.new", path)
+        path, pool = self._kept(row, snapshot), self._storage.pool(row.pool)
+        with files.disk_errors(f"Keep the templates of instance {row.name}", pool.name, pool.source):
+            # Always the same name: what a daemon that was killed has left of it is written over.
+            with open(f"{path}.new", "w", encoding="utf-8", opener=_private) as file:
+                json.dump(content._asdict(), file, separators=(",", ":"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(f"{path}.new", path)
 
     def metadata(self, row: InstanceRow, snapshot: str = "", doc: Document | None = None) -> Archive:
         """Metadata and templates of an instance: its own, its image's, or what can be told without either.

@@ -46,6 +46,18 @@ def attach(path: str, readonly: bool = True, direct: bool = False) -> Iterator[s
         os.close(device_fd)
 
 
+def find(path: str) -> str:
+    """A loop device that is over the file `path` already; empty for none."""
+    for device in os.listdir("/sys/block"):
+        try:
+            with open(f"/sys/block/{device}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
+                if os.path.samefile(file.read().rstrip("\n"), path):
+                    return f"/dev/{device}"
+        except OSError:
+            continue
+    return ""
+
+
 def grow(device: str) -> None:
     """Have a loop device take the size its file has now."""
     fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)

@@ -86,11 +86,20 @@ class Backing:
         os.makedirs(self.point, mode=0o711, exist_ok=True)
         if mounts.is_mounted(self.point):
             return
-        if self.is_file:
-            with loop.attach(self.source, readonly=False, direct=True) as device:
-                libc.mount(device, self.point, "btrfs", self.flags, self.data)
-        else:
-            libc.mount(self.device(), self.point, "btrfs", self.flags, self.data)
+        with self._device() as device:
+            libc.mount(device, self.point, "btrfs", self.flags, self.data)
+
+    @contextlib.contextmanager
+    def _device(self) -> Iterator[str]:
+        if not self.is_file:
+            yield self.device()
+            return
+        # Instances that run keep a file system that was unmounted here: a second device over it would be refused.
+        if there := loop.find(self.source):
+            yield there
+            return
+        with loop.attach(self.source, readonly=False, direct=True) as device:
+            yield device
 
     def mounted(self) -> bool:
         return mounts.is_mounted(self.point)
@@ -103,11 +112,7 @@ class Backing:
             OSError: the file or device is not there, or is no btrfs.
         """
         with contextlib.ExitStack() as stack:
-            device = (
-                stack.enter_context(loop.attach(self.source, readonly=False, direct=True))
-                if self.is_file
-                else self.device()
-            )
+            device = stack.enter_context(self._device())
             fd = mounts.new("btrfs", {}, libc.MOUNT_ATTR_RDONLY | libc.MOUNT_ATTR_NODEV, device)
             stack.callback(os.close, fd)
             yield f"/proc/self/fd/{fd}"

@@ -19,6 +19,7 @@ from lxpy.storage.backing import Backing
 from lxpy.storage.pool import DirectoryPool
 
 _GIB = 1 << 30
+_SCARCE = 10  # with less than a tenth free, the room of what is deleted is wanted at once
 _UUID = "volatile.uuid"
 
 
@@ -32,6 +33,7 @@ class BtrfsPool(DirectoryPool):
 
     driver = "btrfs"
     keys = ("source", "size", "btrfs.mount_options", "source.wipe")
+    keeps_sizes = True
 
     def __init__(
         self, name: str, source: str, warn: Callable[[str], None], config: dict[str, str], disk: Backing | None = None
@@ -134,7 +136,12 @@ class BtrfsPool(DirectoryPool):
             if max(wanted, self._disk.size()) > there.f_blocks * there.f_frsize:
                 self._disk.grow(wanted)
 
+    def returns_by_itself(self) -> bool:
+        # Who unmounts it, to have it checked perhaps, does not want it back before it is used.
+        return self._disk is None or self._identity == (0, 0) or self._disk.mounted()
+
     def check_change(self, new: dict[str, str]) -> None:
+        super().check_change(new)
         old = self.config
         if "source.wipe" in new:
             raise BadRequest("source.wipe is only for the creation of a pool")
@@ -222,6 +229,9 @@ class BtrfsPool(DirectoryPool):
             btrfsquota.lift(subvolume)
             btrfs.destroy(subvolume)
         super()._tree_remove(path, spare)
+        room = os.statvfs(self.source)
+        if room.f_bavail * _SCARCE < room.f_blocks:
+            btrfs.clean(self.source)
 
     def check_size(self, size: int | None) -> None:
         if size is not None and self._disk is None and not btrfsquota.mode(self.source):

@@ -4,7 +4,7 @@ import os
 
 from lxpy.api.errors import BadRequest
 from lxpy.linux import idmap
-from lxpy.storage import backing, files
+from lxpy.storage import backing, files, volumekeys
 from lxpy.storage.btrfsdriver import BtrfsPool
 from lxpy.storage.dirdriver import DirPool
 from lxpy.storage.overlaydriver import OverlayPool, mount_overlay
@@ -32,14 +32,29 @@ def known(driver: str) -> type[DirectoryPool]:
 
 def check_keys(kind: type[DirectoryPool], config: dict[str, str]) -> None:
     """Raises `BadRequest` for a key that pools of a kind do not have."""
-    for key in config:
+    for key, value in config.items():
+        if key.startswith("volume."):
+            _check_default(kind, key, value)
+            continue
         if key == "size" and key not in kind.keys:
             raise BadRequest(
                 f"size cannot be set on a {kind.driver} pool: it shares the file system its source lies on; "
                 "make a file system of that size and give its mount point as source"
             )
         if key not in kind.keys and not key.startswith(_FREE_PREFIXES):
-            raise BadRequest(f"Unknown key {key!r} of a {kind.driver} pool; known: {', '.join(kind.keys)}, user.*")
+            raise BadRequest(
+                f"Unknown key {key!r} of a {kind.driver} pool; known: {', '.join(kind.keys)}, volume.*, user.*"
+            )
+
+
+def _check_default(kind: type[DirectoryPool], key: str, value: str) -> None:
+    inner = key.removeprefix("volume.")
+    if inner == "size" and value and not kind.keeps_sizes:
+        raise BadRequest(f"volume.size cannot be set on a {kind.driver} pool: the driver keeps no quotas")
+    try:
+        volumekeys.checked({inner: value})
+    except BadRequest as error:
+        raise BadRequest(f"{key}: {error}") from None
 
 
 def probe(pool: DirectoryPool) -> None:

@@ -7,7 +7,7 @@ that was killed in between finds the mark at its next start, and takes away what
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
@@ -16,9 +16,10 @@ from lxpy.api.notices import LEFTOVERS, ORPHANS, POOL_UNAVAILABLE, Notice
 from lxpy.api.values import object_name
 from lxpy.linux import mounts
 from lxpy.state.store import Document, Store
-from lxpy.storage import drivers, files
+from lxpy.storage import drivers, files, volumekeys
 from lxpy.storage.lostpools import MARK, LostPools
 from lxpy.storage.pool import DirectoryPool, Pool
+from lxpy.storage.poolwatch import PoolWatch
 
 
 class StorageManager:
@@ -29,12 +30,16 @@ class StorageManager:
 
     Attributes:
         lost: what the database does not know, to be recovered.
+        watch: has pools that went away back; whoever wants that starts it.
+        on_return: awaited with the name of a pool that is back.
     """
 
     def __init__(self, store: Store, layout: Layout, warn: Callable[[str], None]) -> None:
         self._store, self._layout, self._warn = store, layout, warn
         self._pools: dict[str, DirectoryPool] = {}
         self._lock = asyncio.Lock()
+        self.watch = PoolWatch(self._pools, self._returned)
+        self.on_return: list[Callable[[str], Awaitable[None]]] = []
         self.lost = LostPools(store, layout, warn, self._pools, self._lock)
 
     async def start(self) -> None:
@@ -69,6 +74,13 @@ class StorageManager:
                     )
                 )
 
+    async def _returned(self, name: str) -> None:
+        for hook in self.on_return:
+            try:
+                await hook(name)
+            except (ApiError, OSError) as error:
+                self._warn(f"Storage pool {name!r} is back, but not all that is on it: {error}")
+
     async def _take_back(self, pool: DirectoryPool, doc: Document) -> None:
         try:
             if doc.get(MARK):
@@ -93,6 +105,7 @@ class StorageManager:
 
     async def close(self) -> None:
         """Lets deletions in the background come to their end."""
+        await self.watch.close()
         for pool in self._pools.values():
             await pool.close()
 
@@ -129,6 +142,7 @@ class StorageManager:
                     await asyncio.to_thread(drivers.probe, pool)
                 await pool.start()
                 pool._here()
+                pool.check_size(volumekeys.size(volumekeys.defaults(config)))
                 self._store.pools.put(name, doc)
                 undo.pop_all()
             self._pools[name] = pool
@@ -178,6 +192,18 @@ class StorageManager:
         """Raises `NotFound`."""
         return self._pool(name)
 
+    def defaults(self, name: str) -> dict[str, str]:
+        """The configuration that new volumes of a pool begin with. Raises `NotFound`."""
+        return volumekeys.defaults(self._pool(name).config)
+
+    def away(self, name: str) -> str:
+        """Why a pool cannot be used; empty when it can. Raises `NotFound`."""
+        return self._pool(name).away()
+
+    def need(self, name: str) -> None:
+        """Raises `Unavailable` when a pool is away: before anything is written down that needs it."""
+        self._pool(name)._here()
+
     def images(self, name: str) -> Collection[str]:
         """Fingerprints of the images that lie on a pool. Raises `NotFound`."""
         return self._pool(name).images.list()
@@ -189,6 +215,7 @@ class StorageManager:
     async def resources(self, name: str) -> dict[str, Any]:
         """``{"space": {"used", "total"}, "inodes": {"used", "total"}}`` of the pool's file system; bytes."""
         pool = self._pool(name)
+        pool._here()
         with files.disk_errors("Measure", name, pool.source):
             found = await asyncio.to_thread(os.statvfs, pool.source)
         return {

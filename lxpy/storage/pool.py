@@ -23,9 +23,9 @@ from typing import Protocol, Self
 from lxpy.api.errors import BadRequest, Unavailable
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
-from lxpy.api.notices import POOL_UNAVAILABLE, Notice
+from lxpy.api.notices import POOL_UNAVAILABLE, Notice, Over
 from lxpy.runtime.spec import Root
-from lxpy.storage import files
+from lxpy.storage import files, volumekeys
 from lxpy.storage.customvolumes import CustomVolumes, VolumeSource
 from lxpy.storage.imagecache import ImageCache
 from lxpy.storage.instancetrees import InstanceSource, InstanceTrees, Still
@@ -188,6 +188,7 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
 
     driver = ""
     mounts_images = False
+    keeps_sizes = False
     keys: tuple[str, ...] = ("source",)  # of its configuration
 
     def __init__(self, name: str, source: str, warn: Callable[[str], None], config: dict[str, str]) -> None:
@@ -199,6 +200,8 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
         self.images = ImageCache(name, source, self.mounts_images, self, self._discard_later, self._warn_later)
         self._image_of = {}
         self._away = f"Pool {name} has not been started"
+        self._told = ""  # the last warning that it is away
+        self._identity = (0, 0)  # of its directory: device and inode
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deleting: set[asyncio.Future[None]] = set()
 
@@ -276,6 +279,7 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
 
     def check_change(self, new: dict[str, str]) -> None:
         """Raises `BadRequest`: the pool cannot come to have that configuration."""
+        self.check_size(volumekeys.size(volumekeys.defaults(new)))
 
     def change(self, new: dict[str, str]) -> None:
         """Have a (checked) new configuration take effect. Blocks; safe to repeat after a crash."""
@@ -287,16 +291,17 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
         try:
             await asyncio.to_thread(self._attach)
         except OSError as error:
-            self._away = f"Storage pool {self.name!r} is away: {error.strerror}: {self.config['source']}"
-            self._warn(Notice(self._away, POOL_UNAVAILABLE, f"/1.0/storage-pools/{self.name}"))
+            self._lose(f"{error.strerror}: {self.config['source']}", self._warn)
             return
         if not all(os.path.isdir(f"{self.source}/{part}") for part in ("images", "instances", "tmp")):
-            self._away = (
-                f"Storage pool {self.name!r} is away: {self.source} holds no pool (is its file system mounted?)"
-            )
-            self._warn(Notice(self._away, POOL_UNAVAILABLE, f"/1.0/storage-pools/{self.name}"))
+            self._lose(f"{self.source} holds no pool (is its file system mounted?)", self._warn)
             return
+        found = os.stat(self.source)
+        self._identity = (found.st_dev, found.st_ino)
         self._away = ""
+        if self._told:
+            self._told = ""
+            self._warn(Over(POOL_UNAVAILABLE, f"/1.0/storage-pools/{self.name}"))
         with contextlib.suppress(FileExistsError):
             os.mkdir(f"{self.source}/custom", 0o700)  # pools of the first version have none
         leftovers = os.listdir(f"{self.source}/tmp")
@@ -304,7 +309,30 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
         for name in leftovers:
             self._delete_later(f"{self.source}/tmp/{name}")
 
+    def away(self) -> str:
+        """Why the pool cannot be used; empty when it can. Notices that it has gone from under us, for 2 µs."""
+        if not self._away:
+            try:
+                found = os.stat(self.source)
+                there = (found.st_dev, found.st_ino) == self._identity
+            except OSError:
+                there = False
+            if not there:
+                self._lose(f"{self.source} is not there any more (was its file system unmounted?)", self._warn_later)
+        return self._away
+
+    def returns_by_itself(self) -> bool:
+        """Whether an attempt to have it back, for which nobody has asked, is right."""
+        return True
+
+    def _lose(self, why: str, warn: Callable[[str], None]) -> None:
+        self._away = f"Storage pool {self.name!r} is away: {why}"
+        if self._away != self._told:
+            self._told = self._away
+            warn(Notice(self._away, POOL_UNAVAILABLE, f"/1.0/storage-pools/{self.name}"))
+
     def _load(self) -> None:
+        self._image_of.clear()
         users: dict[str, set[str]] = {}
         for volume in os.listdir(f"{self.source}/instances"):
             self._swap(f"{self.source}/instances/{volume}")
@@ -368,8 +396,8 @@ class DirectoryPool(CustomVolumes, InstanceTrees):
     # Helpers.
 
     def _here(self) -> None:
-        if self._away:
-            raise Unavailable(self._away)
+        if why := self.away():
+            raise Unavailable(why)
 
     def _discard_later(self, path: str) -> None:
         """From any thread: the path is free at once, its files go in the background."""

@@ -16,10 +16,8 @@ _NOT_HERE = {
 
 def checked(config: Any) -> dict[str, str]:
     """The configuration of a volume, empty values left out. Raises `BadRequest`."""
-    if not isinstance(config, dict):
-        raise BadRequest("config must be a set of keys and values")
     kept: dict[str, str] = {}
-    for key, value in config.items():
+    for key, value in plain(config).items():
         if value in ("", None):
             continue
         text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -45,6 +43,18 @@ def checked(config: Any) -> dict[str, str]:
         kept[key] = text
     retention.check_plans(kept)
     return kept
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Raises `BadRequest` unless it is a set of keys and values."""
+    if not isinstance(config, dict):
+        raise BadRequest("config must be a set of keys and values")
+    return config
+
+
+def defaults(pool: dict[str, str]) -> dict[str, str]:
+    """What a new volume has unless it is told otherwise: the ``volume.*`` keys of its pool's configuration."""
+    return {key.removeprefix("volume."): value for key, value in pool.items() if key.startswith("volume.")}
 
 
 def size(config: dict[str, str]) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
+from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound, Unavailable
 from lxpy.api.layout import qualified
 from lxpy.api.notices import BACKUP_FILE, CUSTOM_ORPHANS, LEFTOVERS, VOLUME, Notice
 from lxpy.state.store import Document, Store
@@ -66,9 +66,16 @@ class VolumeManager:
 
     async def start(self) -> None:
         """Finish or undo what a crash left half done; name the volumes nobody has a record of."""
-        for row in self._store.volumes.all():
+        await self.settle(None)
+        self.changed()
+
+    async def settle(self, only: str | None) -> None:
+        """Of all pools, or of one that is back."""
+        for row in self._store.volumes.all(only):
             try:
                 await self._settle(row)
+            except Unavailable:
+                continue  # and it is told that the pool is away
             except (ApiError, OSError) as error:
                 self._warn(
                     Notice(
@@ -79,18 +86,17 @@ class VolumeManager:
                     )
                 )
         owned: dict[str, set[str]] = {}
-        for row in self._store.volumes.all():
+        for row in self._store.volumes.all(only):
             owned.setdefault(row.pool, set()).add(qualified(row.project, row.name))
-        for name in self._storage.pools():
+        for name in self._storage.pools() if only is None else [only]:
             if orphans := set(self._storage.pool(name).custom_volumes()) - owned.get(name, set()):
                 self._warn(
                     Notice(
-                        f"Pool {name}: custom volumes without a record: {', '.join(sorted(orphans))}",
+                        f"Pool {name}: custom volumes without a record: {', '.join(sorted(orphans))}; see lxpy recover",
                         CUSTOM_ORPHANS,
                         f"/1.0/storage-pools/{name}",
                     )
                 )
-        self.changed()
 
     async def _settle(self, row: VolumeRow) -> None:
         pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
@@ -198,12 +204,12 @@ class VolumeManager:
     async def create(
         self, pool: str, project: str, name: str, config: dict[str, str], description: str, content_type: str
     ) -> None:
-        """Make an empty volume.
+        """Make an empty volume. What `config` does not say, the pool's ``volume.*`` keys do.
 
         Raises:
             BadRequest: a bad name, key or content type. Conflict: the name is taken.
         """
-        config = volumekeys.checked(config)
+        config = volumekeys.checked({**self._storage.defaults(pool), **volumekeys.plain(config)})
         if content_type not in ("", "filesystem"):
             raise BadRequest(f"Content type {content_type!r} is not supported: containers use filesystem volumes")
         async with self.making(pool, project, name, config, description) as (row, store):
@@ -222,6 +228,7 @@ class VolumeManager:
         """
         values.object_name("storage volume", name)
         store = self._storage.pool(pool)
+        self._storage.need(pool)
         self.free(pool, project, name)
         self.allow(project, pool, name, volumekeys.size(config), instead_of)
         doc: Document = {
@@ -306,6 +313,7 @@ class VolumeManager:
         self.emit("storage-volume-deleted", url(row), project, None)
 
     async def _remove(self, row: VolumeRow) -> None:
+        self._storage.need(row.pool)
         self._store.volumes.update(replace(row, doc={**row.doc, "deleting": True}))
         await self._storage.pool(row.pool).delete_volume(qualified(row.project, row.name))
         self._store.volumes.delete(row)
@@ -403,6 +411,7 @@ class VolumeManager:
             plan: what name and expiry follow from, of a snapshot that is made as planned.
         """
         row = self.row(pool, project, name)
+        self._storage.need(pool)
         async with self.lock(row):
             row = self.row(pool, project, name)
             config, at, taken = row.doc["config"], now(), self._store.volumes.snapshots(row)
@@ -469,6 +478,7 @@ class VolumeManager:
 
     async def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
         row = self.row(pool, project, name)
+        self._storage.need(pool)
         async with self.lock(row):
             doc = self._snapshot(row, snapshot)
             self._store.volumes.put_snapshot(row, snapshot, {**doc, "deleting": True})

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lxpy.host import sysctls
-from lxpy.linux import btrfsquota
+from lxpy.linux import btrfs, btrfsquota
 from tests.support import namespace
 from tests.support.daemon import Lxpyd, until
 
@@ -27,7 +27,8 @@ def pool(lxpyd: Lxpyd, name: str) -> Iterator[str]:
     yield name
     lxpyd.sweep(name)
     for volume in lxpyd.json("query", f"/1.0/storage-pools/{name}/volumes/custom"):
-        lxpyd.api("DELETE", volume)
+        if "/snapshots/" not in volume:
+            lxpyd.api("DELETE", volume)
     lxpyd.cli("storage", "delete", name)
 
 
@@ -100,6 +101,103 @@ def test_the_size_of_a_root_disk(lxpyd: Lxpyd, pool: str) -> None:
         line = f"size is not supported on pool {pool_without}: the driver .* keeps no quotas; use a btrfs pool"
         refused = lxpyd.cli("init", "bb", f"{c}3", "-s", pool_without, "-d", "root,size=1GiB", check=False)
         assert refused.returncode == 1 and re.search(line, refused.stderr) and len(refused.stderr.splitlines()) == 1
+
+
+def test_what_new_volumes_begin_with(lxpyd: Lxpyd, pool: str) -> None:
+    """``volume.size`` and its like, of pools."""
+    for where, words, status in (
+        ((pool, "volume.size=20MiB", "volume.snapshots.pattern=n%d"), "", 0),
+        ((pool, "volume.size=x"), "volume.size: Invalid value for size", 1),
+        ((pool, "volume.nonsense=1"), "volume.nonsense: Unknown key 'nonsense' of a custom volume", 1),
+        ((pool, "volume.block.filesystem=ext4"), "volume.block.filesystem: block.filesystem is not supported", 1),
+        (("plain", "volume.size=20MiB"), "volume.size cannot be set on a dir pool: the driver keeps no quotas", 1),
+        (("default", "volume.snapshots.expiry=1x"), "volume.snapshots.expiry: Invalid value", 1),
+    ):
+        said = lxpyd.cli("storage", "set", *where, check=False)
+        assert said.returncode == status and words in said.stderr and said.stderr.count("\n") == status, said.stderr
+    place = f"{lxpyd.dir}/storage-pools/{pool}"
+    lxpyd.cli("storage", "volume", "create", pool, "v")
+    lxpyd.cli("storage", "volume", "create", pool, "w", "size=0")
+    config = lxpyd.json("query", f"/1.0/storage-pools/{pool}/volumes/custom/v")["config"]
+    assert config == {"size": "20MiB", "snapshots.pattern": "n%d"}
+    assert btrfsquota.limit_of(f"{place}/custom/v/data") == 20 << 20
+    assert btrfsquota.limit_of(f"{place}/custom/w/data") is None
+    for name, size in ((f"{pool}-a", ""), (f"{pool}-b", ",size=40MiB"), (f"{pool}-c", ",size=0")):
+        lxpyd.cli("init", "bb", name, "-s", pool, *(("-d", f"root{size}") if size else ()))
+    limits = [btrfsquota.limit_of(f"{place}/instances/{pool}-{name}/rootfs") for name in "abc"]
+    assert limits == [20 << 20, 40 << 20, None]
+    # Those that are there keep what they began with; a size of their own wins.
+    lxpyd.cli("storage", "set", pool, "volume.size=30MiB")
+    lxpyd.cli("start", f"{pool}-a")
+    assert btrfsquota.limit_of(f"{place}/instances/{pool}-a/rootfs") == 20 << 20
+    lxpyd.cli("config", "device", "set", f"{pool}-a", "root", "size=50MiB")
+    assert btrfsquota.limit_of(f"{place}/instances/{pool}-a/rootfs") == 50 << 20
+    lxpyd.cli("config", "device", "unset", f"{pool}-a", "root", "size")
+    assert btrfsquota.limit_of(f"{place}/instances/{pool}-a/rootfs") == 20 << 20
+
+
+def test_subvolumes_inside_an_instance(lxpyd: Lxpyd, pool: str) -> None:
+    """As Docker and systemd make them, one in the other, one read-only: whatever is done with the instance."""
+    a, place = f"{pool}-a", pathlib.Path(lxpyd.dir, "storage-pools", pool, "instances")
+    lxpyd.cli("launch", "bb", a, "-s", pool)
+    root = place / a / "rootfs"
+    for path in ("var/lib/docker", "var/lib/docker/one", "var/lib/docker/one/two", "sealed"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        btrfs.create(str(root / path))
+    (root / "var/lib/docker/one/two/file").write_text("deep")
+    btrfs.set_readonly(str(root / "sealed"), True)
+
+    def is_whole(path: pathlib.Path) -> bool:
+        inner = [path / "var/lib/docker/one/two", path / "var/lib/docker/one", path / "sealed"]
+        return (inner[0] / "file").read_text() == "deep" and all(btrfs.is_subvolume(str(one)) for one in inner)
+
+    lxpyd.cli("snapshot", a, "s")
+    assert is_whole(place / a / "snapshots/s/rootfs")
+    lxpyd.cli("copy", a, f"{a}2")
+    lxpyd.cli("copy", f"{a}/s", f"{a}3")
+    assert is_whole(place / f"{a}2" / "rootfs") and is_whole(place / f"{a}3" / "rootfs")
+    lxpyd.cli("copy", f"{a}3", f"{a}4", "-s", "plain")
+    there = lxpyd.dir / "storage-pools/plain/instances" / f"{a}4" / "rootfs"
+    assert (there / "var/lib/docker/one/two/file").read_text() == "deep"
+    lxpyd.sh(a, "rm -rf /var/lib/docker/one/two/file")
+    lxpyd.cli("stop", "-f", a)
+    lxpyd.cli("restore", a, "s")
+    assert is_whole(root)
+    lxpyd.cli("start", a)
+    for name in (f"{a}2", f"{a}3", f"{a}4", f"{a}/s", a):
+        lxpyd.cli("delete", "-f", name)
+    until(lambda: not os.listdir(place.parent / "tmp"), 5, "something is left")
+
+
+def test_a_full_pool(lxpyd: Lxpyd, pool: str) -> None:
+    """One clear line for each thing that finds no room, nothing half there, and all is well when there is room."""
+    a, place = f"{pool}-a", pathlib.Path(lxpyd.dir, "storage-pools", pool)
+    lxpyd.cli("storage", "volume", "create", "plain", f"{pool}-v")
+    lxpyd.cli("storage", "volume", "create", pool, "v")
+    (lxpyd.dir / "storage-pools/plain/custom" / f"{pool}-v" / "data/big").write_bytes(os.urandom(64 << 20))
+    lxpyd.cli("launch", "bb", a, "-s", pool)
+    assert "No space left on device" in lxpyd.sh(a, "cat /dev/urandom > /big; sync").stderr
+    there = {part: sorted(os.listdir(place / part)) for part in ("instances", "custom", "images")}
+    line = f"no space left on pool {pool} ({place})"
+    said = lxpyd.cli("storage", "volume", "copy", f"plain/{pool}-v", f"{pool}/w", check=False)
+    assert said.returncode == 1 and line in said.stderr and said.stderr.count("\n") == 1, said.stderr
+    # What copies nothing may still find its room: then it is whole.
+    for number, command in enumerate((
+        ("init", "bb", f"{a}1", "-s", pool), ("copy", a, f"{a}2"), ("snapshot", a),
+        ("storage", "volume", "snapshot", pool, "v"), ("storage", "volume", "create", pool, "x"),
+    )):  # fmt: skip
+        said = lxpyd.cli(*command, check=False)
+        assert (said.returncode == 0) or (line in said.stderr and said.stderr.count("\n") == 1), said.stderr
+        assert not said.returncode or number or there["instances"] == sorted(os.listdir(place / "instances"))
+    assert sorted(os.listdir(place / "images")) == there["images"] and "w" not in os.listdir(place / "custom")
+    until(lambda: not os.listdir(place / "tmp"), 5, "something is left")
+    lxpyd.cli("delete", "-f", f"{a}/snap0", check=False)  # what is kept keeps its room
+    for number in (1, 2):
+        lxpyd.cli("delete", "-f", f"{a}{number}", check=False)
+    lxpyd.sh(a, "rm -f /big; sync")
+    copy = ("storage", "volume", "copy", f"plain/{pool}-v", f"{pool}/w")
+    until(lambda: not lxpyd.cli(*copy, check=False).returncode, 20, "the room does not come back")  # btrfs cleans later
+    lxpyd.cli("storage", "volume", "delete", "plain", f"{pool}-v")
 
 
 def test_killed_anywhere_in_work_on_a_pool(own_lxpyd: Lxpyd) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lxpy.linux import loop
 from tests.support.daemon import Lxpyd, until
 from tests.support.namespace import cgroups
 from tests.support.pools import unmount_all
@@ -226,6 +227,78 @@ def test_questions_and_what_cannot_come_back(own_lxpyd: Lxpyd) -> None:
     for name in ("cut", "bare", "odd", "other"):
         shutil.rmtree(place / "instances" / name)
     daemon.restart()
+
+
+def test_only_on_the_server_itself(own_lxpyd: Lxpyd) -> None:
+    daemon = own_lxpyd
+    daemon.cli("config", "set", f"core.https_address=127.0.0.1:{19800 + daemon.number % 100}")
+    daemon.cli("remote", "add", "me", daemon.out("config", "trust", "add", "-q", "--name", "me"))
+    daemon.cli("remote", "switch", "me")
+    try:
+        said = daemon.cli("recover", "--yes", check=False)
+        assert (said.returncode, said.stderr) == (
+            1, "Error: not authorized: pools are recovered on the server itself\n"
+        )  # fmt: skip
+        for path in ("validate", "import"):
+            said = daemon.cli("query", "-X", "POST", "-d", "{}", f"me:/internal/recover/{path}", check=False)
+            assert said.returncode == 1 and "on the server itself" in said.stderr
+        assert daemon.out("recover", "--yes", "--force-local") == "Nothing is to be recovered"
+    finally:
+        daemon.cli("remote", "switch", "local")
+    for body in ('{"pools": 1}', '{"pools": ["x"]}', '{"pools": [{"name": "x", "config": 1}]}', '{"pools": [{}]}'):
+        said = daemon.cli("query", "-X", "POST", "-d", body, "/internal/recover/validate", check=False)
+        assert said.returncode == 1 and said.stderr.count("\n") == 1 and "Traceback" not in said.stderr, said.stderr
+
+
+def test_pools_on_a_disk_and_in_a_directory_of_a_btrfs(own_lxpyd: Lxpyd) -> None:
+    daemon = own_lxpyd
+    point = daemon.dir / "mnt"
+    point.mkdir()
+    for name in ("one", "two"):
+        subprocess.run(["truncate", "-s", "300M", daemon.dir / name], check=True)
+    subprocess.run(["mkfs.btrfs", "-q", daemon.dir / "two"], check=True)
+    with contextlib.ExitStack() as stack:
+        disk, other = (
+            stack.enter_context(loop.attach(str(daemon.dir / name), readonly=False)) for name in ("one", "two")
+        )
+        subprocess.run(["mount", other, point], check=True)
+        stack.callback(subprocess.run, ["umount", point], check=True)
+        (point / "pool").mkdir()
+        daemon.cli("storage", "create", "disk", "btrfs", f"source={disk}", "btrfs.mount_options=noatime")
+        daemon.cli("storage", "create", "home", "btrfs", f"source={point}/pool")
+        for pool in ("disk", "home"):
+            daemon.cli("init", "bb", f"on-{pool}", "-s", pool)
+            daemon.cli("snapshot", f"on-{pool}", "s")
+        before = {pool: daemon.json("query", f"/1.0/storage-pools/{pool}")["config"] for pool in ("disk", "home")}
+        lose(daemon)
+        subprocess.run(["umount", daemon.dir / "storage-pools/disk"], check=True)
+        daemon.cli("init", "--preseed", input=daemon.preseed().partition("storage_pools")[0])
+        for source, words in (
+            (disk, "holds a storage pool with the name 'disk', not 'wrong'"),
+            (str(daemon.dir / "one"), "the file of a pool lies at "),
+            ("/dev/null", "there is no btrfs on it"),
+        ):
+            said = daemon.cli("recover", "--dry-run", "--pool", f"wrong,driver=btrfs,source={source}", check=False)
+            assert said.returncode == 1 and words in said.stderr and said.stderr.count("\n") == 1, said.stderr
+        places = {"disk": disk, "home": f"{point}/pool"}
+        text = yaml.safe_dump({"pools": [{"name": name, "config": {"source": at}} for name, at in places.items()]})
+        assert "instance on-home on pool home, with 1 snapshot" in daemon.out(
+            "recover", "--preseed", "--dry-run", input=text
+        )
+        assert not os.path.ismount(daemon.dir / "storage-pools/disk")
+        daemon.cli("recover", "--preseed", "--yes", input=text)
+        assert before == {pool: daemon.json("query", f"/1.0/storage-pools/{pool}")["config"] for pool in before}
+        for pool in ("disk", "home"):
+            daemon.cli("restore", f"on-{pool}", "s")
+            daemon.cli("start", f"on-{pool}")
+            daemon.cli("delete", "-f", f"on-{pool}")
+        daemon.api("PUT", "/1.0/profiles/default", {"config": {}, "devices": {}, "description": ""})
+        daemon.cli("recover", "--yes")  # `default` and `plain`, which are in their places
+        for pool in ("disk", "home"):
+            daemon.cli("storage", "delete", pool)
+    point.rmdir()
+    for name in ("one", "two"):
+        (daemon.dir / name).unlink()
 
 
 def test_volumes_that_a_known_pool_holds(own_lxpyd: Lxpyd) -> None:

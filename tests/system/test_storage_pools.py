@@ -177,7 +177,7 @@ async def test_an_instance_outlives_its_image_file(
     pool = await lab.restart()
     with pool.open_root("c1") as root:
         assert safe_path.read_file(root, "bin/one", 100) == b"same file"
-    assert lab.warnings == ["Pool p: volumes without an instance: c1"]
+    assert lab.warnings == ["Pool p: volumes without an instance: c1; see lxpy recover"]
 
 
 async def test_what_a_crash_leaves_is_swept(lab: Lab, images: dict[str, ImageFiles]) -> None:

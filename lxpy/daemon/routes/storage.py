@@ -16,15 +16,15 @@ def _pool(call: Call) -> dict[str, Any]:
     doc = call.daemon.storage.pools().get(name)
     if doc is None:
         raise NotFound(f"Storage pool {name!r} not found")
-    return _render(name, doc)
+    return _render(call, name, doc)
 
 
-def _render(name: str, doc: dict[str, Any]) -> dict[str, Any]:
+def _render(call: Call, name: str, doc: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "driver": doc["driver"],
         "description": doc.get("description", ""),
-        "status": "Created",
+        "status": "Unavailable" if call.daemon.storage.away(name) else "Created",
         "locations": ["none"],
         "config": doc["config"],
         "used_by": [],
@@ -32,7 +32,7 @@ def _render(name: str, doc: dict[str, Any]) -> dict[str, Any]:
 
 
 async def list_pools(call: Call) -> web.StreamResponse:
-    found = [_render(name, doc) for name, doc in call.daemon.storage.pools().items()]
+    found = [_render(call, name, doc) for name, doc in call.daemon.storage.pools().items()]
     if call.recursion:
         found = [with_users(call, "storage-pool", one) for one in found]
     return listing(call, "storage-pools", found)
@@ -82,6 +82,7 @@ async def delete(call: Call) -> web.StreamResponse:
 
 
 async def resources(call: Call) -> web.StreamResponse:
+    await call.daemon.storage.watch.revive()
     return envelope.sync(await call.daemon.storage.resources(_pool(call)["name"]))
 
 

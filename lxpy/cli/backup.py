@@ -50,23 +50,32 @@ def fetch(
     wanted = "custom_volume_backup" if "/volumes/" in url else "container_backup"
     if wanted not in extensions:
         raise ApiError(f"The server does not make backups (it has no {wanted})")
-    if target == "-":
-        with _received(context, client, url, body, extensions) as response:
-            client.read_into(1, response)
-        return
     with _received(context, client, url, body, extensions) as response:
         found = re.search(r'filename="?([^";/]+)', response.headers.get("content-disposition", ""))
         target = target or (found[1] if found else f"{name}.tar.gz")
-        temporary = f"{target}.{os.getpid()}.part"
-        try:
-            with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        if target == "-":
+            client.read_into(1, response)
+            return
+        if os.path.exists(target) and not os.path.isfile(target):
+            # A tape, a fifo, /dev/null: it stays what it is.
+            with open(target, "wb") as file:
                 client.read_into(file.fileno(), response)
-                os.fsync(file.fileno())
-            os.rename(temporary, target)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        else:
+            _keep(client, response, target)
     context.say(f"Backup exported successfully to {target}")
+
+
+def _keep(client: Client, response: Any, target: str) -> None:
+    """The file gets its name when it is whole, and on the disk."""
+    temporary = f"{target}.{os.getpid()}.part"
+    try:
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            client.read_into(file.fileno(), response)
+            os.fsync(file.fileno())
+        os.rename(temporary, target)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 def _received(context: Context, client: Client, url: str, body: dict[str, Any], extensions: Any) -> Any:

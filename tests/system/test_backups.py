@@ -550,6 +550,12 @@ def test_what_cannot_be_exported(lxpyd: Lxpyd, name: str, tmp_path: pathlib.Path
         refused = lxpyd.cli("export", *words, check=False)
         assert refused.returncode == 1 and message in refused.stderr and refused.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+    # What is no file stays what it is.
+    os.mkfifo(tmp_path / "fifo")
+    with lxpyd.spawn("export", name, str(tmp_path / "fifo"), "--compression", "none") as client:
+        data = (tmp_path / "fifo").read_bytes()
+        assert client.wait(30) == 0
+    assert b"backup/index.yaml" in data[:512] and (tmp_path / "fifo").is_fifo()
     missing = lxpyd.cli("import", "/nothere", check=False)
     assert missing.returncode == 1 and "/nothere: No such file" in missing.stderr
 

@@ -95,6 +95,21 @@ def test_copy_of_a_private_image(pair: Pair, mode: str, alias: str) -> None:
     assert not [path for path in (pair.here.dir / "images").iterdir() if path.name.startswith(".")]
 
 
+def test_publish_to_another_server(pair: Pair, name: str) -> None:
+    """There it has the alias; here nothing stays of it."""
+    pair.here.cli("init", "bb", name)
+    before = pair.here.json("image", "list", "-f", "json")
+    said = pair.here.out("publish", name, "far:", "--alias", "published", "k=v", "--public")
+    fingerprint = said.rpartition(" ")[2]
+    try:
+        assert pair.here.json("image", "list", "-f", "json") == before
+        image = pair.there.json("query", f"/1.0/images/{fingerprint}")
+        assert [one["name"] for one in image["aliases"]] == ["published"] and image["public"]
+        assert image["properties"]["k"] == "v"
+    finally:
+        pair.there.cli("image", "delete", fingerprint, check=False)
+
+
 def _tokens(daemon: Lxpyd) -> list[Any]:
     running = (daemon.json("query", "/1.0/operations?recursion=1") or {}).get("running") or []
     return [one for one in running if one["class"] == "token"]

@@ -56,7 +56,7 @@ def _wrapped(words: list[str], width: int = 96) -> list[str]:
             out.append("  ")
         out[-1] += word + ", "
     out[-1] = out[-1].removesuffix(", ")
-    return out if words else ["  none"]
+    return [line.rstrip() for line in out] if words else ["  none"]
 
 
 def _namespaces(found: list[dict[str, Any]]) -> list[str]:

@@ -17,10 +17,14 @@ _SECCOMP = {"0": "none", "1": "strict", "2": "filter"}
 # What of a cgroup says a limit; the rest is use, or knobs nobody turns.
 _LIMIT_FILE = re.compile(
     r"(memory\.(limit_in_bytes|memsw\.limit_in_bytes|soft_limit_in_bytes|swappiness|max|high|swap\.max)"
-    r"|pids\.max|cpuset\.(cpus|mems)|cpu\.(shares|cfs_quota_us|weight|max)|io\.(max|weight|bfq\.weight)"
+    r"|pids\.max|cpuset\.cpus|cpu\.(shares|cfs_quota_us|weight|max)|io\.(max|weight|bfq\.weight)"
     r"|blkio\.(weight|bfq\.weight|throttle\.(read|write)_(bps|iops)_device)|hugetlb\.[^.]+\.(limit_in_bytes|max))\Z"
 )
 _UNLIMITED = {"", "max", "-1", "9223372036854771712", "9223372036854775807", "max 100000"}
+_USUAL = {
+    "cpu.shares": "1024", "cpu.weight": "100", "memory.swappiness": "60", "blkio.bfq.weight": "100",
+    "blkio.weight": "500", "io.weight": "default 100", "io.bfq.weight": "default 100",
+}  # fmt: skip
 
 
 class Isolation(TypedDict):
@@ -94,8 +98,10 @@ def _cgroups(live: Live) -> list[dict[str, Any]]:
         limits = {}
         try:
             for name in sorted(os.listdir(path)):
-                if _LIMIT_FILE.match(name) and (value := cgroups.read(f"{path}/{name}")) not in _UNLIMITED:
-                    limits[name] = value
+                if _LIMIT_FILE.match(name):
+                    value = cgroups.read(f"{path}/{name}")
+                    if value not in _UNLIMITED and value != _USUAL.get(name):
+                        limits[name] = value
             controllers = cgroups.read(f"{path}/cgroup.controllers").split() if unified else []
         except FileNotFoundError:
             continue  # made by nobody: a controller that came up later

@@ -60,8 +60,8 @@ def unmet(group: "InstanceCgroup", limits: "Limits") -> list[str]:
             found.append(f"{key} (no {'io' if controller == 'blkio' else controller} controller here, or no {v2})")
     if "swappiness" in limits and not group.v1("memory"):
         found.append("limits.memory.swap.priority (cgroup v2 has no swappiness of one cgroup)")
-    if "io_weight" in limits and not _weight_file(group):
-        found.append("limits.disk.priority (no disk scheduler with weights here: BFQ, or io.cost)")
+    if "io_weight" in limits and not (_weight_file(group) and _weighed(group)):
+        found.append("limits.disk.priority (no disk of this host has a scheduler with weights: bfq, or io.cost)")
     for size in limits.get("hugepages", {}):
         if not os.path.exists(_hugepage_file(group, size)):
             found.append(f"limits.hugepages.{size} (no hugetlb controller here, or no pages of that size)")
@@ -172,6 +172,24 @@ def _weight_file(group: "InstanceCgroup") -> str:
     path = group.v1("blkio")
     names = [f"{path}/{name}" for name in _WEIGHTS[0]] if path else [f"{group.unified}/{name}" for name in _WEIGHTS[1]]
     return next((name for name in names if os.path.exists(name)), "")
+
+
+def _weighed(group: "InstanceCgroup") -> bool:
+    """Whether any disk is scheduled by weights: the files are there without, too, and mean nothing then."""
+    if _weight_file(group).endswith("blkio.weight"):
+        return True  # CFQ, before Linux 5.0
+    try:
+        if "enable=1" in cgroups.read(f"{os.path.dirname(group.unified)}/io.cost.qos"):
+            return True
+    except OSError:
+        pass
+    for disk in os.listdir("/sys/block"):
+        try:
+            if "[bfq]" in cgroups.read(f"/sys/block/{disk}/queue/scheduler"):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def _disk(group: "InstanceCgroup", limits: "Limits", fresh: bool) -> None:

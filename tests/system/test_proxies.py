@@ -651,3 +651,31 @@ def test_idle_sessions_of_datagrams_end() -> None:
         assert not loop.serve
     listening.close()
     target.close()
+
+
+def test_copies_and_restored_instances_have_theirs(lxpyd: Lxpyd, busybox: str) -> None:
+    """A copy that could not listen where its source does says so; what listens inside is each one's own."""
+    server = peers.listener("127.0.0.1", 7500)
+    _proxy(lxpyd, busybox, "tcp:127.0.0.1:96", "tcp:127.0.0.1:7500", "bind=instance")
+    lxpyd.cli("config", "device", "add", busybox, "z", "unix-char", "source=/dev/zero", "path=/dev/z")
+    lxpyd.cli("snapshot", busybox, "s")
+    lxpyd.cli("config", "device", "remove", busybox, "z")
+    lxpyd.cli("config", "device", "set", busybox, "p", "listen=tcp:127.0.0.1:97")
+    lxpyd.cli("restore", busybox, "s")
+    lxpyd.cli("start", busybox, check=False)  # it runs again by itself
+    copy = f"{busybox}-copy"
+    lxpyd.cli("copy", busybox, copy)
+    lxpyd.cli("start", copy)
+    for name in (busybox, copy):
+        assert lxpyd.sh(name, "stat -c %F /dev/z").stdout == "character special file\n"
+        with peers.inside(lxpyd.init_pid(name), lambda: peers.connect("127.0.0.1", 96)):
+            peers.accept(server).close()
+    server.close()
+    _proxy(lxpyd, busybox, "tcp:127.0.0.1:7501", "tcp:127.0.0.1:80", device="q")
+    lxpyd.cli("stop", "-f", copy)
+    _proxy(lxpyd, copy, "tcp:127.0.0.1:7501", "tcp:127.0.0.1:80", device="q")
+    failed = lxpyd.cli("start", copy, check=False)
+    assert failed.returncode == 1
+    assert "cannot listen on 127.0.0.1:7501: Address already in use" in failed.stderr
+    assert lxpyd.status(copy) == "STOPPED"
+    assert not _processes(lxpyd, copy)

@@ -23,6 +23,8 @@ from lxpy.daemon.operations import explain
 from lxpy.state.store import InstanceRow
 
 if TYPE_CHECKING:
+    from aiohttp.web_protocol import RequestHandler
+
     from lxpy.daemon.app import Daemon
 
 log = logging.getLogger("lxpyd")
@@ -48,12 +50,26 @@ class _Refused(asyncio.Protocol):
         transport.close()
 
 
+class _Http(web.Server):
+    """Counts its connections from the moment they are accepted: many come in one turn of the loop."""
+
+    open = 0
+
+    def __call__(self) -> "RequestHandler":
+        self.open += 1
+        return super().__call__()
+
+    def connection_lost(self, handler: "RequestHandler", exc: BaseException | None = None) -> None:
+        self.open -= 1
+        super().connection_lost(handler, exc)
+
+
 class _Door:
     """The socket of one instance."""
 
     def __init__(self, row: InstanceRow, handle: Callable[[web.BaseRequest], Any]) -> None:
         self.row = row
-        self.http = web.Server(handle, handler_cancellation=True, access_log=None, keepalive_timeout=30)
+        self.http = _Http(handle, handler_cancellation=True, access_log=None, keepalive_timeout=30)
         self.socket: asyncio.Server | None = None
         self.listeners: set[_Listener] = set()
         self.seen: tuple[Config, Devices] = ({}, {})
@@ -67,7 +83,7 @@ class _Door:
             raise
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        return self.http() if len(self.http.connections) < _CONNECTIONS else _Refused()
+        return self.http() if self.http.open < _CONNECTIONS else _Refused()
 
     async def close(self) -> None:
         if self.socket is not None:

@@ -63,18 +63,24 @@ def run(spec: "InstanceSpec", client: socket.socket, placed: bool) -> "NoReturn"
         supervisor = _Supervisor(spec, client, placed)
         try:
             supervisor.start()
-        except _Failed as error:
-            supervisor.undo()
-            wire.send(client, {"event": "error", "message": f"Failed to start {spec['name']}: {error}"})
-        except OSError as error:
-            supervisor.undo()
-            where = f" ({error.filename})" if error.filename else ""
-            wire.send(client, {"event": "error", "message": f"Failed to start {spec['name']}: {error.strerror}{where}"})
+        except (_Failed, OSError) as error:
+            text = f"Failed to start {spec['name']}: {_said(error)}"
+            try:
+                supervisor.undo()
+            except OSError as stuck:  # the next start clears up
+                text += f"; and what was left of it could not be cleared up: {_said(stuck)}"
+            wire.send(client, {"event": "error", "message": text})
         else:
             supervisor.watch()
             supervisor.finish()
     finally:
         os._exit(0)
+
+
+def _said(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.strerror}" + (f" ({error.filename})" if error.filename else "")
 
 
 class _Supervisor:

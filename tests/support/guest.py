@@ -12,23 +12,28 @@ from typing import Any
 from tests.support.daemon import Lxpyd
 
 
-def base(lxpyd: Lxpyd, name: str) -> int:
-    """The host's id of the guest's root."""
-    return int(pathlib.Path(f"/proc/{lxpyd.init_pid(name)}/uid_map").read_text().split()[1])
+def base(pid: int) -> int:
+    """The host's id of the root of that process."""
+    return int(pathlib.Path(f"/proc/{pid}/uid_map").read_text().split()[1])
 
 
 @contextlib.contextmanager
 def connected(
-    lxpyd: Lxpyd, name: str, *, user: int = 0, place: str = "/dev/lxd/sock"
+    lxpyd: Lxpyd, name: str, *, user: int = 0, place: str = "/dev/lxd/sock", pid: int = 0
 ) -> Iterator[http.client.HTTPConnection]:
-    """A connection that was made by `user` of the guest, through the guest's own file system."""
+    """A connection that was made by `user` of the guest, through the guest's own file system.
+
+    Args:
+        pid: of the guest's init, where it is known.
+    """
+    pid = pid or lxpyd.init_pid(name)
     directory, file = os.path.split(place)
-    fd = os.open(f"/proc/{lxpyd.init_pid(name)}/root{directory}", os.O_PATH | os.O_DIRECTORY)
+    fd = os.open(f"/proc/{pid}/root{directory}", os.O_PATH | os.O_DIRECTORY)
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     stream.settimeout(20)
     connection = http.client.HTTPConnection("lxd")
     try:
-        os.seteuid(base(lxpyd, name) + user)
+        os.seteuid(base(pid) + user)
         try:
             stream.connect(f"/proc/self/fd/{fd}/{file}")
         finally:

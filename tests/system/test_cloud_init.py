@@ -157,5 +157,11 @@ def test_cloud_init_of_debian(lxpyd: Lxpyd, name: str) -> None:
     begun = time.monotonic()
     assert lxpyd.sh(name, done, timeout=200).stdout == "first\nsecond\nh"
     assert time.monotonic() - begun < 200
+    # The same by the guest API alone: cloud-init's own LXD data source finds what it looks for.
+    source = "datasource_list: [LXD]"
+    lxpyd.sh(name, f"echo '{source}' > /etc/cloud/cloud.cfg.d/99_source.cfg; rm -r {SEED}; cloud-init clean --logs")
+    lxpyd.cli("restart", name)
+    assert lxpyd.sh(name, done, timeout=200).stdout == "first\nsecond\nsecond\nh"
+    assert lxpyd.sh(name, "cloud-id").stdout.strip() == "lxd"
     lxpyd.cli("delete", "-f", name)
     lxpyd.cli("image", "delete", "deb-cloud")

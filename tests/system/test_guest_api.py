@@ -179,12 +179,13 @@ def guest_pid_ask(lxpyd: Lxpyd, name: str) -> None:
 
 def test_a_flood_of_connections_hurts_nobody_else(lxpyd: Lxpyd, busybox: str) -> None:
     lxpyd.cli("launch", "bb", f"{busybox}-2")
-    with guest.connected(lxpyd, busybox) as first:
+    pid = lxpyd.init_pid(busybox)
+    with guest.connected(lxpyd, busybox, pid=pid) as first:
         first.request("GET", "/1.0")
         first.getresponse().read()
         held = []
         for _ in range(60):
-            context = guest.connected(lxpyd, busybox)
+            context = guest.connected(lxpyd, busybox, pid=pid)
             held.append((context, context.__enter__()))
         try:
             statuses = set()

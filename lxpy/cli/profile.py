@@ -6,28 +6,14 @@ from lxpy.api.errors import ApiError
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.config import INSTANCE, Devices
 from lxpy.cli.context import Context
-from lxpy.cli.objects import Kind
+from lxpy.cli.objects import Kind, piped
 
 PROFILE = Kind("profile", "/1.0/profiles", ("config", "description", "devices"))
 
 
 def _create(context: Context, args: Args) -> None:
     client, name = context.resolve(args.rest[0])
-    import select
-    import sys
-
-    body: dict[str, object] = {}
-    if not sys.stdin.isatty():
-        poll = select.poll()
-        poll.register(0, select.POLLIN)
-        text = sys.stdin.read() if poll.poll(0) else ""
-        if text.strip():
-            from lxpy.cli.render import parse_yaml
-
-            given = parse_yaml(text, "The profile on standard input")
-            if not isinstance(given, dict):
-                raise ApiError("The profile on standard input is not a YAML mapping")
-            body = {key: given[key] for key in PROFILE.writable if given.get(key)}
+    body = piped("profile", PROFILE.writable)
     client.post(PROFILE.path, {**body, "name": name})
     context.say(f"Profile {name} created")
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lxpy.api.errors import BadRequest, NotFound
+from lxpy.api.errors import BadRequest, InternalError, NotFound
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.layout import Layout
-from lxpy.api.notices import IMAGE_LOST, Notice
+from lxpy.api.notices import IMAGE_DAMAGED, IMAGE_LOST, Notice
 from lxpy.images import files, metadata
 from lxpy.images.aliases import Emit
 from lxpy.images.files import Hashes
@@ -25,6 +25,10 @@ from lxpy.state.store import Document, Store
 Home = Callable[[str], str]
 # Inside the class, `all` is the method.
 Names = list[str]
+_PARTS = (
+    ("", ".rootfs"),
+    ("",),
+)  # what follows the fingerprint in the files' names: of a split image, of a unified one
 
 
 class Index:
@@ -40,18 +44,25 @@ class Index:
         self._archives: dict[str, Archive] = {}
 
     async def start(self) -> None:
-        """Drops records without files and files without records: what a crash left."""
+        """Drops records without files and files without records: what a crash left. Reports files that are damaged."""
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         known: set[str] = set()
         for project in self.projects():
             for fingerprint, doc in self.all(project).items():
-                if self.complete(fingerprint, doc["kind"]):
+                whole = self.complete(fingerprint, doc["kind"])
+                damage = self.damage(fingerprint, doc) if whole else ""
+                # Fetched for a launch, it is fetched again by the next one; what somebody put here is his to replace.
+                if whole and not (damage and doc["cached"] and doc.get("update_source")):
                     known.add(fingerprint)
+                    if damage:
+                        self._warn(Notice(damage, IMAGE_DAMAGED, f"/1.0/images/{fingerprint}", project))
                     continue
                 self.store.images.delete(project, fingerprint)
                 self._warn(
                     Notice(
-                        f"Image {fingerprint[:12]} of project {project} has lost its files and is no longer listed",
+                        f"Image {fingerprint[:12]} of project {project} has lost its files and is no longer listed"
+                        if not whole
+                        else f"The files of image {fingerprint[:12]} were damaged: the next launch fetches it again",
                         IMAGE_LOST,
                         f"/1.0/images/{fingerprint}",
                         project,
@@ -125,6 +136,28 @@ class Index:
         fingerprint, doc = self.find(project, prefix)
         path = f"{self.directory}/{fingerprint}"
         return ImageFiles(fingerprint, doc["kind"], path if doc["kind"] == "unified" else f"{path}.rootfs", path)
+
+    def sound(self, project: str, prefix: str) -> ImageFiles:
+        """As `files`, of an image whose files have the size they should. Raises `InternalError` with what to do."""
+        fingerprint, doc = self.find(project, prefix)
+        if damage := self.damage(fingerprint, doc):
+            raise InternalError(damage)
+        return self.files(project, fingerprint)
+
+    def damage(self, fingerprint: str, doc: Document) -> str:
+        """What is wrong with the files of an image, by their size, and what to do; empty when nothing is."""
+        place = self.directory
+        try:
+            size = sum(os.stat(f"{place}/{fingerprint}{end}").st_size for end in _PARTS[doc["kind"] == "unified"])
+        except OSError as error:
+            found = f"{error.filename}: {error.strerror}"
+        else:
+            if size == doc["size"]:
+                return ""
+            found = f"they have {size} bytes instead of {doc['size']}"
+        return (
+            f"The files of image {fingerprint[:12]} in {place} are damaged ({found}): delete the image and get it again"
+        )
 
     def metadata(self, project: str, prefix: str) -> dict[str, Any]:
         """``metadata.yaml``, parsed and checked."""

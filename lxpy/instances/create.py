@@ -135,7 +135,7 @@ class Creation:
             "devices": body.get("devices") or {},
         }
         if fingerprint is not None:
-            await pool.ensure_image(self._images.files(project, fingerprint))
+            await pool.ensure_image(self._images.sound(project, fingerprint))
         async with contextlib.AsyncExitStack() as undo:
             self._check_references(devices, project)  # fetching the image may have taken long
             row = self.insert(project, name, pool.name, doc)

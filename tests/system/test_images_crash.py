@@ -1,6 +1,7 @@
 """kill -9 amid work on images: what is listed is whole, nothing else lies about, and the same can be done again."""
 
 import hashlib
+import json
 import pathlib
 import random
 import signal
@@ -95,3 +96,78 @@ def _newest(server: StreamServer) -> bytes:
     versions = next(iter(server.products.values()))["versions"]
     items = versions[max(versions)]["items"]
     return server.files["/" + items["m"]["path"]] + server.files["/" + items["r"]["path"]]
+
+
+@pytest.mark.timeout(300)
+def test_killed_amid_copies_between_servers(own_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
+    """Either of the two, in each mode, somewhere in the copy: one line, both are consistent, it can be done again."""
+    here, rng = own_lxpyd, random.Random(5)
+    there = Lxpyd("p", here.number + 80)
+    there.start()
+    try:
+        (tmp_path / "big.tar").write_bytes(unified_tar("tar", size=60_000_000))
+        there.cli("image", "import", str(tmp_path / "big.tar"), "--alias", "big")
+        fingerprint = there.json("query", "/1.0/images/aliases/big")["target"]
+        for daemon in (here, there):
+            listen = f"127.0.0.1:{19800 + daemon.number}"
+            daemon.cli("config", "set", f"core.https_address={listen}", "core.trust_password=sesame")
+        here.cli("remote", "add", "far", f"https://127.0.0.1:{19800 + there.number}", "--accept-certificate",
+                 "--password", "sesame")  # fmt: skip
+        for mode in ("pull", "push", "relay"):
+            command = ("image", "copy", "far:big", "local:", "--mode", mode, "--alias", "copy")
+            for victim in (here, there):
+                process = here.spawn(*command)
+                time.sleep(rng.uniform(0.1, 0.5))
+                victim.kill(signal.SIGKILL)
+                _, err = process.communicate(timeout=60)
+                lines = err.decode().strip().splitlines()
+                assert "Traceback" not in err.decode() and len(lines) <= 1, err.decode()
+                victim.start()
+                assert set(consistent(there)) == {fingerprint}
+                assert set(consistent(here)) <= {fingerprint, *_names(here, "bb")}
+                if fingerprint in consistent(here) and here.cli(*command, check=False).returncode:
+                    here.cli("image", "delete", fingerprint)  # it had arrived: no mode but pull takes it once more
+                here.cli(*command)
+                assert consistent(here)[fingerprint] == ["copy"]
+                here.cli("image", "delete", "copy")
+                assert consistent(here).keys() == set(_names(here, "bb"))
+    finally:
+        there.destroy()
+        here.cli("config", "set", "core.https_address=", "core.trust_password=")
+
+
+def _names(daemon: Lxpyd, alias: str) -> list[str]:
+    return [str(daemon.json("query", f"/1.0/images/aliases/{alias}")["target"])]
+
+
+def test_damaged_files(own_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
+    """Cut short on the disk by somebody: refused where they are used, told at the next start, and replaced."""
+    daemon, server = own_lxpyd, StreamServer()
+    server.add("Far", "1", metadata_tar(), squashfs(100_000))
+    bb = daemon.json("query", "/1.0/images/aliases/bb")["target"]
+    with serving(server):
+        daemon.cli("remote", "add", "far", server.url, "--protocol", "simplestreams")
+        source = {"type": "image", "server": server.url, "protocol": "simplestreams", "alias": "far/1", "mode": "pull"}
+        daemon.cli("query", "--wait", "-X", "POST", "-d", json.dumps({"name": "x", "source": source}), "/1.0/instances",
+                   check=False)  # fmt: skip  # no pool can mount it: the image stays, cached
+        cached = next(one["fingerprint"] for one in daemon.json("image", "list", "-f", "json") if one["cached"])
+        for fingerprint in (bb, cached):
+            path = daemon.dir / "images" / f"{fingerprint}.rootfs"
+            whole = path.read_bytes()
+            path.unlink()  # not the pool's hard link to it
+            path.write_bytes(whole[:1000])
+        for command in (("init", "bb", "a", "-s", "plain"), ("image", "export", "bb", str(tmp_path / "out"))):
+            said = daemon.cli(*command, check=False)
+            assert said.returncode == 1 and "are damaged (they have" in said.stderr, said
+            assert "delete the image and get it again" in said.stderr and len(said.stderr.splitlines()) == 1
+        assert not list(tmp_path.iterdir()) and daemon.json("list", "-f", "json") == []
+        daemon.restart()
+        told = {one["entity_url"]: one["type"] for one in daemon.json("warning", "list", "-f", "json")}
+        assert told[f"/1.0/images/{bb}"] == "Image files damaged"
+        assert told[f"/1.0/images/{cached}"] == "Image files missing"
+        assert [one["fingerprint"] for one in daemon.json("image", "list", "-f", "json")] == [bb]
+        daemon.cli("image", "delete", "bb")
+        daemon.import_image("busybox", "bb")
+        daemon.cli("launch", "bb", "a", "-s", "plain")
+        daemon.restart()
+        assert "damaged" not in daemon.out("warning", "list", "-f", "csv")

@@ -282,7 +282,7 @@ async def deliver(
     """Sends the files of an image; with `whole` it returns when all of it has gone."""
     from lxpy.images.multipart import framed
 
-    files = daemon.images.files(project, image["fingerprint"])
+    files = daemon.images.sound(project, image["fingerprint"])
     daemon.images.touch(project, image["fingerprint"])
     headers = {}
     if files.kind == "unified":

@@ -1,15 +1,18 @@
 """Secrets that let somebody the server does not trust read, or bring, one image; each an operation of class token."""
 
 import asyncio
+import contextlib
 import hmac
 import secrets
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from lxpy.daemon.app import Call
 from lxpy.daemon.operations import Operation
 
 _UNUSED = 3600.0  # seconds a secret waits for its use
-_USED = 5.0  # seconds it stays good once used, as LXD's do, unless all has been sent: another attempt may be needed
+_USED = 5.0  # seconds it stays good after a use, as LXD's do, unless all has been sent: another attempt may be needed
 
 
 class Token:
@@ -20,6 +23,26 @@ class Token:
     def __init__(self, fingerprint: str, project: str, request: dict[str, Any] | None) -> None:
         self.fingerprint, self.project, self.request = fingerprint, project, request
         self.used, self.served = asyncio.Event(), asyncio.Event()
+        self._busy, self._last = 0, time.monotonic()
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """While the image is sent: the secret stays good, for somebody whose line is cut."""
+        self.used.set()
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            self._last = time.monotonic()
+
+    async def ended(self) -> None:
+        """Waits until the secret has been of use, or can be no longer."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.used.wait(), _UNUSED)
+        while not self.served.is_set() and (self._busy or time.monotonic() - self._last < _USED):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.served.wait(), 0.5)
 
 
 _tokens: dict[str, Token] = {}
@@ -37,11 +60,7 @@ def issue(
 
     async def work(op: Operation) -> None:
         try:
-            try:
-                await asyncio.wait_for(token.used.wait(), _UNUSED)
-                await asyncio.wait_for(token.served.wait(), _USED)
-            except TimeoutError:
-                pass
+            await token.ended()
         finally:
             del _tokens[secret]
 

@@ -387,7 +387,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it does not answer"
     number = getattr(cause, "errno", None)
-    if isinstance(number, int) and number in errno.errorcode:
+    if isinstance(number, int) and number in errno.errorcode and not isinstance(cause, ssl.SSLError):
         return os.strerror(number)  # asyncio's own text shows the address as Python has it
     text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return str(text).splitlines()[0]

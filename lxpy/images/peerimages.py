@@ -3,16 +3,20 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest, InternalError, NotFound, Unavailable
-from lxpy.images import files, metadata, peers, uploads
+from lxpy.images import files, metadata, transfer, uploads
 from lxpy.images.architectures import check_runs, native
 from lxpy.images.http import Http
 from lxpy.images.index import Index, document
 from lxpy.images.peers import Peer
 from lxpy.images.work import Progress
 from lxpy.state.store import Document
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Fetch = Callable[[Progress], Awaitable[str]]
 Obtain = Callable[[str, str, Fetch, Progress, Document], Awaitable[str]]
@@ -162,10 +166,11 @@ class PeerImages:
     ) -> str:
         from urllib.parse import urlencode
 
+        def ask(headers: dict[str, str]) -> "AbstractAsyncContextManager[aiohttp.ClientResponse]":
+            return self._http.get(address, headers)
+
         try:
-            async with self._http.get(address) as response:
-                size = int(response.headers.get("Content-Length") or 0)
-                arrived = await peers.receive(response, self._index.directory, size, progress)
+            arrived = await transfer.fetch(ask, self._index.directory, 0, progress, self._http.backoff)
         except Unavailable as error:
             raise Unavailable(f"Importing {url} failed: {error}") from None
         except NotFound:

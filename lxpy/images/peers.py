@@ -4,21 +4,21 @@ Public images anybody may read. A private one is read, or pushed, with a secret 
 a client it trusts; the secret is good for that one image.
 """
 
-import asyncio
 import os
 import re
 import shutil
-import tempfile
-import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable, from_status
 from lxpy.api.imagefiles import ImageFiles
 from lxpy.api.values import human_bytes
-from lxpy.images import files
-from lxpy.images.http import Http, speed
+from lxpy.images import transfer
+from lxpy.images.http import Http
 from lxpy.images.multipart import framed
+from lxpy.images.transfer import Arrived
 from lxpy.images.work import Progress
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _ANSWER_LIMIT = 16 << 20
-
-
-class Arrived(NamedTuple):
-    """Temporary files of an image that was fetched; they are the caller's. `rootfs` is None for a unified image."""
-
-    metadata: str
-    rootfs: str | None
-    filename: str
 
 
 class Peer:
@@ -87,11 +79,16 @@ class Peer:
                 f"The image takes {human_bytes(total)}, and {directory} has {human_bytes(free)} free: "
                 "make room and try again"
             )
-        try:
-            async with self._http.open("GET", self._server + path, certificate=self._certificate) as response:
-                if response.status >= 400:
+
+        @asynccontextmanager
+        async def ask(headers: dict[str, str]) -> "AsyncIterator[aiohttp.ClientResponse]":
+            async with self._http.open("GET", self._server + path, headers, self._certificate) as response:
+                if response.status >= 400 and response.status != 416:
                     raise await self._refusal(response)
-                return await receive(response, directory, total, progress)
+                yield response
+
+        try:
+            return await transfer.fetch(ask, directory, total, progress, self._http.backoff)
         except Unavailable as error:
             raise Unavailable(f"Fetching the image from {self._server} failed: {error}") from None
 
@@ -114,7 +111,7 @@ class Peer:
             headers["X-LXD-profiles"] = urlencode([("profile", name) for name in profiles])
 
         async def blocks() -> Any:
-            sent, count = Sending(body.length, progress), 0
+            sent, count = transfer.Sending(body.length, progress), 0
             async for block in body.blocks():
                 yield block
                 count += len(block)
@@ -173,83 +170,6 @@ def _sensible(image: dict[str, Any]) -> bool:
         and isinstance(aliases, list)
         and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in aliases)
     )
-
-
-class Sending:
-    """Progress of `total` bytes on their way, as LXD words it; at most five times a second."""
-
-    def __init__(self, total: int, progress: Progress, label: str = "rootfs") -> None:
-        self._total, self._progress, self._label = total, progress, label
-        self._started = self._told = time.monotonic()
-
-    def report(self, count: int) -> None:
-        now = time.monotonic()
-        if now - self._told < 0.2:
-            return
-        self._told = now
-        done = f"{min(count * 100 // self._total, 100)}% " if self._total else f"{count >> 20}MiB "
-        rate = speed(count / max(now - self._started, 1e-3))
-        self._progress("download_progress", f"{self._label}: {done}({rate}/s)")
-
-
-async def receive(response: "aiohttp.ClientResponse", directory: str, total: int, progress: Progress) -> Arrived:
-    """The files of an exported image: one, or the ``metadata`` and ``rootfs`` of a multipart body.
-
-    Raises:
-        BadRequest: a virtual machine's. Unavailable: the connection or the disk fails.
-    """
-    import aiohttp
-
-    sending = Sending(total, progress)
-    paths: list[str] = []
-    done = 0
-
-    async def save(read: Any) -> None:
-        nonlocal done
-        fd, path = tempfile.mkstemp(prefix=".upload-", dir=directory)
-        paths.append(path)
-        with open(fd, "wb", buffering=0) as file:
-            buffer = bytearray()
-            while chunk := await read(_CHUNK):
-                buffer += chunk
-                done += len(chunk)
-                if total and done > total:
-                    raise Unavailable("the server sends more than it promised")
-                sending.report(done)
-                if len(buffer) >= _CHUNK:
-                    await asyncio.to_thread(_write, file.fileno(), bytes(buffer))
-                    buffer.clear()
-            await asyncio.to_thread(_write, file.fileno(), bytes(buffer))
-
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    try:
-        if not response.content_type.startswith("multipart/"):
-            await save(response.content.read)
-            disposition = response.content_disposition
-            return Arrived(paths[0], None, os.path.basename((disposition and disposition.filename) or ""))
-        names = []
-        async for part in aiohttp.MultipartReader.from_response(response):
-            names.append(getattr(part, "name", None) or "")
-            if names[-1] == "rootfs.img":
-                raise BadRequest("This is the image of a virtual machine: lxpy runs containers")
-            await save(part.read_chunk)  # type: ignore[union-attr]
-        if names != ["metadata", "rootfs"]:
-            raise Unavailable(f"the image has the parts {', '.join(names) or 'none'}, expected are metadata and rootfs")
-        return Arrived(paths[0], paths[1], "")
-    except BaseException as error:
-        for path in paths:
-            files.unlink(path)
-        if isinstance(error, ValueError):  # aiohttp's word for a multipart body that ends too early
-            raise Unavailable("the connection ended early") from None
-        if isinstance(error, OSError) and (full := files.disk_full(error, "Fetching the image", directory)):
-            raise full from None
-        raise
-
-
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 async def _json(response: "aiohttp.ClientResponse") -> dict[str, Any]:

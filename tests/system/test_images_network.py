@@ -197,6 +197,31 @@ WRONG_PEERS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+async def test_a_peer_whose_line_is_cut(world: World, tmp_path: pathlib.Path) -> None:
+    """It goes on where it stopped, or anew where the server cannot; also for an image at an address."""
+    server = StreamServer()
+    await server.start(authority(tmp_path, NAME))
+    (world.path / "ca.pem").write_bytes((tmp_path / "ca.pem").read_bytes())
+    source = {"type": "image", "protocol": "lxd", "server": server.url, "alias": "x"}
+    for ranges in (True, False):
+        data = unified_tar(size=3_000_000)
+        _peer(server, data)
+        server.faults.cut, server.faults.no_ranges, server.requests = 3, not ranges, []
+        found = await world.manager.ensure(source, "default", cached=False)
+        assert found == hashlib.sha256(data).hexdigest()
+        begins = [asked for path, asked in server.requests if path.endswith("/export")]
+        assert len(begins) == 4 and begins[0] == "" and all(one.startswith("bytes=") for one in begins[1:])
+        assert len(set(begins)) == (4 if ranges else 2)  # each further on than the one before
+    server.faults.cut, server.faults.no_ranges, data = 3, False, unified_tar("bz2", size=3_000_000)
+    server.files, server.headers = {"/a.tar.bz2": data}, {"/a.tar.bz2": {}}
+    found = await world.manager.import_address(
+        f"{server.url}/a.tar.bz2", "default", lambda key, text: None, False, True, {}
+    )
+    assert found == hashlib.sha256(data).hexdigest()
+    assert not [name for name in world.stored() if name.startswith(".")]
+    await server.stop()
+
+
 @pytest.mark.parametrize("name", [*WRONG_PEERS, "a cut line", "another certificate", "no JSON", "nothing wrong"])
 async def test_peers_that_are_wrong(world: World, tmp_path: pathlib.Path, name: str) -> None:
     """One line each, and nothing is kept."""
@@ -207,7 +232,7 @@ async def test_peers_that_are_wrong(world: World, tmp_path: pathlib.Path, name: 
     source = {"type": "image", "protocol": "lxd", "server": server.url, "alias": "x"}
     source["certificate"] = (tmp_path / "server.crt").read_text()
     if name == "a cut line":
-        server.faults.cut, reason = 1, "Fetching the image from .* failed"
+        server.faults.cut, reason = 99, "Fetching the image from .* failed"
     if name == "another certificate":
         source["certificate"], reason = (
             (tmp_path / "ca.pem").read_text(),

@@ -268,9 +268,9 @@ async def export(call: Call) -> web.StreamResponse:
     if secret := call.request.query.get("secret", ""):
         from lxpy.daemon import imagetokens
 
-        if token := imagetokens.find(secret, project, image["fingerprint"]):
-            token.used.set()
-    response = await deliver(call.daemon, project, image, call.request, whole=token is not None)
+        token = imagetokens.find(secret, project, image["fingerprint"])
+    with token.serving() if token else contextlib.nullcontext():
+        response = await deliver(call.daemon, project, image, call.request, whole=token is not None)
     if token is not None:
         token.served.set()
     return response
@@ -288,8 +288,10 @@ async def deliver(
     if files.kind == "unified":
         name = os.path.basename(image["filename"] or image["fingerprint"])
         headers = {"Content-Disposition": f"inline;filename={name}", "Content-Type": "application/octet-stream"}
-        if not whole:
-            return web.FileResponse(files.rootfs, headers=headers)
+        found = web.FileResponse(files.rootfs, headers=headers)
+        if whole:
+            await found.prepare(request)
+        return found
     body = framed(files)
     response = web.StreamResponse(headers={"Content-Type": body.content_type} | headers)
     response.content_length = body.length

@@ -47,11 +47,11 @@ tmux            tmux                    is the terminal that the tests open the 
 unshare         util-linux              gives the tests namespaces of their own
 iptables-legacy iptables                is another firewall, that doctor has to see
 ip              iproute2                looks at links and addresses
-busctl          systemd                 talks to firewalld, which the tests unpack and run in a namespace of its own
+busctl          systemd                 talks to firewalld, which the tests unpack and run in namespaces of their own
 dbus-daemon     dbus                    is the bus it is talked to over
 /usr/lib/polkit-1/polkitd polkitd       says who may talk to it
-/usr/lib/python3/dist-packages/dbus python3-dbus is what it is written with
-/usr/lib/python3/dist-packages/gi python3-gi is what it is written with
+/usr/lib/python3/dist-packages/dbus python3-dbus is what firewalld is written with
+/usr/lib/python3/dist-packages/gi python3-gi is what firewalld is written with
 gcc             gcc                     compiles the programs that attack a container from inside
 /usr/include/stdio.h libc6-dev       is what they are compiled with
 LIST

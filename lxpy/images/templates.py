@@ -11,7 +11,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -26,9 +26,29 @@ _PLAIN = re.compile(
     re.VERBOSE,
 )
 _FILTER_ARGUMENT = re.compile(r"""\|\s*(\w+)\s*:\s*("[^"]*"|'[^']*'|[\w.]+)""")
-_TAG = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+# The lengths are bounded: what looks for the end of a tag from each of its beginnings takes time by their product.
+_TAG = re.compile(r"\{[{%].{0,2000}?[%}]\}", re.DOTALL)
+_LIMIT = 1 << 16
 # Go's way of saying and, or, not; texts in quotes stay as they are.
 _OPERATORS = re.compile(r"""("[^"]*"|'[^']*')|(&&)|(\|\|)|(!)(?!=)""")
+# Tags of Pongo2 that Jinja2 has by other names, or not at all. Texts in quotes may hold anything.
+_VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s"'%]+)"""
+_TAGS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(rf"\{{%(-?)\s*ifequal\s+({_VALUE})\s+({_VALUE})\s*(-?)%\}}"), r"{%\1 if \2 == \3 \4%}"),
+    (re.compile(rf"\{{%(-?)\s*ifnotequal\s+({_VALUE})\s+({_VALUE})\s*(-?)%\}}"), r"{%\1 if \2 != \3 \4%}"),
+    (re.compile(r"\{%(-?)\s*(?:endifequal|endifnotequal)\s*(-?)%\}"), r"{%\1 endif \2%}"),
+    (re.compile(r"\{%(-?)\s*comment\b[^%]*%\}"), r"{%\1 if false %}{% raw %}"),
+    (re.compile(r"\{%-?\s*endcomment\s*(-?)%\}"), r"{% endraw %}{% endif \1%}"),
+    # A map is gone through by key and value, in the order of its keys.
+    (re.compile(r"\{%(-?)\s*for\s+(\w+)\s*,\s*(\w+)\s+in\s+([\w.\[\]'\"]+)\s*(?:sorted\s*)?(-?)%\}"),
+     r"{%\1 for \2, \3 in \4|pairs \5%}"),
+    (re.compile(r"\{%(-?)\s*for\s+(\w+)\s+in\s+([^%]+?)\s+sorted\s*(-?)%\}"), r"{%\1 for \2 in \3|sort \4%}"),
+    (re.compile(r"\{%(-?)\s*for\s+(\w+)\s+in\s+([^%]+?)\s+reversed\s*(-?)%\}"),
+     r"{%\1 for \2 in \3|list|reverse \4%}"),
+)  # fmt: skip
+_LOOP = {"Counter": "index", "Counter0": "index0", "Revcounter": "revindex", "Revcounter0": "revindex0",
+         "First": "first", "Last": "last"}  # fmt: skip
+_FORLOOP = re.compile(rf"\bforloop\.({'|'.join(sorted(_LOOP, key=len, reverse=True))})\b", re.IGNORECASE)
 # String methods that make megabytes of a few bytes.
 _HUNGRY = {"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "translate", "encode"}
 
@@ -123,13 +143,16 @@ def _jinja(text: str, names: dict[str, Any]) -> str:
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             return attr not in _HUNGRY and super().is_safe_attribute(obj, attr, value)
 
-    text = _TAG.sub(lambda match: _FILTER_ARGUMENT.sub(r"|\1(\2)", _OPERATORS.sub(_word, match[0])), text)
+    if len(text) > _LIMIT:
+        raise TemplateError("it is longer than 64 KiB")
+    text = _TAG.sub(_translated, text)
     # What is not there is empty, and so is what would be in it: images ask for keys of devices that may be missing.
     environment = Sandbox(keep_trailing_newline=True, autoescape=False, undefined=jinja2.ChainableUndefined)
     for name in ("namespace", "cycler", "joiner", "lipsum"):
         environment.globals.pop(name, None)
     for name in ("center", "format", "indent", "wordwrap", "pprint", "xmlattr"):
         environment.filters.pop(name, None)
+    environment.filters.update(_FILTERS)
     try:
         template = environment.from_string(text)
         parts, size = [], 0
@@ -147,6 +170,31 @@ def _jinja(text: str, names: dict[str, Any]) -> str:
     except Exception as error:
         # Whatever an expression may do: divide by zero, add a text to a number.
         raise TemplateError(f"{type(error).__name__}: {error}") from None
+
+
+def _translated(match: re.Match[str]) -> str:
+    """An expression or tag in Jinja2's words."""
+    text = match[0]
+    for tag, instead in _TAGS:
+        text = tag.sub(instead, text)
+    text = _FORLOOP.sub(lambda found: f"loop.{_LOOP[found[1].capitalize()]}", text)
+    return _FILTER_ARGUMENT.sub(r"|\1(\2)", _OPERATORS.sub(_word, text))
+
+
+def _pairs(value: Any) -> Any:
+    return sorted(value.items()) if isinstance(value, Mapping) else value
+
+
+# Filters of Pongo2 that Jinja2 has not.
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "add": lambda value, more: value + more if isinstance(value, int) else f"{value}{more}",
+    "capfirst": lambda value: str(value)[:1].upper() + str(value)[1:],
+    "cut": lambda value, what: str(value).replace(str(what), ""),
+    "default_if_none": lambda value, other: other if value is None else value,
+    "pairs": _pairs,
+    "split": lambda value, by: str(value).split(str(by)),
+    "yesno": lambda value, words="yes,no": str(words).split(",")[0 if value else 1],
+}
 
 
 def _word(match: re.Match[str]) -> str:

@@ -63,10 +63,16 @@ def two(lxpyd: Lxpyd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair
         pair = Pair(lxpyd, there, tmp_path_factory.mktemp("far"))
         pair.own_url = Pair.listen(lxpyd)  # pushing needs it
         undo.callback(lxpyd.cli, "config", "set", "core.https_address=", "core.trust_password=")
+        undo.callback(_trust_nobody, lxpyd)
         lxpyd.cli("remote", "add", "far", pair.url, "--accept-certificate", "--password", "sesame")
         lxpyd.cli("remote", "add", "open", pair.url, "--accept-certificate", "--public")
         undo.callback(lxpyd.cli, "remote", "remove", "far", "open")
         yield pair
+
+
+def _trust_nobody(daemon: Lxpyd) -> None:
+    for one in daemon.json("config", "trust", "list", "-f", "json"):
+        daemon.cli("config", "trust", "remove", one["fingerprint"])
 
 
 @pytest.fixture

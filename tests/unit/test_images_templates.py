@@ -16,7 +16,7 @@ from lxpy.images.templates import TemplateError, render, render_templates
 CONTEXT: dict[str, Any] = {
     "instance": {"name": "c1", "architecture": "x86_64", "privileged": "false", "ephemeral": "true"},
     "config": {"user.foo": "bar", "user.empty": "", "user.lines": "a\n\n"},
-    "devices": {"eth0": {"type": "nic"}},
+    "devices": {"root": {"type": "disk"}, "eth0": {"type": "nic"}},
 }
 
 
@@ -56,7 +56,10 @@ def archive(tmp_path: pathlib.Path, templates: dict[str, dict[str, Any]], texts:
         ("{{ config_get('user.empty', '') }}", ""),
         ("no expression { } at all", "no expression { } at all"),
         ('{% if container.ephemeral == "true" %}e{% else %}p{% endif %}', "e"),
-        ('{% for name, device in devices.items() %}{{ name }}={{ device["type"] }};{% endfor %}', "eth0=nic;"),
+        (
+            '{% for name, device in devices.items() %}{{ name }}={{ device["type"] }};{% endfor %}',
+            "root=disk;eth0=nic;",
+        ),
         ("{{ container.name|upper }}", "C1"),
         ('{{ config["user.foo"]|default:"x" }} {{ config["user.no"]|default:"x y" }}', "bar x y"),
         ("{# a remark #}x", "x"),
@@ -69,6 +72,22 @@ def archive(tmp_path: pathlib.Path, templates: dict[str, dict[str, Any]], texts:
         ("{% if !nothing && (container.name == 'c1' || 0) && '&&' != '||' %}yes{% endif %}", "yes"),
         ("{% if instance.type != 'virtual-machine' %}eth0{% endif %}", "eth0"),
         ("{{ 3 * 4 }}", "12"),
+        # Pongo2's own words.
+        ("{% for name, device in devices %}{{ name }}={{ device.type }};{% endfor %}", "eth0=nic;root=disk;"),
+        ("{% for name, device in devices sorted %}{{ forloop.Counter }}{{ name }}{% endfor %}", "1eth02root"),
+        ("{% for name in 'b,a'|split:',' reversed %}{{ name }}{% if !forloop.Last %}-{% endif %}{% endfor %}", "a-b"),
+        ("{% for name in 'b,a'|split:',' sorted %}{{ forloop.Counter0 }}{{ name }}{% endfor %}", "0a1b"),
+        ('{% ifequal container.name "c1" %}same{% else %}other{% endifequal %}', "same"),
+        ("{% ifnotequal container.name 'c1' %}other{% endifnotequal %}x", "x"),
+        ("a{% comment %}{{ what is this }}{% endcomment %}b", "ab"),
+        ("{{ container.name|capfirst }}{{ 1|add:2 }}{{ 'a-b'|cut:'-' }}{{ nothing|yesno:'on,off' }}", "C13aboff"),
+        ("{% with name=container.name|upper %}{{ name }}{% endwith %}", "C1"),
+        (
+            '{% if config_get("user.network-config", "") == "" %}version: 1\nname: {% if instance.type == "x" %}enp5s0'
+            '{% else %}eth0{% endif %}{% else %}{{ config_get("user.network-config", "") }}{% endif %}',
+            "version: 1\nname: eth0",
+        ),
+        ('{{ config_get("user.user-data", properties.color) }}', "red"),
         ("<{{ '<&>' }}>", "<<&>>"),
     ],
 )
@@ -87,6 +106,10 @@ def test_what_templates_say(text: str, result: str) -> None:
         "{{ '%1000000000d'|format(1) }}",
         "{{ '%1000000000d' % 1 }}",
         "{% for a in range(99999) %}{{ config }}{% endfor %}",
+        "{{ 'x,'|cut:','|split:'' }}",
+        "{{ " * 30_000,
+        "{% for a in " + " " * 60_000,
+        "{% comment %}" * 5000,
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{% if %}",

@@ -17,6 +17,8 @@ def export_image(client: Client, fingerprint: str, target: str) -> list[str]:
     import hashlib
 
     folder, base = (target, "") if os.path.isdir(target) else os.path.split(target)
+    if folder and not os.path.isdir(folder):
+        raise ApiError(f"There is no directory {folder}: make it first")
     temporary = f"{folder or '.'}/.lxpy-export-{os.getpid()}"
     written: list[tuple[str, str]] = []
     try:

@@ -164,6 +164,11 @@ def test_preseed_is_idempotent_and_all_or_nothing(lxpyd: Lxpyd) -> None:
     auto = f"networks:\n- {{name: {lxpyd.bridge}, type: bridge, config: {{ipv4.address: auto}}}}\n"
     lxpyd.cli("init", "--preseed", input=auto)
     assert lxpyd.out("init", "--dump") == before
+    lxd = (
+        f"networks: [{{name: {lxpyd.bridge}, type: '', config: {{}}, project: default}}]\nprojects: []\ncluster: null\n"
+    )
+    lxpyd.cli("init", "--preseed", input=lxd)  # as LXD prints it
+    assert lxpyd.out("init", "--dump") == before
     typo = lxpyd.cli("init", "--preseed", input="networks: [{name: x1, confg: {}}]", check=False)
     assert "Unknown key 'confg' in the preseed's networks entry 'x1'" in typo.stderr
     broken = "storage_pools:\n- {name: tmp1, driver: dir}\nprofiles:\n- {name: b, config: {no.key: 1}}\n"

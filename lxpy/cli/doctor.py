@@ -53,9 +53,10 @@ def _daemon(path: str, pools: dict[str, str]) -> list[Finding]:
     except PermissionError:
         return [Finding("daemon", "daemon", NOTE, f"no permission to use {path}", "", "run as root, or join its group")]
     except (ApiError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         if os.path.exists(path) or os.path.isdir(os.path.dirname(path)):
             return [
-                Finding("daemon", "daemon", NOTE, f"lxpyd does not answer ({error})", "", "any lxpy command starts it")
+                Finding("daemon", "daemon", NOTE, f"lxpyd does not answer ({reason})", "", "any lxpy command starts it")
             ]
         return [Finding("daemon", "daemon", NOTE, "lxpyd was never started here", "", "lxpy init")]
     finally:

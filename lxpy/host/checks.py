@@ -258,8 +258,11 @@ def _ids(layout: Layout) -> Iterator[Finding]:
                 "set security.privileged=true and security.nesting=true of the container, on its host",
             )  # fmt: skip
             return
-    # The default range of `instances/idmaps.py`; another user's subordinate ids in it would be shared with guests.
+    # The range of `instances/idmaps.py`; another user's subordinate ids in it would be shared with guests.
     first, last = 1 << 30, 0x6FFFFFFF
+    given = os.environ.get("LXPY_IDMAP", "").split(":")
+    if len(given) == 2 and all(map(str.isdigit, given)):
+        first, last = int(given[0]), int(given[0]) + int(given[1]) - 1
     taken = []
     for path in ("/etc/subuid", "/etc/subgid"):
         try:
@@ -278,7 +281,8 @@ def _ids(layout: Layout) -> Iterator[Finding]:
     if taken:
         yield Finding(
             "ids", "user ids", WARNING, f"ids of containers belong to others too: {', '.join(taken)}",
-            "they could read each other's files", "give lxpy a range of its own: LXPY_IDMAP=base:size for lxpyd",
+            "they could read each other's files",
+            "give lxpy a range of its own: LXPY_IDMAP=base:size for lxpyd and doctor",
         )  # fmt: skip
     else:
         yield Finding("ids", "user ids", OK, f"{first} to {last} is nobody else's")

@@ -38,6 +38,7 @@ def test_a_host_that_works(own_lxpyd: Lxpyd) -> None:
     # Dead: the same host, and nobody is woken.
     daemon.kill()
     found = _findings(daemon)
+    assert found["daemon"]["seen"] == "lxpyd does not answer (Connection refused)"
     assert found["daemon"]["status"] == "note" and found[f"bridge.{daemon.bridge}"]["status"] == "ok"
     daemon.start()
 
@@ -105,6 +106,20 @@ def test_what_stops_lxpy_gives_status_1(lxpyd: Lxpyd) -> None:
     assert "One of these keeps lxpy from working" in result.stdout
     wrong = lxpyd.cli("doctor", "-f", "xml", check=False)
     assert wrong.returncode == 1 and "unknown format 'xml'" in wrong.stderr
+
+
+def test_ids_that_belong_to_somebody_else(lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
+    first = int(lxpyd.environment["LXPY_IDMAP"].partition(":")[0])
+    (tmp_path / "subuid").write_text(
+        f"root:{first}:65536\nsomeone:{first + 65536}:65536\nother:{first - 65536}:65536\n"
+    )
+    script = f'mount --bind {tmp_path}/subuid /etc/subuid; exec "$@" doctor -f json'
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", BIN / "lxpy"], env=lxpyd.environment, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    found = next(one for one in json.loads(result.stdout) if one["id"] == "ids")
+    assert found["status"] == "warning" and "someone:" in found["seen"] and "other:" not in found["seen"]
 
 
 def test_as_a_user_without_rights(lxpyd: Lxpyd) -> None:

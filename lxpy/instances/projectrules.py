@@ -8,6 +8,7 @@ from dataclasses import replace
 from lxpy.api import values
 from lxpy.api.errors import Forbidden
 from lxpy.api.objects import Config, Devices
+from lxpy.instances import idmaps
 from lxpy.instances.records import Records
 from lxpy.projects import rules
 from lxpy.projects.rules import Holding, Member
@@ -36,7 +37,7 @@ class ProjectRules:
         """
         if not (limits := self._config(project)):
             return
-        asked = Member(name, config, devices)
+        asked = _member(name, config, devices)
         rules.check_restrictions(project, limits, asked)
         limits.pop("restricted", None)  # the others have passed that before
         holding = self._holding(project)
@@ -52,7 +53,7 @@ class ProjectRules:
 
     def check_profile(self, project: str, name: str, config: Config, devices: Devices) -> None:
         """A profile that is to be made. Raises `Forbidden`."""
-        rules.check_restrictions(project, self._config(project), Member(name, config, devices, "profile"))
+        rules.check_restrictions(project, self._config(project), _member(name, config, devices, "profile"))
 
     def check_volatile(self, project: str, name: str, asked: Config, had: Config) -> None:
         """A restricted project's clients do not write what the daemon notes for itself.
@@ -104,9 +105,9 @@ class ProjectRules:
         return rules.usage(self._config(project), self._holding(project))
 
     def _holding(self, project: str) -> Holding:
-        instances = [Member(row.name, *self._records.expanded(row)) for row in self._records if row.project == project]
+        instances = [_member(row.name, *self._records.expanded(row)) for row in self._records if row.project == project]
         profiles = [
-            Member(name, doc["config"], doc["devices"], "profile")
+            _member(name, doc["config"], doc["devices"], "profile")
             for name, doc in self._store.profiles.all(project).items()
         ]
         sizes = {
@@ -114,3 +115,9 @@ class ProjectRules:
         }
         volumes = {name: values.size_bytes("size", size) if size else None for name, size in sizes.items()}
         return Holding(instances, profiles, volumes, len(self._store.networks.all()) if project == "default" else 0)
+
+
+def _member(name: str, config: Config, devices: Devices, kind: str = "instance") -> Member:
+    reached = idmaps.raw(config.get("raw.idmap", ""))
+    ids = tuple((which, host, host + count - 1) for which, _, host, count in reached)
+    return Member(name, config, devices, kind, ids)

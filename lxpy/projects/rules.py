@@ -36,6 +36,8 @@ RESTRICTIONS: dict[str, tuple[str, ...]] = {
     "restricted.snapshots": ("block", "allow"),
 }
 _LISTS = ("restricted.devices.disk.paths", "restricted.networks.access")
+# Host ids that a raw.idmap may reach although lowlevel options are blocked.
+_IDS = ("restricted.idmap.uid", "restricted.idmap.gid")
 # Doors that LXD opens and lxpy does not have: always "block", and any other value is refused with the reason.
 _SHUT = {
     "restricted.cluster.target": "there are no clusters",
@@ -45,7 +47,6 @@ _SHUT = {
 # LXD has these; why they are refused here. A key ending in a dot stands for all below it.
 _NOT_HERE = {
     "restricted.cluster.": "there are no clusters",
-    "restricted.idmap.": "restricted.containers.lowlevel says whether raw.idmap may be used at all",
     "restricted.networks.": "there are no OVN networks",
 }
 # Options that reach past what keeps a container in: LXD's low-level ones.
@@ -63,12 +64,14 @@ class Member:
     Attributes:
         config, devices: expanded for an instance, its own for a profile.
         kind: ``instance`` or ``profile``.
+        ids: the host ids that its ``raw.idmap`` reaches: uid or gid, the first, the last.
     """
 
     name: str
     config: Config
     devices: Devices
     kind: str = "instance"
+    ids: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def label(self) -> str:
@@ -103,6 +106,8 @@ def check_key(key: str, value: str) -> bool:
                 raise BadRequest(f"Invalid value for {key}: {path!r} is not an absolute path without ..")
     elif key in _LISTS:
         pass
+    elif key in _IDS:
+        _id_ranges(key, value)
     elif key in _BYTES:
         values.size_bytes(key, value)
     elif key in SUMS or key in COUNTS:
@@ -118,7 +123,7 @@ def check_key(key: str, value: str) -> bool:
 
 def known() -> list[str]:
     """Every key of this module."""
-    return [*COUNTS, *SUMS, "restricted", *RESTRICTIONS, *_LISTS, *_SHUT]
+    return [*COUNTS, *SUMS, "restricted", *RESTRICTIONS, *_LISTS, *_IDS, *_SHUT]
 
 
 def check(project: str, config: Config, holding: Holding, asks: str = "") -> None:
@@ -254,7 +259,9 @@ def check_restrictions(project: str, config: Config, member: Member) -> None:
         raise refuse("security.privileged", "restricted.containers.privilege")
     if answer(config, "restricted.containers.lowlevel") == "block":
         for key in member.config:
-            if key in _LOWLEVEL or key.startswith(_LOWLEVEL_PREFIXES):
+            if key == "raw.idmap" and any(config.get(one) for one in _IDS):
+                _check_ids(config, member, refuse)
+            elif key in _LOWLEVEL or key.startswith(_LOWLEVEL_PREFIXES):
                 raise refuse(key, "restricted.containers.lowlevel")
     for name, device in member.devices.items():
         kind = device.get("type", "none")
@@ -270,6 +277,27 @@ def check_restrictions(project: str, config: Config, member: Member) -> None:
 
 
 _Refuse = Callable[[str, str], Forbidden]
+
+
+def _id_ranges(key: str, value: str) -> list[tuple[int, int]]:
+    """Ranges of ids such as ``1000,2000-2999``. Raises `BadRequest`."""
+    found = []
+    for part in _listed(value):
+        first, dash, last = part.partition("-")
+        if not all(one.isascii() and one.isdigit() and len(one) < 11 for one in ((first, last) if dash else (first,))):
+            raise BadRequest(f"Invalid value for {key}: {part!r} is no id and no range of ids (1000, 2000-2999)")
+        ends = int(first), int(last if dash else first)
+        if ends[1] < ends[0]:
+            raise BadRequest(f"Invalid value for {key}: {part!r} runs backwards")
+        found.append(ends)
+    return found
+
+
+def _check_ids(config: Config, member: Member, refuse: _Refuse) -> None:
+    for kind, first, last in member.ids:
+        key = f"restricted.idmap.{kind}"
+        if not any(low <= first and last <= high for low, high in _id_ranges(key, config.get(key, ""))):
+            raise refuse(f"raw.idmap to the {kind}s {first}-{last} of the host", key)
 
 
 def _check_disk(config: Config, name: str, device: dict[str, str], refuse: _Refuse) -> None:

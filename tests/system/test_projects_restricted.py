@@ -123,3 +123,25 @@ def test_snapshots_of_volumes(lxpyd: Lxpyd, project: str) -> None:
     assert said == f"Error: Snapshots are forbidden in project {project!r}: restricted.snapshots is block"
     lxpyd.cli("project", "set", project, "restricted.snapshots=allow")
     lxpyd.cli("storage", "volume", "snapshot", "plain", "v", "s", "--project", project)
+
+
+def test_ids_of_the_host(lxpyd: Lxpyd, project: str) -> None:
+    """A restricted project's raw.idmap reaches the ids that its keys name, and no others."""
+    lxpyd.cli("create", "bb", "a", "--project", project)
+    lxpyd.cli("project", "set", project, "restricted=true")
+
+    def set_(value: str) -> str:
+        return refused(lxpyd.cli("config", "set", "a", f"raw.idmap={value}", "--project", project, check=False))
+
+    assert "restricted.containers.lowlevel is block" in set_("uid 1000 1000")
+    lxpyd.cli("project", "set", project, "restricted.idmap.uid=1000,2000-2999", "restricted.idmap.gid=100")
+    for allowed in ("uid 1000 1000", "uid 2000-2009 500-509\ngid 100 100"):
+        lxpyd.cli("config", "set", "a", f"raw.idmap={allowed}", "--project", project)
+    assert "the uids 1001-1001 of the host" in set_("uid 1001 1000")
+    assert "the uids 2990-3000 of the host" in set_("uid 2990-3000 500-510")
+    assert "restricted.idmap.gid is 100" in set_("both 1000 1000")
+    held = refused(lxpyd.cli("project", "set", project, "restricted.idmap.uid=1000", check=False))
+    assert "the uids 2000-2009 of the host" in held
+    assert "restricted.containers.lowlevel" in refused(
+        lxpyd.cli("config", "set", "a", "limits.kernel.nofile=100", "--project", project, check=False)
+    )

@@ -32,26 +32,37 @@ async def register(name: str, config: Config, warn: Callable[[str], None]) -> No
     if not os.path.exists(_SOCKET):
         return
     for command in commands(name, config):
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-        except FileNotFoundError:
-            return
-        try:
-            _, err = await asyncio.wait_for(process.communicate(), _PATIENCE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            err = b"no answer"
-        if process.returncode:
-            lines = err.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        for pause in (0.1, 0.2, 0.4, 0.8, 0.0):
+            fault = await _run(command)
+            # A link that has just been made may reach us before it reaches resolved.
+            if "not known" not in fault or not pause:
+                break
+            await asyncio.sleep(pause)
+        if fault:
             warn(
                 Notice(
-                    f"This host cannot resolve names on network {name!r}: {command[0]} {command[1]}: {lines[0]}",
+                    f"This host cannot resolve names on network {name!r}: {command[0]} {command[1]}: {fault}",
                     NAMES,
                     f"/1.0/networks/{name}",
                 )
             )
             return
+
+
+async def _run(command: list[str]) -> str:
+    """What went wrong, one line; empty when nothing did, or there is no resolvectl."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return ""
+    try:
+        _, err = await asyncio.wait_for(process.communicate(), _PATIENCE)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return "no answer"
+    lines = err.decode(errors="replace").strip().splitlines() or ["no reason given"]
+    return lines[0] if process.returncode else ""

@@ -51,4 +51,4 @@ def _resolves(daemon: Lxpyd) -> None:
 
 
 def _knows(name: str, address: str) -> None:
-    until(lambda: address in told("resolvectl", "query", name), 10, f"{name} is not resolved to {address}")
+    until(lambda: address in told("resolvectl", "query", name), 30, f"{name} is not resolved to {address}")

@@ -265,7 +265,34 @@ def _mount(context: Context, args: Args) -> int:
         sftp.find_path(client, name, path)
         context.say(f"Mounted {name}{path} on {target}; Ctrl-C, or umount, ends it")
         return sftp.mount(client, name, path, target)
-    raise UsageError("serving over SSH is not there yet: name a directory to mount on")
+    return _serve(context, args, client, name)
+
+
+def _serve(context: Context, args: Args, client: Client, name: str) -> int:
+    import secrets
+
+    from lxpy.client import sftp, sshd
+    from lxpy.client.files import open_files
+
+    host, _, port = (args.value("listen") or "127.0.0.1:0").rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen takes ADDRESS:PORT, not {args.value('listen')!r}")
+    if args.flag("no-auth") and args.flag("auth-user"):
+        raise UsageError("--no-auth lets everybody in, whatever the name: leave --auth-user out")
+    open_files(client, name).close()  # an error now, not at the first login
+    user = args.value("auth-user") or secrets.token_hex(4)
+    password = None if args.flag("no-auth") else secrets.token_urlsafe(12)
+
+    def ready(port: int) -> None:
+        context.say(f"SSH SFTP listening on {host}:{port}")
+        if password is None:
+            context.say("Everybody who can reach it may log in, as root of the instance's files")
+        else:
+            context.say(f"Login with username {user!r} and password {password!r}")
+
+    host = host.removeprefix("[").removesuffix("]")
+    sshd.serve(lambda: sftp.connect(client, name), host, int(port), user, password, ready)
+    return 0
 
 
 def _command(
@@ -290,7 +317,12 @@ _FILE = {
         "Opens the file in $EDITOR; with standard input that is no terminal, that is its new content.",
     ),
     "mount": _command(
-        _mount, "[<remote>:]<instance>[/<path>] <target path>", "Mount files from instances (needs sshfs)", (), 1, 2,
+        _mount, "[<remote>:]<instance>[/<path>] [<target path>]", "Mount files from instances",
+        (Option("--listen", "ADDRESS:PORT", "Serve SFTP over SSH there (default 127.0.0.1, any port)"),
+         Option("--no-auth", help="Let everybody in who can reach it"),
+         Option("--auth-user", "NAME", "Name to log in with (made up by default)")), 1, 2,
+        "With a target path the files are mounted there by sshfs until Ctrl-C. Without, they are served as SFTP\n"
+        "over SSH, for which the Python package asyncssh has to be installed beside lxpy.",
     ),
     "pull": _command(
         _pull, f"{_PLACE}... <target path>", "Pull files from instances", (_PARENTS, _RECURSIVE), 2, None,

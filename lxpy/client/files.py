@@ -16,7 +16,7 @@ from lxpy.client import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from lxpy.client.client import Client
@@ -86,6 +86,11 @@ class Files:
     def read(self, path: str, fd: int, progress: Progress | None = None) -> Entry:
         """Writes a file's content to `fd`; links are followed."""
         raise NotImplementedError
+
+    def read_many(self, wanted: Sequence[tuple[str, str]], progress: Progress | None = None) -> None:
+        """Pulls files of the instance (the first of each pair) as files of ours, as `pull_file` does."""
+        for path, target in wanted:
+            pull_file(self, path, target, progress)
 
     def write(self, path: str, source: int | bytes, owner: Owner, progress: Progress | None = None) -> None:
         """Makes or replaces a file, whole or not at all; `source` is bytes, or a descriptor read to its end.
@@ -195,6 +200,37 @@ class _Local(Files):
 
     def read(self, path: str, fd: int, progress: Progress | None = None) -> Entry:
         return Entry(self._fetch("get", path, lambda pipe: _pour(pipe, fd, pipe, progress)))
+
+    def read_many(self, wanted: Sequence[tuple[str, str]], progress: Progress | None = None) -> None:
+        self.settle()
+        ahead: list[tuple[str, str, int]] = []
+        try:
+            for path, target in wanted:
+                if len(ahead) >= _AHEAD:
+                    self._take(*ahead.pop(0), progress)
+                read_end, write_end = os.pipe()
+                ahead.append((path, target, read_end))
+                try:
+                    self._send({"op": "get", "path": path}, write_end)
+                finally:
+                    os.close(write_end)
+            while ahead:
+                self._take(*ahead.pop(0), progress)
+        except BaseException:
+            for _, _, read_end in ahead:
+                os.close(read_end)
+            self.close()  # answers to what was asked ahead would be taken for others
+            raise
+
+    def _take(self, path: str, target: str, pipe: int, progress: Progress | None) -> None:
+        try:
+            entry = Entry(self._receive("pull", path))
+            with _Incoming(target) as incoming:
+                _pour(pipe, incoming.fd, pipe, progress)
+                self._receive("pull", path)
+                incoming.mode = entry.mode
+        finally:
+            os.close(pipe)
 
     def _fetch(self, op: str, path: str, take: Callable[[int], None]) -> dict[str, Any]:
         doing = "pull" if op == "get" else "list"
@@ -461,6 +497,7 @@ def pull_tree(
         if not os.path.isdir(ours) or os.path.islink(ours):
             os.mkdir(ours, 0o700)
         modes.append((ours, mode & 0o777))
+        wanted: list[tuple[str, str]] = []
         for entry in files.list(theirs):
             if "/" in entry.name or entry.name in ("", ".", ".."):
                 raise ApiError(f"{files.name} has a file with the name {entry.name!r} in {theirs}")
@@ -472,38 +509,51 @@ def pull_tree(
             elif entry.type == "directory":
                 stack.append((path, place, entry.mode))
             elif entry.type == "file":
-                pull_file(files, path, place, progress)
+                wanted.append((path, place))
             else:
                 say(f"Left out {files.name}{path}: it is no file, directory or link")
+        files.read_many(wanted, progress)
     for path, mode in reversed(modes):
         os.chmod(path, mode)
 
 
 def pull_file(files: Files, path: str, target: str, progress: Progress | None = None) -> None:
     """A file of the instance as `target`: whole or not at all. A device or FIFO of ours is written to."""
-    try:
-        there = os.stat(target, follow_symlinks=False)
-        if stat.S_ISLNK(there.st_mode):
-            os.unlink(target)
-        elif not stat.S_ISREG(there.st_mode):
-            fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                files.read(path, fd, progress)
-            finally:
-                os.close(fd)
-            return
-    except FileNotFoundError:
-        pass
-    head, _, name = target.rpartition("/")
-    temporary = f"{head or '.'}/.{name[:100]}.{os.urandom(4).hex()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with _Incoming(target) as incoming:
+        incoming.mode = files.read(path, incoming.fd, progress).mode
+
+
+class _Incoming:
+    """A file of ours that is being written: it is there when the block has ended well. A link is replaced.
+
+    Attributes:
+        fd: to write to.
+        mode: what it is to have in the end, but for set-id bits.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target, self._temporary, self.mode = target, "", 0o600
         try:
-            entry = files.read(path, fd, progress)
-            os.fchmod(fd, entry.mode & 0o777)
+            there = os.stat(target, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            there = 0
+        if there and not stat.S_ISLNK(there) and not stat.S_ISREG(there):
+            self.fd = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+            return
+        head, _, name = target.rpartition("/")
+        self._temporary = f"{head if '/' in target else '.'}/.{name[:100]}.{os.urandom(4).hex()}"
+        self.fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def __enter__(self) -> _Incoming:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None and self._temporary:
+                os.fchmod(self.fd, self.mode & 0o777)
+                os.rename(self._temporary, self._target)
+                self._temporary = ""
         finally:
-            os.close(fd)
-        os.rename(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            os.close(self.fd)
+            if self._temporary:
+                os.unlink(self._temporary)

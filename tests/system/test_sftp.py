@@ -122,3 +122,59 @@ def test_sshfs(lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path, way: tuple[st
         for pipe in (process.stdout, process.stderr):
             assert pipe
             pipe.close()
+
+
+def _log_in(port: str, user: str, password: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    answer = folder / "answer"
+    answer.write_text(f"#!/bin/sh\necho '{password}'\n")
+    answer.chmod(0o755)
+    # A batch by option -b would forbid passwords: the commands are typed instead.
+    options = [
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "NumberOfPasswordPrompts=1",
+        "LogLevel=ERROR",
+    ]
+    return subprocess.run(
+        ["sftp", *(word for option in options for word in ("-o", option)), "-P", port, f"{user}@127.0.0.1"],
+        env={**os.environ, "SSH_ASKPASS": str(answer), "SSH_ASKPASS_REQUIRE": "force"},
+        input=f"put {folder}/note /root/note\nls /root\n",
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("auth", ["password", "none"])
+def test_served_over_ssh(lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path, auth: str) -> None:
+    (tmp_path / "note").write_text("by ssh")
+    options = ["--auth-user", "eve"] if auth == "password" else ["--no-auth"]
+    server = lxpyd.spawn("file", "mount", busybox, "--listen", "127.0.0.1:0", *options)
+    assert server.stdout
+    try:
+        port = server.stdout.readline().decode().strip().rpartition(":")[2]
+        said = server.stdout.readline().decode()
+        if auth == "password":
+            password = said.split("'")[-2]
+            assert _log_in(port, "eve", "wrong", tmp_path).returncode
+            assert _log_in(port, "mallory", password, tmp_path).returncode
+            assert lxpyd.sh(busybox, "ls /root").stdout == ""
+        else:
+            password = "any"
+            assert said.startswith("Everybody")
+        result = _log_in(port, "eve", password, tmp_path)
+        assert result.returncode == 0, result
+        assert lxpyd.sh(busybox, "cat /root/note").stdout == "by ssh"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(20) == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.communicate()
+
+
+def test_ssh_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lxpy.api.errors import ApiError
+    from lxpy.client import sshd
+
+    monkeypatch.setattr(sshd, "available", lambda: False)
+    with pytest.raises(ApiError, match="pip install asyncssh"):
+        sshd.serve(lambda: pytest.fail("asked"), "127.0.0.1", 0, "u", "p", print)

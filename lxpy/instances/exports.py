@@ -165,6 +165,7 @@ class Exports:
                 row = parts.records.get(row.project, row.name)
                 live = parts.life.live(row)
                 if live is None:
+                    await parts.life.release(row)
                     with pool.open_root(volume) as root:
                         yield row, root
                     return

@@ -76,6 +76,7 @@ class Publishing:
                 await held.enter_async_context(self._parts.life.lock(row).held_long(why))
                 row = self._parts.records.get(row.project, row.name)
                 self._stopped(row)
+                await self._parts.life.release(row)
             archive = self._archive(row, snapshot, body)
             os.makedirs(self._parts.layout.images, mode=0o700, exist_ok=True)
             # A name that the image store sweeps at its start.

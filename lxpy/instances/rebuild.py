@@ -51,6 +51,7 @@ class Rebuilding:
             await parts.storage.pool(row.pool).ensure_image(parts.images.files(project, fingerprint))
         async with parts.life.lock(row):
             row = self.validate(project, name, body)
+            await parts.life.release(row)
             row = parts.records.change(row, rebuilding={"fingerprint": fingerprint})
             await finish(self._rebuild(row, fingerprint))  # from here on nobody can take it back
         parts.save(parts.records.get(project, name))

@@ -328,3 +328,18 @@ def test_a_blocked_file_blocks_nobody_else(lxpyd: Lxpyd, busybox: str) -> None:
     for client in stuck:
         client.kill()
         client.communicate()
+
+
+def test_what_needs_the_root_gets_it(lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path) -> None:
+    """Exports, published images and rebuilds do not fail because somebody is at the files of a stopped instance."""
+    lxpyd.cli("stop", "-f", busybox)
+    for command in (["export", busybox, str(tmp_path / "out.tar.gz")], ["rebuild", "bb", busybox]):
+        client = lxpyd.spawn("file", "push", "-", f"{busybox}/root/hanging")
+        assert client.stdin
+        client.stdin.write(b"x" * MIB)
+        client.stdin.flush()
+        lxpyd.cli(*command)
+        _, said = client.communicate(b"y", timeout=20)
+        assert (client.returncode, b"out of reach" in said) == (1, True), said
+    lxpyd.cli("start", busybox)
+    assert _hidden(lxpyd, busybox, "/root") == ""

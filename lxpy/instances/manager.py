@@ -138,8 +138,9 @@ class InstanceManager:
             ran = row.doc["config"].get("volatile.last_state.power") == "RUNNING"
             try:
                 row = await self.moves.settle(row)
-                row, again = await self.snapshots.settle(await self.rebuilding.settle(row))
+                row = await self.snapshots.settle(await self.rebuilding.settle(row))
                 found = await self._life.adopt(row)
+                row, again = await self.snapshots.settle_restore(self._records.current(row) or row)
             except (ApiError, OSError) as error:
                 self._warn(_notice(row, f"Instance {row.name!r} could not be taken over: {error}", ADOPTION))
                 continue
@@ -151,7 +152,8 @@ class InstanceManager:
                 self._warn(
                     _notice(row, f"A device of instance {row.name!r} could not be plugged in again: {error}", ADOPTION)
                 )
-            if found == "reboot" or (again and found != "running") or (found == "" and self.boot.wants(current, ran)):
+            again = (again and not self._life.live(row)) or (found == "" and self.boot.wants(current, ran))
+            if found == "reboot" or again:
                 wanted.append(current)
             elif found == "" and ran:
                 self._records.set_volatile(current, last_state__power="STOPPED")

@@ -336,12 +336,8 @@ class Snapshots:
 
     # -- after a crash ---------------------------------------------------------------------------------------------
 
-    async def settle(self, row: InstanceRow) -> tuple[InstanceRow, bool]:
-        """Finish or undo what a daemon that was killed had begun.
-
-        Returns:
-            The instance, and whether it has to be started: it ran before it was restored.
-        """
+    async def settle(self, row: InstanceRow) -> InstanceRow:
+        """Finish or undo what a daemon that was killed had begun, but for a restore."""
         pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
         if row.doc.get("freezing"):
             with contextlib.suppress(OSError):  # it has ended since
@@ -361,10 +357,20 @@ class Snapshots:
             else:
                 continue
             self._backups.save(row)
+        return row
+
+    async def settle_restore(self, row: InstanceRow) -> tuple[InstanceRow, bool]:
+        """The same of a restore, once it is known whether the instance runs.
+
+        Returns:
+            The instance, and whether it has to be started: it ran before it was restored.
+        """
         if not (restoring := row.doc.get("restoring")):
             return row, False
         if "snapshot" in restoring:
-            self._life.cgroup(row).kill()  # it was to be ended
+            if self._life.live(row):
+                await self._life.stop(row, 0, force=True, why="restart")
+                row = self._records.get(row.project, row.name)
             row = await self._restore(row, restoring["snapshot"], start=False)
             self._backups.save(row)
         return self._records.change(row, restoring=None), bool(restoring["start"])

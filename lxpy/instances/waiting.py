@@ -40,7 +40,8 @@ class Waiting:
             if row.doc.get("creating") or row.doc.get("deleting"):
                 await self._undo(row)
                 continue
-            _, again = await self._snapshots.settle(await self._moves.settle(row))
+            row = await self._snapshots.settle(await self._moves.settle(row))
+            row, again = await self._snapshots.settle_restore(row)
             self._wanted |= {row.id} if again else set()
         rows = [row for row in self._records if row.pool == pool and row.id in self._wanted]
         self._wanted -= {row.id for row in rows}

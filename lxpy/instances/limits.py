@@ -98,12 +98,20 @@ def rlimits(config: Config) -> tuple[dict[str, tuple[int, int]], list[str]]:
             continue
         name = key.removeprefix("limits.kernel.")
         soft, hard = check_rlimit(key, value)
+        if name == "nofile" and hard > (most := _nr_open()):
+            less.append(f"{key} (no process may have more than fs.nr_open={most}; raise that by sysctl)")
+            soft, hard = min(soft, most), most
         own = libc.rlimit(RLIMITS[name])[1]
         if not raising and own != libc.INFINITY and (hard == -1 or hard > own):
             less.append(f"{key} (root has no CAP_SYS_RESOURCE here and cannot go above its own {own})")
             soft, hard = own if soft == -1 else min(soft, own), own
         found[name] = (soft, hard)
     return found, less
+
+
+def _nr_open() -> int:
+    with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+        return int(file.read())
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------

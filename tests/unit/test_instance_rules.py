@@ -97,6 +97,13 @@ def test_limits_in_the_kernels_units() -> None:
     assert half == limits.host_memory() // 2
 
 
+def test_resource_limits_that_nobody_may_have_are_told() -> None:
+    found, less = limits.rlimits({"limits.kernel.nofile": "5:99999999999", "limits.kernel.core": "unlimited"})
+    with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+        assert found["nofile"][0] == 5 and found["nofile"][1] <= int(file.read())
+    assert "fs.nr_open" in less[0]
+
+
 def test_a_cpu_count_takes_the_least_used_cpus() -> None:
     online = sorted(os.sched_getaffinity(0))
     assert cpus.choose(1, range(4), {}, "") == "0"

@@ -86,6 +86,10 @@ def running(folder: pathlib.Path) -> Iterator[Run]:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)
+        # liblxc's own, empty, which it leaves in every hierarchy.
+        cgroups = pathlib.Path("/sys/fs/cgroup")
+        for pivot in (*cgroups.glob("lxc.pivot"), *cgroups.glob("*/lxc.pivot")):
+            pivot.rmdir()
         # What LXD mounts in its directory is left to the namespace, which goes soon; the tree is a temporary one.
         subprocess.run(["umount", "-R", "-l", str(folder / "lxd/shmounts"), str(folder / "lxd/devlxd")], check=False,
                        capture_output=True)  # fmt: skip

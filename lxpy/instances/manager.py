@@ -538,15 +538,6 @@ class InstanceManager:
         live = self._life.require(self._records.get(project, name))
         await live.supervisor.resize_console(width, height)
 
-    def console_log(self, project: str, name: str) -> bytes:
-        """The console's log; it survives the running container."""
-        row = self._records.get(project, name)
-        try:
-            with open(f"{self._layout.instance_log(row.project, row.name)}/console.log", "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return b""
-
     def clear_console_log(self, project: str, name: str) -> None:
         row = self._records.get(project, name)
         with contextlib.suppress(FileNotFoundError):

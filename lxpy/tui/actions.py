@@ -55,7 +55,7 @@ class Actions:
         elif verb == "fullshell":
             self.full_shell(instances[0])
         elif verb == "log":
-            self._log(instances[0])
+            self._log(instances)
         elif verb == "pause":
             for part, name in (("Frozen", "unfreeze"), ("", "freeze")):
                 some = [r for r in instances if (r.status == "Frozen") == bool(part)]
@@ -183,10 +183,10 @@ class Actions:
 
     # Looking inside
 
-    def _log(self, row: InstanceRow) -> None:
+    def _log(self, rows: Sequence[InstanceRow]) -> None:
         from lxpy.tui.screens.log import LogScreen
 
-        self.app.push_screen(LogScreen(self.app.gateway, row.name))
+        self.app.push_screen(LogScreen(self.app.gateway, [row.name for row in rows]))
 
     def shell(self, row: InstanceRow) -> None:
         """A shell in a tab beside everything else."""

@@ -15,7 +15,7 @@ from textual.message import Message
 
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.api.status import FINAL, SUCCESS
-from lxpy.tui.gateway import ClientLike, Gateway, RemoteInfo, explain
+from lxpy.tui.gateway import Gateway, RemoteInfo, explain
 from lxpy.tui.objects import KINDS, USED, ObjectRow
 from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.usage import History
@@ -422,13 +422,6 @@ class Model:
             yield
         finally:
             self.focused = before
-
-
-def console_log(client: ClientLike, name: str, limit: int = 256 * 1024) -> str:
-    """The end of an instance's console log, at most `limit` bytes."""
-    response = client.request("GET", f"/1.0/instances/{name}/console")
-    body: bytes = response.body
-    return body[-limit:].decode("utf-8", "replace")
 
 
 def _name(source: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
+from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound, from_status
 from lxpy.tui.gateway import Gateway, RemoteInfo
 
 REMOTES = [
@@ -113,6 +113,7 @@ class FakeDaemon:
         ]
         self.operations: dict[str, dict[str, Any]] = {}
         self.log = "booting\nlogin: \n"
+        self.logs: dict[str, str] = {}  # by instance, where one has another
         self.requests: list[tuple[str, str, Any]] = []
         self.fail: dict[tuple[str, str], Exception] = {}
         self.away: Exception | None = None
@@ -190,8 +191,9 @@ class FakeDaemon:
 
 
 class FakeResponse:
-    def __init__(self, body: bytes) -> None:
-        self.body = body
+    def __init__(self, body: bytes, start: int = 0, total: int = 0) -> None:
+        self.body, self.status = body, 206 if total else 200
+        self.headers = {"content-range": f"bytes {start}-{start + len(body) - 1}/{total}"} if total else {}
 
 
 class FakeSocket:
@@ -232,9 +234,17 @@ class FakeClient:
             if wanted == method and path.startswith(prefix):
                 raise error
 
-    def request(self, method: str, path: str) -> FakeResponse:
-        self._enter(method, path, None)
-        return FakeResponse(self.daemon.log.encode())
+    def request(self, method: str, path: str, *, headers: dict[str, str] | None = None) -> FakeResponse:
+        self._enter(method, path, headers)
+        name = unquote(path.split("/")[3])
+        log = self.daemon.logs.get(path.rpartition("/")[2] if "/logs/" in path else name, self.daemon.log).encode()
+        if not log or not headers:
+            return FakeResponse(log)
+        first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
+        start = int(first) if first else max(0, len(log) - int(last))
+        if start >= len(log):
+            raise from_status(416, "Range Not Satisfiable")
+        return FakeResponse(log[start : int(last) + 1 if first else None], start, len(log))
 
     def get(self, path: str, **query: str) -> Any:
         self._enter("GET", path, query)
@@ -249,6 +259,10 @@ class FakeClient:
                 if name not in daemon.instances:
                     raise NotFound("Instance not found")
                 return json.loads(json.dumps(daemon.instances[name]))
+            case ["instances", name, "logs"]:
+                return [f"/1.0/instances/{name}/logs/lxc.log"]
+            case ["instances", name, "logs", "exec-output"]:
+                return []
             case ["images"]:
                 return daemon.images
             case ["operations"]:

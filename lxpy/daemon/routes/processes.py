@@ -66,8 +66,16 @@ async def console(call: Call) -> web.StreamResponse:
 
 
 async def console_log(call: Call) -> web.StreamResponse:
-    data = call.daemon.instances.console_log(call.project, call.part("name"))
-    return web.Response(body=data, content_type="application/octet-stream")
+    """The whole log, or with ``Range`` a part: a log may be long, and who looks at it wants the end first."""
+    try:
+        return _send(_open(_directory(call), "console.log"))
+    except NotFound:
+        call.daemon.instances.get(call.project, call.part("name"))
+        return web.Response(body=b"", content_type="application/octet-stream")
+
+
+def _send(path: str) -> web.StreamResponse:
+    return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
 
 
 async def clear_console_log(call: Call) -> web.StreamResponse:
@@ -101,8 +109,7 @@ async def logs(call: Call) -> web.StreamResponse:
 
 
 async def log_file(call: Call) -> web.StreamResponse:
-    path = _open(_directory(call), call.part("file"))
-    return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+    return _send(_open(_directory(call), call.part("file")))
 
 
 async def delete_log(call: Call) -> web.StreamResponse:
@@ -119,8 +126,7 @@ async def outputs(call: Call) -> web.StreamResponse:
 
 
 async def output_file(call: Call) -> web.StreamResponse:
-    path = _open(_directory(call, "/exec-output"), call.part("file"))
-    return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
+    return _send(_open(_directory(call, "/exec-output"), call.part("file")))
 
 
 async def delete_output(call: Call) -> web.StreamResponse:

@@ -5,8 +5,9 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.widget import Widget
 
+from lxpy.client import logs
 from lxpy.tui.gateway import explain
-from lxpy.tui.model import console_log
+from lxpy.tui.logs import LogFeed, Source
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.tabs.base import Tab
 from lxpy.tui.widgets.logview import LogView
@@ -18,6 +19,7 @@ class LogTab(Tab):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.view = LogView(empty="The console has been silent so far", id="detail-log")
+        self._feed: LogFeed | None = None
 
     def compose(self) -> ComposeResult:
         yield self.view
@@ -27,7 +29,8 @@ class LogTab(Tab):
 
     def update(self, *, other: bool, came: bool) -> None:
         if other:
-            self.view.show("")
+            self._feed = None
+            self.view.clear([])
             self.view.following = True
         if came or (other and self.seen):
             self.tick()
@@ -39,9 +42,18 @@ class LogTab(Tab):
         row = self.subject
         if not isinstance(row, InstanceRow):
             return
+        if self._feed is None:
+            self._feed = LogFeed(self.lxpy.gateway, self.view, [Source(row.name, logs.console(row.name))])
+        await self._fill(self._feed, self._feed.read())
+
+    async def on_log_view_older(self) -> None:
+        if self._feed is not None:
+            await self._fill(self._feed, self._feed.older())
+
+    async def _fill(self, feed: LogFeed, work: Any) -> None:
         try:
-            text = await self.lxpy.gateway.call(lambda c: console_log(c, row.name))
+            await work
         except Exception as error:
-            text = explain(error)
-        if self.subject is not None and self.subject.key == row.key:
-            self.view.show(text)
+            if feed is self._feed:
+                self._feed = None
+                self.view.show(explain(error))

@@ -24,6 +24,10 @@ def with_lxcfs() -> Iterator[tuple[Lxpyd, subprocess.Popen[bytes]]]:
         holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "infinity"])
         inside = ["nsenter", "-t", str(holder.pid), "--mount"]
         until(lambda: os.readlink(f"/proc/{holder.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"), 5, "no namespace")
+        # Copies of what other tests have mounted would keep their loop devices from going.
+        copied = [line.split()[4] for line in pathlib.Path(f"/proc/{holder.pid}/mountinfo").read_text().splitlines()]
+        for target in reversed([one for one in copied if one.startswith("/var/tmp/lxpy-t-")]):
+            subprocess.run([*inside, "umount", "-l", target], check=True)
         pidfile = namespace.path("lxcfs.pid")
         lxcfs = subprocess.Popen(
             [*inside, "lxcfs", "-f", "-p", str(pidfile), _PLACE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

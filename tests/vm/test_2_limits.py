@@ -44,7 +44,7 @@ def test_disks(vm: Vm, limited: str) -> None:
     vm.run("lxpy config device override limited root limits.write=1MiB limits.read=300iops")
     line = vm.run(f"cat {_GROUP}/io.max")
     assert "wbps=1048576" in line and "riops=300" in line
-    write = "dd if=/dev/zero of=/root/f bs=1M count=8 conv=fsync 2>/dev/null"
+    write = "rm -f /root/f; dd if=/dev/zero of=/root/f bs=1M count=8 conv=fsync 2>/dev/null"
     script = f"read a b < /proc/uptime; {write}; read c d < /proc/uptime; echo $a $c"
     first, last = vm.run(f"lxpy exec limited -- sh -c '{script}'").split()
     assert float(last) - float(first) > 5

@@ -72,6 +72,10 @@ def _delete_all(client: Any, networks: list[dict[str, Any]]) -> None:
     for network in networks:
         client.delete(f"/1.0/networks/{network['name']}")
     for pool in client.get("/1.0/storage-pools", recursion="1"):
+        path = f"/1.0/storage-pools/{pool['name']}/volumes/custom"
+        for volume in client.get(path, **{"recursion": "1", "all-projects": "true"}):
+            if "/" not in volume["name"]:
+                client.delete(f"{path}/{volume['name']}?project={volume.get('project') or 'default'}")
         client.delete(f"/1.0/storage-pools/{pool['name']}")
 
 
@@ -92,8 +96,11 @@ def _clean_host(layout: Layout, bridges: list[str]) -> None:
     for bridge in bridges:
         if pathlib.Path(f"/sys/class/net/{bridge}/bridge").exists():
             delete_link(bridge)
-    for table in (layout.nft_table, layout.nft_proxy_table):
-        subprocess.run(["nft", "delete", "table", "inet", table], check=False, capture_output=True)
+    for family, table in (
+        ("inet", layout.nft_table), ("inet", layout.nft_proxy_table), ("bridge", layout.nft_nic_table),
+        ("netdev", layout.nft_nics_table),
+    ):  # fmt: skip
+        subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
     mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
     for mount in reversed(mounts):
         if mount.startswith((f"{layout.root}/", f"{layout.run}/")) or mount == layout.run:

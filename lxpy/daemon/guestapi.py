@@ -20,6 +20,7 @@ from lxpy.daemon import sockets
 from lxpy.daemon.events import timestamp
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import explain
+from lxpy.daemon.streams import send_all
 from lxpy.state.store import InstanceRow
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class GuestServer:
         door.listeners.add(listener)
         try:
             if "websocket" in request.headers.get("Upgrade", "").lower():
-                return await _websocket(listener, request)
+                return await send_all(listener.queue, request, max_msg_size=_BODY)
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
             await response.prepare(request)
             while (event := await listener.queue.get()) is not None:
@@ -267,28 +268,6 @@ class GuestServer:
         if not (image["public"] or image["cached"]):
             raise NotFound("Image not found")
         return await deliver(self._daemon, row.project, image, request)
-
-
-async def _websocket(listener: _Listener, request: web.BaseRequest) -> web.StreamResponse:
-    websocket = web.WebSocketResponse(compress=False, timeout=1.0, max_msg_size=_BODY)
-    await websocket.prepare(request)
-
-    async def watch() -> None:
-        async for _ in websocket:  # guests say nothing; this notices when they go
-            pass
-        listener.queue.put_nowait(None)
-
-    watcher = asyncio.create_task(watch())
-    try:
-        while (event := await listener.queue.get()) is not None:
-            await websocket.send_str(event)
-    except ConnectionError:
-        pass
-    finally:
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
-    await websocket.close()
-    return websocket
 
 
 def _peer(request: web.BaseRequest) -> int:

@@ -69,6 +69,35 @@ class Streams:
                 future.cancel()
 
 
+async def send_all(
+    queue: "asyncio.Queue[str | None]", request: web.BaseRequest, **options: Any
+) -> web.WebSocketResponse:
+    """A websocket of events: sends what comes into `queue` until None does, or until the client has gone.
+
+    Args:
+        options: of aiohttp's WebSocketResponse.
+    """
+    websocket = web.WebSocketResponse(compress=False, timeout=1.0, **options)
+    await websocket.prepare(request)
+
+    async def watch() -> None:
+        async for _ in websocket:  # clients say nothing; this notices when they go
+            pass
+        queue.put_nowait(None)
+
+    watcher = asyncio.create_task(watch())
+    try:
+        while (frame := await queue.get()) is not None:
+            await websocket.send_str(frame)
+    except ConnectionError:
+        pass
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+    await websocket.close()
+    return websocket
+
+
 async def readable(fd: int) -> None:
     """Wait until `fd` has something to read."""
     loop = asyncio.get_running_loop()

@@ -76,6 +76,19 @@ async def filled(request: pytest.FixtureRequest, lab: Lab, images: dict[str, Ima
     return lab
 
 
+@pytest.fixture(scope="module", params=["default", "plain", "bt"])
+def pool(request: pytest.FixtureRequest, lxpyd: Lxpyd) -> Iterator[str]:
+    """A pool of each driver."""
+    if request.param != "bt":
+        yield request.param
+        return
+    lxpyd.cli("storage", "create", "bt", "btrfs", "size=400MiB")
+    yield "bt"
+    for name in [one["name"] for one in lxpyd.json("list", "-f", "json")]:
+        lxpyd.cli("delete", "-f", name)
+    lxpyd.cli("storage", "delete", "bt")
+
+
 @pytest.fixture
 def project(lxpyd: Lxpyd) -> Iterator[str]:
     """A project that uses the images and profiles of ``default``; it goes with all it holds."""

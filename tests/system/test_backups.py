@@ -22,19 +22,6 @@ from tests.support.tarballs import COMPRESS, tarball
 from tests.system.test_publish import FILL, LOOK
 
 
-@pytest.fixture(scope="module", params=["default", "plain", "bt"])
-def pool(request: pytest.FixtureRequest, lxpyd: Lxpyd) -> Iterator[str]:
-    """A pool of each driver."""
-    if request.param != "bt":
-        yield request.param
-        return
-    lxpyd.cli("storage", "create", "bt", "btrfs", "size=400MiB")
-    yield "bt"
-    for name in [one["name"] for one in lxpyd.json("list", "-f", "json")]:
-        lxpyd.cli("delete", "-f", name)
-    lxpyd.cli("storage", "delete", "bt")
-
-
 @pytest.fixture
 def made(lxpyd: Lxpyd, name: str) -> str:
     """A stopped instance with what a careless archive loses in it."""

@@ -26,19 +26,6 @@ stat -c '%a %u:%g' d; cat f; readlink l; du -k holes | cut -f1; ls | wc -l
 """
 
 
-@pytest.fixture(scope="module", params=["default", "plain", "bt"])
-def pool(request: pytest.FixtureRequest, lxpyd: Lxpyd) -> Iterator[str]:
-    """A pool of each driver."""
-    if request.param != "bt":
-        yield request.param
-        return
-    lxpyd.cli("storage", "create", "bt", "btrfs", "size=400MiB")
-    yield "bt"
-    for name in [one["name"] for one in lxpyd.json("list", "-f", "json")]:
-        lxpyd.cli("delete", "-f", name)
-    lxpyd.cli("storage", "delete", "bt")
-
-
 @pytest.fixture
 def alias(lxpyd: Lxpyd, name: str) -> Iterator[str]:
     """A free alias; the image that has it goes afterwards."""

@@ -9,19 +9,6 @@ import pytest
 from tests.support.daemon import Lxpyd
 
 
-@pytest.fixture(scope="module", params=["default", "plain", "bt"])
-def pool(request: pytest.FixtureRequest, lxpyd: Lxpyd) -> Iterator[str]:
-    """A pool of each driver."""
-    if request.param != "bt":
-        yield request.param
-        return
-    lxpyd.cli("storage", "create", "bt", "btrfs", "size=400MiB")
-    yield "bt"
-    for name in [one["name"] for one in lxpyd.json("list", "-f", "json")]:
-        lxpyd.cli("delete", "-f", name)
-    lxpyd.cli("storage", "delete", "bt")
-
-
 @pytest.fixture(scope="module")
 def other(lxpyd: Lxpyd) -> Iterator[str]:
     """Another image."""

@@ -11,6 +11,7 @@ from lxpy.daemon.environment import EXTENSIONS, environment, resources
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
+from lxpy.daemon.streams import send_all
 from lxpy.daemon.trust import hash_password
 
 
@@ -91,25 +92,7 @@ async def events(call: Call) -> web.StreamResponse:
     projects = call.allowed if call.all_projects else frozenset({call.project})
     types = call.request.query.get("type", "")
     with call.daemon.events.subscribe(types, projects, server=call.allowed is None) as listener:
-        websocket = web.WebSocketResponse(compress=False, heartbeat=30.0 if call.der else None, timeout=1.0)
-        await websocket.prepare(call.request)
-
-        async def watch() -> None:
-            async for _ in websocket:  # clients say nothing; this notices when they go
-                pass
-            listener.queue.put_nowait(None)
-
-        watcher = asyncio.create_task(watch())
-        try:
-            while (frame := await listener.queue.get()) is not None:
-                await websocket.send_str(frame)
-        except ConnectionError:
-            pass
-        finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
-        await websocket.close()
-    return websocket
+        return await send_all(listener.queue, call.request, heartbeat=30.0 if call.der else None)
 
 
 async def host_resources(call: Call) -> web.StreamResponse:

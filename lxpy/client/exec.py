@@ -167,6 +167,24 @@ class _Pump:
             pass  # over the user's pipe quota: 64 KiB do as well
 
 
+class _Wake:
+    """While entered, a signal makes `fd` readable: one that comes just before a poll would else wait for its end."""
+
+    def __enter__(self) -> _Wake:
+        self.fd, self._end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._old = _signal.set_wakeup_fd(self._end, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _signal.set_wakeup_fd(self._old)
+        os.close(self.fd)
+        os.close(self._end)
+
+    def clear(self) -> None:
+        """The handlers have run by now."""
+        os.read(self.fd, _SOME)
+
+
 class _Forward:
     """Signals that reach us go to the command while this is entered."""
 
@@ -206,7 +224,7 @@ def _pipes(files: Files, stdin: int, stdout: int, stderr: int) -> bytes:
     }
     outcome = b""
     faults = list(pumps.values())[1:]
-    with _Forward(files):
+    with _Wake() as wake, _Forward(files):
         while True:
             wanted: dict[int, list[_Pump]] = {}
             poll = select.poll()
@@ -220,8 +238,12 @@ def _pipes(files: Files, stdin: int, stdout: int, stderr: int) -> bytes:
             if files.stdin in pumps and files.stdin not in wanted:
                 poll.register(files.stdin, 0)  # POLLERR: the command closed its input
             poll.register(files.status, _IN)
+            poll.register(wake.fd, _IN)
             ready = poll.poll()
             for fd, events in ready:
+                if fd == wake.fd:
+                    wake.clear()
+                    continue
                 if fd == files.status:
                     data = os.read(files.status, _SOME)
                     outcome += data
@@ -270,11 +292,12 @@ def _interactive(files: Files, stdin: int, stdout: int) -> bytes:
     def resized(*_: object) -> None:
         terminal.copy_size(stdout, pty)
 
-    with terminal.Raw(stdin), terminal.OnResize(resized):
+    with terminal.Raw(stdin), _Wake() as wake, terminal.OnResize(resized):
         resized()
         while True:
             poll = select.poll()
             poll.register(files.status, _IN)
+            poll.register(wake.fd, _IN)
             events = 0
             if reading:
                 events |= _IN
@@ -285,6 +308,8 @@ def _interactive(files: Files, stdin: int, stdout: int) -> bytes:
             if writing and not to_pty.held:
                 poll.register(stdin, _IN)
             for fd, got in poll.poll():
+                if fd == wake.fd:
+                    wake.clear()
                 if fd == pty and reading and got & (_IN | _GONE):
                     reading = from_pty.step()
                 if fd == pty and writing and to_pty.held and got & _OUT:

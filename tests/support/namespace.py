@@ -60,7 +60,8 @@ def enter(command: list[str], network: bool = True) -> int:
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to pytest as well
 
     def die_with_parent() -> None:
-        signal.signal(signal.SIGINT, previous)
+        # A shell that starts us in the background has it ignored, and what ctrl+c does is among the things tested.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is signal.SIG_IGN else previous)
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     child = subprocess.Popen([*unshare, *setup], env=environment, cwd=_checkout(), preexec_fn=die_with_parent)

@@ -33,7 +33,7 @@ def _info(context: Context, args: Args) -> None:
         if fmt:
             sys.stdout.write(render.show(fmt, [], [], found))
             return
-        from lxpy.cli import isolation
+        from lxpy.client import isolation
 
         sys.stdout.write("\n".join(isolation.lines(name, found)) + "\n")
         return

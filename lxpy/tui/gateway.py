@@ -202,6 +202,8 @@ def explain(error: BaseException) -> str:
     """`error` as one line for a person: what is wrong and what to do. Never a traceback, never a bare errno."""
     if isinstance(error, NotFound | Forbidden | ApiError):
         return error.message
+    if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+        return f"{error.filename!s}: {error.strerror}"  # a file of this machine
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return "The lxpy daemon is not running: start it with `systemctl start lxpyd`, or as root with `lxpyd`"
     if isinstance(error, PermissionError):

@@ -14,7 +14,8 @@ from lxpy.tui.screens.main import MainScreen
 _GROUPS = (
     ("instance", "Instances"), ("image", "Images"), ("remote", "Remotes"), ("pool", "Storage"),
     ("network", "Networks"), ("profile", "Profiles"), ("operation", "Operations"), ("warning", "Warnings"),
-    ("detail", "Details"), ("log", "Log"),
+    ("detail", "Details"), ("snapshot", "Snapshots"), ("files", "Files"),
+    ("shell", "Shell"), ("config", "Config"), ("log", "Log"),
     ("pane", "This pane"), ("table", "Moving"), ("main", "Panes"), ("app", "Everywhere"),
 )  # fmt: skip
 

@@ -9,6 +9,11 @@ from lxpy.tui.tabs.base import Tab
 ALL: tuple[tuple[str, str], ...] = (
     ("overview", "OverviewTab"),
     ("log", "LogTab"),
+    ("config", "ConfigTab"),
+    ("snapshots", "SnapshotsTab"),
+    ("files", "FilesTab"),
+    ("isolation", "ProcessesTab"),
+    ("isolation", "IsolationTab"),
 )
 
 __all__ = ["ALL", "Tab"]

@@ -1,5 +1,6 @@
 """What the tabs of the detail area have in common."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.containers import Vertical
@@ -17,6 +18,7 @@ class Tab(Vertical):
     Attributes:
         subject: the selected object, a row of one of the panes; None for none.
         seen: whether the user sees this tab now.
+        fresh: whether `subject` has been read anew since the last `update`: the object may have changed.
     """
 
     TITLE: ClassVar[str] = ""
@@ -24,7 +26,9 @@ class Tab(Vertical):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.subject: Any = None
-        self.seen = False
+        self.seen = self.fresh = False
+        self._wanted: Callable[[], Awaitable[None]] | None = None
+        self._working = False
 
     @classmethod
     def fits(cls, subject: Any) -> bool:
@@ -45,6 +49,7 @@ class Tab(Vertical):
         """The selection, or the tab that is seen, has changed; or the object itself. Called by the detail area."""
         other = getattr(subject, "key", None) != getattr(self.subject, "key", None)
         came = seen and not self.seen
+        self.fresh = subject is not self.subject
         self.subject, self.seen = subject, seen
         if seen or other:
             self.update(other=other, came=came)
@@ -59,6 +64,21 @@ class Tab(Vertical):
 
     def tick(self) -> None:
         """Every two seconds while it is seen and the daemon answers: for what no event tells."""
+
+    def soon(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does `work`, which asks the daemon. What is wanted meanwhile is done once more when it has ended."""
+        self._wanted = work
+        if not self._working:
+            self._working = True
+            self.run_worker(self._work(), group="tab", exit_on_error=False)
+
+    async def _work(self) -> None:
+        try:
+            while (work := self._wanted) is not None:
+                self._wanted = None
+                await work()
+        finally:
+            self._working = False
 
     def inside(self) -> Widget:
         """What takes the keyboard."""

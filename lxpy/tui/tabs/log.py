@@ -36,7 +36,7 @@ class LogTab(Tab):
             self.tick()
 
     def tick(self) -> None:
-        self.run_worker(self._read(), group="log", exclusive=True, exit_on_error=False)
+        self.soon(self._read)
 
     async def _read(self) -> None:
         row = self.subject

@@ -1,4 +1,4 @@
-"""The words of ``info --isolation``."""
+"""What shuts an instance in, in words: for ``info --isolation`` and the app."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ class Actions:
                 self.app.fail(f"Cannot launch {request.name or request.image}", error)
                 return
             self.app.notify(f"{name} is running", title="Launched", timeout=4, markup=False)
-            for _ in range(20):  # its row comes with an event
+            for _ in range(200):  # its row comes with an event
                 if name in self.app.model.instances:
                     break
                 await asyncio.sleep(0.05)

@@ -377,13 +377,13 @@ async def test_two_thousand_rows_stay_smooth(daemon: FakeDaemon) -> None:
     daemon.instances = {f"c{i:04}": instance(f"c{i:04}", ip=i % 250 + 1) for i in range(2000)}
     async with opened(daemon) as pilot:
         pane = pilot.app.main.panes[0]
-        began = time.perf_counter()
+        began = time.process_time()  # our own work: the machine may have other work as well
         pane.fill(list(pilot.app.model.instances.values()))
-        filled = time.perf_counter() - began
-        began = time.perf_counter()
+        filled = time.process_time() - began
+        began = time.process_time()
         for _ in range(20):
             await pilot.press("pagedown")
-        paged = (time.perf_counter() - began) / 20
+        paged = (time.process_time() - began) / 20
         print(f"2000 rows: fill {filled * 1000:.0f} ms, page {paged * 1000:.0f} ms")
         assert pane.cursor > 500
         assert filled < 1.0 and paged < 0.5

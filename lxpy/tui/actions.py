@@ -153,7 +153,7 @@ class Actions:
                 return
             self.app.notify(f"{name} is running", title="Launched", timeout=4, markup=False)
             for _ in range(200):  # its row comes with an event
-                if name in self.app.model.instances:
+                if any(row.name == name for row in self.app.main.panes[0].all_rows):
                     break
                 await asyncio.sleep(0.05)
             if self.app.on_main and self.app.focused is self.app.main.panes[0]:  # not out of a filter being typed

@@ -58,7 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("lifecycle", "Stop instances"),
     "storage": ("storage", "Manage storage pools"),
     "top": ("top", "Show what running instances use, live"),
-    "tui": ("", "Open the full-screen app"),
+    "tui": ("tui", "Open the full-screen app"),
     "unshare": ("share", "Stop sharing a directory with an instance"),
     "version": ("system", "Show local and remote versions"),
     "warning": ("warning", "Manage warnings"),
@@ -127,7 +127,9 @@ def run(words: list[str]) -> int:
         words = words[takes:]
     if not words:
         if sys.stdin.isatty() and sys.stdout.isatty():
-            return _app("")
+            from lxpy.cli.tui import open_app
+
+            return open_app()
         sys.stdout.write(overview())
         return 0
     if words[0] == "help":
@@ -140,8 +142,6 @@ def run(words: list[str]) -> int:
         close = nearest(name, list(COMMANDS))
         hint = f"did you mean {' or '.join(close)}?" if close else "lxpy --help lists the commands"
         raise UsageError(f'unknown command "{words[0]}": {hint}')
-    if name == "tui":
-        return _app(words[1] if len(words) > 1 else "")
     module = __import__(f"lxpy.cli.{COMMANDS[name][0]}", fromlist=["COMMANDS"])  # importlib itself costs 1 ms
     found = module.COMMANDS[name]
     path, rest = name, words[1:]
@@ -188,18 +188,6 @@ def _group_help(path: str, group: dict[str, Command]) -> str:
         summary = f"Commands of lxpy {path} {name}" if isinstance(command, dict) else command.summary
         lines.append(f"  {name:<{width}}  {summary}")
     return "\n".join([*lines, "", f"lxpy {path} COMMAND --help says more.", ""])
-
-
-def _app(remote: str) -> int:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("the full-screen app needs a terminal: lxpy --help lists the commands")
-    if remote:
-        from lxpy.client import remotes
-
-        remotes.load().get(remote.removesuffix(":"))
-    from lxpy.tui.app import run as run_app
-
-    return int(run_app(remote.removesuffix(":")))
 
 
 def _open_standard() -> None:

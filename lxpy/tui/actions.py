@@ -30,6 +30,10 @@ STATE_VERBS: dict[str, tuple[str, bool, str, tuple[str, ...]]] = {
 }
 
 
+# What may be done in a read-only app.
+_HARMLESS = frozenset({"log"})
+
+
 class Actions:
     """What the app does; every failure becomes a message with its reason."""
 
@@ -38,6 +42,9 @@ class Actions:
 
     def do(self, verb: str, rows: Sequence[Any]) -> None:
         """`verb` on `rows`: asks first where much or something irreplaceable is meant."""
+        if self.app.read_only and verb not in _HARMLESS:
+            self.refuse(verb)
+            return
         instances = [row for row in rows if isinstance(row, InstanceRow)]
         images = [row for row in rows if isinstance(row, ImageRow)]
         if verb in VERBS:
@@ -61,14 +68,19 @@ class Actions:
                 some = [r for r in instances if (r.status == "Frozen") == bool(part)]
                 if some:
                     self._state(name, some)
-        elif verb in ("stop", "kill", "restart") and len(instances) > 1:
+        elif verb in ("stop", "kill", "restart") and (len(instances) > 1 or self.app.settings.confirm == "changes"):
             from lxpy.tui.screens.confirm import Confirm
 
             word = STATE_VERBS[verb][2]
-            question = Confirm(f"{word.capitalize()} {len(instances)} instances?", [r.name for r in instances], word)
+            what = instances[0].name if len(instances) == 1 else f"{len(instances)} instances"
+            question = Confirm(f"{word.capitalize()} {what}?", [r.name for r in instances], word)
             self.app.push_screen(question, lambda yes: self._state(verb, instances) if yes else None)
         else:
             self._state(verb, instances)
+
+    def refuse(self, verb: str) -> None:
+        """The app is only to be looked at."""
+        self.app.notify(f"{verb}: this app is read-only", title="Not done", severity="warning", timeout=4, markup=False)
 
     # Instances
 

@@ -19,6 +19,8 @@ from lxpy.tui.gateway import Gateway, explain, local_gateway
 from lxpy.tui.model import Changed, Connection, Finished, Model
 from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
+from lxpy.tui.settings import Settings, SettingsError
+from lxpy.tui.settings import load as load_settings
 from lxpy.tui.theme import FALLBACK, THEMES
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class LxpyApp(App[int]):
 
     Args:
         gateway: the way to the daemon.
+        settings: the user's.
+        read_only: whether nothing may be changed, whatever the settings say.
     """
 
     TITLE = "lxpy"
@@ -50,20 +54,26 @@ class LxpyApp(App[int]):
         Binding("question_mark", "help", "Help", key_display="?", id="app.help"),
         Binding("q", "quit", "Quit", id="app.quit"),
         Binding("o", "operations", "Operations", show=False, id="app.operations"),
+        Binding("f2", "switch('project')", "Project", show=False, id="app.project"),
+        Binding("f3", "switch('remote')", "Remote", show=False, id="app.remote"),
         Binding("ctrl+r", "reload", "Read everything anew", show=False, id="app.reload"),
         Binding("ctrl+q", "quit", "Quit", show=False, id="app.quit-always"),
     ]
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, settings: Settings | None = None, read_only: bool = False) -> None:
         super().__init__()
         self.gateway = gateway
-        self.model = Model(gateway, self.post_message)
+        self.settings = settings or Settings()
+        self.read_only = read_only or self.settings.read_only
+        self.model = Model(gateway, self.post_message, self.settings.refresh)
         self.actions = Actions(self)
         self.main = MainScreen(self.model)
         self.fault: Exception | None = None
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "lxpy-16" if few_colours(os.environ) else "lxpy-dark"
+        self.main.panes[0].choose_columns(self.settings.columns)
+        self._settings_faults = self._settle()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(FALLBACK)
@@ -71,7 +81,24 @@ class LxpyApp(App[int]):
     def get_default_screen(self) -> Screen[Any]:
         return self.main
 
+    def _settle(self) -> list[str]:
+        """Takes over theme and keys; gives what cannot be."""
+        faults = []
+        if self.settings.theme in self.available_themes:
+            self.theme = self.settings.theme
+        elif self.settings.theme:
+            names = ", ".join(sorted(self.available_themes))
+            faults.append(f"theme: {self.settings.theme!r} is none of {names}")
+        known = binding_ids()
+        for name in self.settings.keys:
+            if name not in known:
+                faults.append(f"keys: no binding has the id {name!r} (lxpy tui --keys lists them)")
+        self.set_keymap({name: key for name, key in self.settings.keys.items() if name in known})
+        return faults
+
     def on_mount(self) -> None:
+        for fault in self._settings_faults:
+            self.notify(fault, title="Settings", severity="warning", timeout=12, markup=False)
         # After the first frame: painting comes before asking.
         self.call_after_refresh(self._begin)
 
@@ -127,6 +154,9 @@ class LxpyApp(App[int]):
 
     def action_launch(self, image: str = "") -> None:
         """Opens the launch dialog; from the Images and Remotes panes with the selected one filled in."""
+        if self.read_only:
+            self.actions.refuse("launch")
+            return
         from lxpy.tui.screens.launch import LaunchDialog
 
         row = self.main.active.current
@@ -161,6 +191,13 @@ class LxpyApp(App[int]):
         if row is not None:
             self.push_screen(copy_menu(row), self.actions.copy)
 
+    def action_switch(self, what: str) -> None:
+        """Asks for another project or remote, and looks at that one from then on."""
+        if self.on_main:
+            from lxpy.tui.verbs.places import switch
+
+            switch(self, what)
+
     async def action_reload(self) -> None:
         await self.model.reload()
 
@@ -191,6 +228,22 @@ class LxpyApp(App[int]):
             self.exit(return_code=1)
 
 
+def binding_ids() -> dict[str, tuple[str, str]]:
+    """Key and description of each binding that settings may change, by id."""
+    import importlib
+    import pkgutil
+
+    import lxpy.tui
+
+    found: dict[str, tuple[str, str]] = {}
+    for module in pkgutil.walk_packages(lxpy.tui.__path__, "lxpy.tui."):
+        for owner in vars(importlib.import_module(module.name)).values():
+            for binding in getattr(owner, "BINDINGS", ()) if isinstance(owner, type) else ():
+                if isinstance(binding, Binding) and binding.id and owner.__module__.startswith("lxpy."):
+                    found[binding.id] = (binding.key, binding.description)
+    return found
+
+
 def few_colours(environment: Mapping[str, str]) -> bool:
     """Whether the terminal says it has 16 colours: then its own palette is used, not approximations of ours."""
     term = environment.get("TERM", "")
@@ -198,9 +251,21 @@ def few_colours(environment: Mapping[str, str]) -> bool:
     return term in ("linux", "xterm", "screen", "vt100", "vt220", "ansi", "xterm-color", "rxvt") and not rich
 
 
-def run(remote: str = "") -> int:
-    """Shows the app on this terminal; `remote` names whose daemon, "" the default's. Gives the exit status."""
-    app = LxpyApp(local_gateway(remote.rstrip(":")))
+def run(remote: str = "", project: str = "", read_only: bool = False) -> int:
+    """Shows the app on this terminal; gives the exit status.
+
+    Args:
+        remote: whose daemon, "" for the default one's.
+        project: "" for the remote's own.
+        read_only: refuse whatever would change something.
+    """
+    try:
+        settings, fault = load_settings(), ""
+    except SettingsError as error:
+        settings, fault = Settings(), str(error)
+    app = LxpyApp(local_gateway(remote.rstrip(":"), project), settings, read_only)
+    if fault:
+        app._settings_faults.append(f"{fault}. The usual settings are used.")
     result = app.run()
     if app.fault is not None:
         print(f"Error: the app met a fault of its own: {_record(app.fault)}", file=sys.stderr)

@@ -45,22 +45,39 @@ class Gateway:
     """Runs client calls off the event loop.
 
     Args:
-        connect: opens a client; called once per thread and again after a broken connection.
+        connect: opens a client of a remote and project; called once per thread and again after a broken connection.
         remotes: reads the known remotes.
-        remote: the remote this app looks at; ``""`` is the local daemon.
+        remote, project: what this app looks at; ``""`` is the default one.
     """
 
     def __init__(
-        self, connect: Callable[[], ClientLike], remotes: Callable[[], Sequence[RemoteInfo]], remote: str = ""
-    ) -> None:
-        self.connect = connect
+        self, connect: Callable[[str, str], ClientLike], remotes: Callable[[], Sequence[RemoteInfo]],
+        remote: str = "", project: str = "",
+    ) -> None:  # fmt: skip
+        self._connect = connect
         self.remotes = remotes
-        self.remote = remote
+        self.remote, self.project = remote, project
+        self._generation = 0  # of `remote` and `project`: clients of an older one are not used again
         self._local = threading.local()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._events: Any = None
         self._closed = False
+
+    def connect(self) -> ClientLike:
+        """A new client."""
+        return self._connect(self.remote, self.project)
+
+    @property
+    def home(self) -> tuple[str, str]:
+        """Remote and project: names mean something else elsewhere."""
+        return (self.remote, self.project)
+
+    def retarget(self, remote: str, project: str) -> None:
+        """Another remote or project: every client is opened anew, and the events begin anew."""
+        self.remote, self.project = remote, project
+        self._generation += 1
+        self._hang_up()
 
     async def call(self, work: Callable[[ClientLike], T], *, alone: bool = False) -> T:
         """The result of `work` with a client, run on a thread.
@@ -132,14 +149,17 @@ class Gateway:
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+        self._hang_up()
+        until = time.monotonic() + 0.3
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _hang_up(self) -> None:
         if self._events is not None:
             try:
                 self._events.sock.shutdown(socket.SHUT_RDWR)  # wakes its reader, which closes it
             except OSError:
                 pass  # ended by itself meanwhile
-        until = time.monotonic() + 0.3
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
@@ -147,6 +167,9 @@ class Gateway:
         self._drop()
 
     def _with_client(self, work: Callable[[ClientLike], T]) -> T:
+        if getattr(self._local, "generation", -1) != self._generation:
+            self._drop()
+            self._local.generation = self._generation
         fresh = getattr(self._local, "client", None) is None
         if fresh:
             self._local.client = self.connect()
@@ -175,16 +198,19 @@ class Gateway:
                 pass  # closing what is broken already
 
 
-def local_gateway(remote: str = "") -> Gateway:
+def local_gateway(remote: str = "", project: str = "") -> Gateway:
     """The gateway to the real daemon of `remote`."""
 
-    def connect() -> ClientLike:
+    def connect(remote: str, project: str) -> ClientLike:
         from lxpy.client.client import connect as open_client
 
-        client: ClientLike = open_client(remote)
-        return client
+        client = open_client(remote)
+        if project:
+            client.project = project
+        found: ClientLike = client
+        return found
 
-    return Gateway(connect, load_remotes, remote)
+    return Gateway(connect, load_remotes, remote, project)
 
 
 def load_remotes() -> list[RemoteInfo]:

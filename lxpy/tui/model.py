@@ -57,9 +57,10 @@ class Model:
         load: the host's load average, "" where unknown; `memory` is (used, total) bytes.
     """
 
-    def __init__(self, gateway: Gateway, post: Callable[[Message], object]) -> None:
+    def __init__(self, gateway: Gateway, post: Callable[[Message], object], refresh: float = SAMPLE_SECONDS) -> None:
         self.gateway = gateway
         self._post = post
+        self._refresh = refresh
         self.connected: bool | None = None
         self.reason = ""
         self.server: dict[str, Any] = {}
@@ -100,6 +101,18 @@ class Model:
         self.gateway.close()
         if self._listener is not None:
             self._listener.join(0.3)
+
+    def look_elsewhere(self, remote: str, project: str) -> None:
+        """At another remote or project from now on: all that was known is of the old one."""
+        self.connected, self.loaded, self.reason = None, False, ""
+        self.instances, self.images, self.objects, self.server = {}, [], {}, {}
+        self.operations, self.history = {}, History()
+        self.load, self.memory = "", (0, 0)
+        self._settling.clear()
+        self._dirty.clear()
+        self.gateway.retarget(remote, project)
+        self._post(Connection())
+        self._post(Changed("instances", "images", "operations", *KINDS))
 
     def busy(self) -> dict[str, str]:
         """What is being done to which instance: name to the operation's description."""
@@ -339,7 +352,7 @@ class Model:
         """Addresses and memory of running instances: one bulk request, only while somebody looks."""
         while True:
             self._wake.clear()
-            wait = 0.25 if self._settling else SAMPLE_SECONDS
+            wait = 0.25 if self._settling else self._refresh
             try:
                 await asyncio.wait_for(self._wake.wait(), wait)
                 await asyncio.sleep(0.1)

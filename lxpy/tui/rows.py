@@ -179,7 +179,7 @@ def _limit(raw: dict[str, Any]) -> int:
 
 def matcher(query: str) -> Callable[[Any], bool]:
     """A test for rows. Words are joined by AND: ``text``, ``state:running``, ``type:``, ``image:``, ``ip:``,
-    ``key=value`` of the configuration, and ``!`` before any of them for its opposite."""
+    ``key=value`` of the configuration, ``~regex``, and ``!`` before any of them for its opposite."""
     tests = [_term(word) for word in query.lower().split()]
     return lambda row: all(test(row) for test in tests)
 
@@ -188,6 +188,12 @@ def _term(word: str) -> Callable[[Any], bool]:
     if len(word) > 1 and word[0] == "!":
         inner = _term(word[1:])
         return lambda row: not inner(row)
+    if word[:1] == "~" and len(word) > 1:
+        try:
+            pattern = re.compile(word[1:], re.IGNORECASE)
+        except re.error:
+            return lambda row: False  # it is still being typed
+        return lambda row: pattern.search(haystack(row)) is not None
     name, colon, value = word.partition(":")
     fields: dict[str, Callable[[Any], str]] = {
         "state": lambda r: getattr(r, "status", ""),

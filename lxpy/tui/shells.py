@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lxpy.tui.gateway import Gateway
@@ -22,7 +22,7 @@ from lxpy.tui.terminal import Terminal
 
 # How much is read at a time; one read a turn of the loop is what keeps a flood from the keys.
 _SOME = 1 << 16
-_LOGIN = ["su", "-l"]
+LOGIN = ("su", "-l")
 _ENVIRONMENT = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
 
@@ -31,6 +31,7 @@ class Shell:
 
     Args:
         name: the instance.
+        command: what is run.
         changed: called when the screen has changed.
         ended: called once, with a line that says how it ended, and whether it was an orderly end.
 
@@ -40,12 +41,14 @@ class Shell:
     """
 
     def __init__(
-        self, gateway: Gateway, name: str, changed: Callable[[], None], ended: Callable[[str, bool], None]
-    ) -> None:
+        self, gateway: Gateway, name: str, changed: Callable[[], None], ended: Callable[[str, bool], None],
+        command: Sequence[str] = LOGIN,
+    ) -> None:  # fmt: skip
         self.name = name
         self.terminal = Terminal()
         self.alive = False
         self._gateway, self._changed, self._ended = gateway, changed, ended
+        self._command = list(command)
         self._pty = self._status = -1
         self._held: list[int] = []  # other descriptors that go with it
         self._control: Any = None
@@ -63,7 +66,7 @@ class Shell:
         """
         self.terminal.resize(columns, rows)
         request = {
-            "command": _LOGIN, "environment": _ENVIRONMENT, "cwd": "", "user": 0, "group": 0,
+            "command": self._command, "environment": _ENVIRONMENT, "cwd": "", "user": 0, "group": 0,
             "interactive": True, "width": columns, "height": rows, "name": self.name,
         }  # fmt: skip
 
@@ -91,15 +94,15 @@ class Shell:
             loop.add_reader(self._status, self._told)
 
     def _start_command(self, columns: int, rows: int) -> None:
-        """``lxpy shell REMOTE:NAME`` in a terminal of our own."""
+        """``lxpy exec REMOTE:NAME`` in a terminal of our own."""
         target = f"{self._gateway.remote}:{self.name}"
         master, slave = os.openpty()
         self._pty = master
         self._resize_pty(columns, rows)
         try:
             self._process = subprocess.Popen(
-                own_command(["shell", target]), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-                env={**os.environ, **_ENVIRONMENT}, process_group=None, preexec_fn=_take_terminal,
+                own_command(["exec", "-t", target, "--", *self._command], terminal=True), stdin=slave, stdout=slave,
+                stderr=slave, start_new_session=True, env={**os.environ, **_ENVIRONMENT},
             )  # fmt: skip
         finally:
             os.close(slave)
@@ -227,15 +230,15 @@ class Shell:
                 self._process.wait(2)
 
 
-def _take_terminal() -> None:
-    """In the child, a session leader: its standard input becomes its controlling terminal."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def own_command(words: list[str], terminal: bool = False) -> list[str]:
+    """Our own command line, run by this interpreter whatever launcher started it.
 
-
-def own_command(words: list[str]) -> list[str]:
-    """Our own command line, run by this interpreter whatever launcher started it."""
+    Args:
+        terminal: standard input becomes its controlling terminal; it must lead a session.
+    """
+    take = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" if terminal else ""
     code = (
-        f"import sys; sys.path[:] = {sys.path!r}; sys.argv = {['lxpy', *words]!r}\n"
+        f"{take}import sys; sys.path[:] = {sys.path!r}; sys.argv = {['lxpy', *words]!r}\n"
         "from lxpy.cli.main import main\nsys.exit(main())"
     )
     return [sys.executable, "-I", "-c", code]

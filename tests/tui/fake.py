@@ -128,7 +128,7 @@ class FakeDaemon:
         return FakeClient(self)
 
     def gateway(self, remote: str = "") -> Gateway:
-        return Gateway(self.connect, lambda: REMOTES, remote)
+        return Gateway(lambda remote, project: self.connect(), lambda: REMOTES, remote)
 
     def usage(self) -> dict[str, Any]:
         """One reading; two seconds and 3 % of a CPU after the one before."""
@@ -283,6 +283,8 @@ class FakeClient:
                 return NETWORKS
             case ["warnings"]:
                 return WARNINGS
+            case ["projects"]:
+                return [{"name": "default", "description": ""}, {"name": "lab", "description": "for trying"}]
             case ["usage"]:
                 return daemon.usage()
             case ["image-servers", "catalogue"]:

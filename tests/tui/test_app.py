@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import pathlib
 import pkgutil
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +16,7 @@ from textual.widgets import Input
 
 import lxpy.tui
 from lxpy.api.errors import BadRequest, Unavailable
-from lxpy.tui import actions
+from lxpy.tui import actions, settings
 from lxpy.tui import app as app_module
 from lxpy.tui.app import LxpyApp, few_colours
 from lxpy.tui.model import Changed
@@ -464,3 +465,74 @@ async def test_an_edit_keeps_hidden_keys_and_says_what_is_wrong(daemon: FakeDaem
         _, path, body = next(r for r in daemon.requests if r[0] == "PUT")
         assert path == "/1.0/instances/web1"
         assert body["config"] == {"volatile.uuid": "1-2-3", "limits.cpu": "3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("theme: [", "line 1"), ("colour: blue", "unknown setting 'colour'"), ("refresh: 0", "1 to 60"),
+        ("columns: [size]", "list of some of name"), ("confirm: never", "one of deletes, changes"),
+        ("read_only: 3", "true or false"), ("keys: [x]", "map ids"), ("shell: ''", "command line"), ("- a", "mapping"),
+    ],
+)  # fmt: skip
+def test_settings_say_what_is_wrong(
+    text: str, fault: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lxpy.tui.settings.path", lambda: str(tmp_path / "config.yaml"))
+    assert settings.load() == settings.Settings()
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(settings.SettingsError, match=fault):
+        settings.load()
+
+
+async def test_settings_are_honoured(daemon: FakeDaemon) -> None:
+    wanted = settings.checked(
+        {
+            "theme": "lxpy-light", "columns": ["name", "memory"], "confirm": "changes",
+            "keys": {"instance.stop": "Z", "no.such": "q"},
+        }
+    )  # fmt: skip
+    app = LxpyApp(daemon.gateway(), wanted)
+    async with app.run_test(size=WIDE) as pilot:
+        await wait(pilot, lambda: app.main.panes[0].rows)
+        assert app.theme == "lxpy-light" and [c.key for c in app.main.panes[0].columns] == ["name", "memory"]
+        assert any("no.such" in n for n in notices(app))
+        app.action_go(1, "web1")
+        await pilot.press("Z")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await wait(pilot, lambda: any(m == "PUT" for m, _, _ in daemon.requests))
+
+
+async def test_a_read_only_app_changes_nothing(daemon: FakeDaemon) -> None:
+    app = LxpyApp(daemon.gateway(), read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await wait(pilot, lambda: app.main.panes[0].rows)
+        app.action_go(1, "web1")
+        for key in ("x", "r", "s", "a", "c", "e", "ctrl+d", "n", "R"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert app.on_main, key
+        assert not [r for r in daemon.requests if r[0] != "GET"]
+        assert "read-only" in screen.text(app)
+
+
+async def test_another_project_and_other_columns(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await pilot.press("f2")
+        await wait(pilot, lambda: not app.on_main)
+        await pilot.press("down", "enter")
+        await wait(pilot, lambda: app.on_main and app.model.loaded and app.gateway.project == "lab")
+        await wait(pilot, lambda: "project lab" in screen.text(app) and app.main.panes[0].rows)
+        await pilot.press("v")
+        await wait(pilot, lambda: app.screen.query("#ask-image"))
+        app.screen.query_one("#ask-image").value = False
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: app.on_main and "IMAGE" not in screen.text(app).splitlines()[2])
+
+
+async def test_a_regular_expression_filters(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("slash", *"~^web[2-9]", "enter")
+        await wait(pilot, lambda: [row.name for row in pilot.app.main.panes[0].rows] == ["web2"])

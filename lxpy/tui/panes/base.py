@@ -1,5 +1,6 @@
 """What the numbered panes have in common: a title with its number, a filter, counts, an empty state."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from textual.binding import Binding
@@ -29,6 +30,7 @@ class ListPane(Table):
 
     def __init__(self, columns: list[Column], **kwargs: Any) -> None:
         super().__init__(columns, **kwargs)
+        self.all_columns = self.columns
         self.query_text = ""
         self.all_rows: list[Any] = []
         self.others: list[str] = []
@@ -47,6 +49,13 @@ class ListPane(Table):
         self.empty = self.nothing()
         self.show(shown)
         self.retitle()
+
+    def choose_columns(self, keys: Sequence[str]) -> None:
+        """Only these, in this order, as long as they fit; none for all."""
+        known = {column.key: column for column in self.all_columns}
+        self.columns = tuple(known[key] for key in keys if key in known) or self.all_columns
+        if self.is_mounted:
+            self.fill(self.all_rows)
 
     def filter(self, query: str) -> None:
         """Shows only the rows that `query` matches; ``""`` shows all."""

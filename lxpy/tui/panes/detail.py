@@ -59,7 +59,8 @@ class Detail(Vertical):
         from lxpy.tui.tabs.shell import ShellTab
 
         if isinstance(tab, ShellTab):
-            return isinstance(self.subject, InstanceRow) and tab.key == self.subject.key
+            mine = isinstance(self.subject, InstanceRow) and tab.key == self.subject.key
+            return mine and tab.home in (None, tab.lxpy.gateway.home if tab.is_attached else None)
         return tab.fits(self.subject)
 
     def turn(self, by: int) -> None:
@@ -117,14 +118,14 @@ class Detail(Vertical):
         """To the shell of an instance: the last one, or a new one where there is none or `another` is wanted."""
         from lxpy.tui.tabs.shell import ShellTab
 
-        shells = [tab for tab in self.tabs if isinstance(tab, ShellTab) and tab.key == row.key]
+        self.subject = row
+        shells = [tab for tab in self.fitting() if isinstance(tab, ShellTab)]
         if shells and not another:
             tab = shells[-1]
         else:
             tab = ShellTab(row, max((s.number for s in shells), default=0) + 1, classes="tab")
             self.tabs.append(tab)
             self.mount(tab)
-        self.subject = row
         self.choose(tab)
         self.call_after_refresh(self.focus_inside)
 

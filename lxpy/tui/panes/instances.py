@@ -82,6 +82,7 @@ class InstancesPane(ListPane):
         Binding("space", "mark", "Mark", show=False, id="instance.mark"),
         Binding("ctrl+@", "mark_range", "Mark up to here", show=False, key_display="^space", id="instance.mark-range"),
         Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="instance.unmark"),
+        Binding("v", "columns", "Choose columns", show=False, id="instance.columns"),
         Binding("N", "sort_by('name')", "Sort by name", show=False, id="instance.sort-name"),
         Binding("T", "sort_by('state')", "Sort by state", show=False, id="instance.sort-state"),
         Binding("I", "sort_by('image')", "Sort by image", show=False, id="instance.sort-image"),
@@ -104,6 +105,22 @@ class InstancesPane(ListPane):
             Column("age", "AGE", lambda r, w: _text(age(r.created), "dim"), lambda r: -r.created, 5, 5, 0, 4, True),
         ]
         super().__init__(columns, **kwargs)
+
+    def action_columns(self) -> None:
+        """Asks which columns are shown."""
+        from lxpy.tui.screens.form import Answers, Form, Question
+
+        shown = {column.key for column in self.columns}
+
+        async def submit(answers: Answers) -> None:
+            self.choose_columns([column.key for column in self.all_columns if answers[column.key]])
+
+        questions = [
+            Question(c.key, c.key.capitalize(), value="yes" if c.key in shown else "", flag=True)
+            for c in self.all_columns
+        ]
+        note = "For good: columns: [name, state …] in ~/.config/lxpy/config.yaml."
+        self.app.push_screen(Form("Columns", questions, submit, verb="Show", note=note))
 
     def action_sort_by(self, key: str) -> None:
         self.sort_by(key)

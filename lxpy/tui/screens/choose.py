@@ -19,13 +19,13 @@ class Choice:
 
 
 class Choose(ModalScreen[str]):
-    """Answers with the chosen value."""
+    """Answers with the chosen value, or with its label."""
 
     BINDINGS = [Binding("escape,q", "dismiss", "Cancel", id="choose.cancel")]
 
-    def __init__(self, title: str, choices: list[Choice], **kwargs: Any) -> None:
+    def __init__(self, title: str, choices: list[Choice], by_label: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._title, self.choices = title, choices
+        self._title, self.choices, self._by_label = title, choices, by_label
 
     def compose(self) -> ComposeResult:
         table = Table(
@@ -45,7 +45,7 @@ class Choose(ModalScreen[str]):
         table.focus()
 
     def on_table_chosen(self, event: Table.Chosen) -> None:
-        self.dismiss(event.row.value)
+        self.dismiss(event.row.label if self._by_label else event.row.value)
 
 
 def copy_menu(row: Any) -> Choose:

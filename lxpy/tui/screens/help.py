@@ -23,6 +23,7 @@ FILTERS = (
     ("text", "rows that contain it"),
     ("state:running", "also type: image: ip: arch:"),
     ("limits.memory=1GiB", "a configuration key"),
+    ("~^web[0-9]", "a regular expression"),
     ("!text", "rows that do not match"),
 )
 

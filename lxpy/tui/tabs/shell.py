@@ -25,11 +25,15 @@ class ShellTab(Tab):
     def __init__(self, row: InstanceRow, number: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.key, self.number = row.key, number
+        self.home: tuple[str, str] | None = None  # remote and project of the instance
         self.name_of = row.name
         self._opened = False
 
     def compose(self) -> ComposeResult:
-        self.shell = Shell(self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended)
+        self.home = self.lxpy.gateway.home
+        self.shell = Shell(
+            self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, self.lxpy.settings.shell
+        )
         self.view = TerminalView(self.shell)
         yield self.view
 

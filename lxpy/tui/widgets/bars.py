@@ -27,6 +27,10 @@ class HeaderBar(Widget):
             link = [("◌", "$warning"), (f" connecting to {remote} …", "$faint")]
         else:
             link = [("✖", "$error"), (" disconnected, reconnecting …", "$error")]
+        if model.gateway.project not in ("", "default"):
+            link += [("  project ", "$faint"), (model.gateway.project, "$accent")]
+        if getattr(self.app, "read_only", False):
+            link.append(("  read-only", "bold $warning"))
         left = Content.assemble((" lxpy ", "bold $background on $primary"), "  ", *link)
         total = len(model.instances)
         running = sum(row.running for row in model.instances.values())

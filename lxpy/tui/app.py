@@ -127,6 +127,8 @@ class LxpyApp(App[int]):
     def on_changed(self, message: Changed) -> None:
         if self.screen_stack:
             self.main.changed(message)
+            if "fresh" in message.parts and self.model.fresh and not self.read_only:
+                self.actions.do("setup", [])
 
     def on_connection(self, message: Connection) -> None:
         if self.screen_stack:

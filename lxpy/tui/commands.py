@@ -47,6 +47,9 @@ def commands(app: "LxpyApp") -> Iterator[SystemCommand]:
     elif rows and app.main.active.MARKABLE:
         yield SystemCommand(f"Delete {names}", "Key ^d", partial(app.action_verb, "delete"))
     yield SystemCommand("Filter this pane", "Text, state:running, image:…, key=value, !not (/)", app.action_filter)
+    yield SystemCommand("Set up this server", "The questions of lxpy init", partial(app.action_verb, "setup"))
+    yield SystemCommand("Switch project", "Another project (F2)", partial(app.action_switch, "project"))
+    yield SystemCommand("Switch remote", "Another server (F3)", partial(app.action_switch, "remote"))
     yield SystemCommand("Operations", "Running and ended work, with errors (o)", app.action_operations)
     yield SystemCommand("Help", "The keys of this pane (?)", app.action_help)
     yield SystemCommand("Reload", "Read everything anew (^r)", partial(app.run_action, "app.reload"))

@@ -70,6 +70,7 @@ class Model:
         self.objects: dict[str, list[ObjectRow]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
         self.loaded = False
+        self.fresh: bool | None = None  # whether nothing has been set up here; asked once, where there are no instances
         self.history = History()
         self.load = ""
         self.memory = (0, 0)
@@ -175,6 +176,15 @@ class Model:
                 self._operation(operation)
         self._post(Changed("images", "remotes", "operations", "host"))
         self._touch_kinds(*self._wanted)
+        if not self.instances and self.fresh is None:
+            await self._look_whether_fresh()
+
+    async def _look_whether_fresh(self) -> None:
+        try:
+            self.fresh = not await self.gateway.call(lambda c: c.get("/1.0/storage-pools"))
+        except (ApiError, OSError, EOFError):
+            return  # it is asked again with the next reading
+        self._post(Changed("fresh"))
 
     def want(self, kind: str) -> None:
         """Somebody looks at the objects of a kind: they are read, and kept current from now on."""

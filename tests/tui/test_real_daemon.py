@@ -15,6 +15,7 @@ from textual.widgets import Input
 from lxpy.tui.app import LxpyApp
 from lxpy.tui.gateway import local_gateway
 from lxpy.tui.screens.launch import LaunchDialog
+from lxpy.tui.screens.setup import SetupScreen
 from lxpy.tui.tabs.log import LogTab
 from lxpy.tui.tabs.overview import OverviewTab
 from lxpy.tui.tabs.shell import ShellTab
@@ -357,3 +358,72 @@ def test_poor_terminals(lxpyd: Lxpyd, tmux: Callable[[int, int], Tmux], environm
 
 def test_without_a_terminal_there_is_help(lxpyd: Lxpyd) -> None:
     assert "usage" in (lxpyd.cli(check=False).stdout + lxpyd.cli(check=False).stderr).lower()
+
+
+async def test_setting_up_a_bare_server(bare_lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keyboard alone, from a server that has nothing to a running container."""
+    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(key, bare_lxpyd.environment[key])
+    monkeypatch.setenv("LXPY_ACTIVATE", "0")
+    app = LxpyApp(local_gateway())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await wait(pilot, lambda: isinstance(app.screen, SetupScreen))
+        wizard = app.screen
+        await wait(pilot, lambda: wizard.question is not None)
+        wanted = {
+            "pool.driver": "dir", "sysctls": "no", "bridge.name": bare_lxpyd.bridge, "bridge.ipv6": "none",
+            "bridge.ipv4": f"{bare_lxpyd.address}/24",
+        }  # fmt: skip
+        for _ in range(40):
+            if wizard.question is None:
+                break
+            before = wizard.question
+            field = wizard.query_one("#setup-answer", Input)
+            if before.id in wanted:
+                field.value = wanted[before.id]
+            await pilot.press("enter")
+            await wait(pilot, lambda before=before: wizard.question is not before, 5)  # type: ignore[misc]
+        assert wizard.question is None
+        count = len(wizard.past)
+        await pilot.press("up")
+        await wait(pilot, lambda: len(wizard.past) == count - 1)
+        await pilot.press("enter")
+        await wait(pilot, lambda: wizard.question is None)
+        assert not bare_lxpyd.json("query", "/1.0/storage-pools"), "nothing before the last answer"
+        await pilot.press("enter")
+        await wait(pilot, lambda: app.on_main, 40)
+        assert [pool["driver"] for pool in bare_lxpyd.json("query", "/1.0/storage-pools?recursion=1")] == ["dir"]
+        bare_lxpyd.import_image("busybox", "bb")
+        await wait(pilot, lambda: app.model.images)
+        await pilot.press("n")
+        await wait(pilot, lambda: isinstance(app.screen, LaunchDialog))
+        app.screen.query_one("#image", Input).value = "bb"
+        app.screen.query_one("#name", Input).value = "first"
+        app.screen.query_one("#memory", Input).value = "64MiB"
+        app.screen.query_one("#more", Input).value = "user.a='b c'"
+        await pilot.pause()
+        line = str(app.screen.query_one("#launch-line").render())
+        assert "lxpy launch bb first -c limits.memory=64MiB -c 'user.a=b c'" in line
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: status(app, "first") == "Running", 40)
+        config = bare_lxpyd.instance("first")["config"]
+        assert (config["limits.memory"], config["user.a"]) == ("64MiB", "b c")
+
+
+async def test_a_remote_s_shell(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server's shell goes through our own command line; here that server is this one."""
+    lxpyd.cli("remote", "add", "again", f"unix://{lxpyd.layout.socket}")
+    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(key, lxpyd.environment[key])
+    monkeypatch.setenv("LXPY_ACTIVATE", "0")
+    app = LxpyApp(local_gateway("again"))
+    try:
+        async with app.run_test(size=(120, 40)) as pilot:
+            await wait(pilot, lambda: app.model.loaded and busybox in app.model.instances)
+            await shell(pilot, busybox)
+            await pilot.press(*"echo $((6*7))", "enter")
+            await wait(pilot, lambda: "\n42" in inside(app))
+            await pilot.press(*"exit", "enter")
+            await wait(pilot, lambda: not app.in_shell)
+    finally:
+        lxpyd.cli("remote", "remove", "again")

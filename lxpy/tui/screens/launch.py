@@ -1,6 +1,7 @@
 """The launch dialog: image with type-ahead, name, profiles; shows the command line that does the same."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from textual.app import ComposeResult
@@ -28,13 +29,35 @@ class LaunchRequest(NamedTuple):
     fingerprint: bool
     name: str
     profiles: list[str]
+    pool: str = ""
+    network: str = ""
+    config: Mapping[str, str] = {}
 
     def body(self) -> dict[str, Any]:
         """The body of ``POST /1.0/instances``."""
         source: dict[str, Any] = {"type": "image", "fingerprint" if self.fingerprint else "alias": self.alias}
         if self.remote is not None:
             source |= {"server": self.remote.url, "protocol": self.remote.protocol, "mode": "pull"}
-        return {"name": self.name, "type": "container", "source": source, "profiles": self.profiles}
+        devices: dict[str, dict[str, str]] = {}
+        if self.pool:
+            devices["root"] = {"type": "disk", "path": "/", "pool": self.pool}
+        if self.network:
+            devices["eth0"] = {"type": "nic", "name": "eth0", "network": self.network}
+        return {
+            "name": self.name, "type": "container", "source": source, "profiles": self.profiles,
+            "config": dict(self.config), "devices": devices,
+        }  # fmt: skip
+
+    def words(self) -> list[str]:
+        """The command line that does the same."""
+        words = ["lxpy", "launch", self.image, *([self.name] if self.name else [])]
+        if not self.profiles:
+            words.append("--no-profiles")
+        elif self.profiles != ["default"]:
+            words += [word for p in self.profiles for word in ("-p", p)]
+        words += ["-s", self.pool] if self.pool else []
+        words += ["-n", self.network] if self.network else []
+        return words + [word for key, value in self.config.items() for word in ("-c", f"{key}={value}")]
 
 
 class Suggestion:
@@ -57,6 +80,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
     BINDINGS = [
         Binding("escape", "dismiss", "Cancel", id="launch.cancel"),
         Binding("ctrl+s", "launch", "Launch", id="launch.go", priority=True),
+        Binding("ctrl+y", "copy_line", "Copy the command line", id="launch.copy", priority=True),
         Binding("down", "list(1)", "Next image", show=False, id="launch.next", priority=True),
         Binding("up", "list(-1)", "Previous image", show=False, id="launch.previous", priority=True),
     ]
@@ -71,7 +95,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="launch") as box:
             box.border_title = "Launch an instance"
-            box.border_subtitle = "↑↓ image  ·  tab next field  ·  ^s launch  ·  esc cancel"
+            box.border_subtitle = "↑↓ image  ·  tab next field  ·  ^s launch  ·  ^y copy the line  ·  esc"
             with Horizontal(classes="field"):
                 yield Static("Image", classes="label")
                 hint = "type to search: debian, builtin:busybox, images:alpine"
@@ -90,6 +114,19 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             with Horizontal(classes="field"):
                 yield Static("Profiles", classes="label")
                 yield Field(self, "default", placeholder="none", id="profiles")
+            with Horizontal(classes="field"):
+                yield Static("Pool", classes="label")
+                yield Field(self, placeholder="the profile's", id="pool")
+                yield Static("Network", classes="label")
+                yield Field(self, placeholder="the profile's", id="network")
+            with Horizontal(classes="field"):
+                yield Static("CPUs", classes="label")
+                yield Field(self, placeholder="all", id="cpus")
+                yield Static("Memory", classes="label")
+                yield Field(self, placeholder="no limit, or 512MiB, 2GiB", id="memory")
+            with Horizontal(classes="field"):
+                yield Static("More", classes="label")
+                yield Field(self, placeholder="key=value …, such as boot.autostart=true", id="more")
             yield Static(id="launch-note", classes="note")
             yield Static(id="launch-line")
             with Horizontal(classes="buttons"):
@@ -210,7 +247,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
                 self.set_focus(self.query_one("#name", Input))
         elif field.id == "name":
             self.set_focus(self.query_one("#profiles", Input))
-        else:
+        else:  # the rest is for those who go there by tab
             self.action_launch()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
@@ -256,8 +293,18 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         unknown = [p for p in profiles if self._profiles and p not in self._profiles]
         if unknown:
             raise ApiError(f"There is no profile {unknown[0]!r} (there are: {', '.join(self._profiles)})")
+        config: dict[str, str] = {}
+        for field, key in (("#cpus", "limits.cpu"), ("#memory", "limits.memory")):
+            if value := self.query_one(field, Input).value.strip():
+                config[key] = value
+        for word in shlex.split(self.query_one("#more", Input).value, posix=True):
+            key, equals, value = word.partition("=")
+            if not key or not equals:
+                raise ApiError(f"{word!r} is not key=value")
+            config[key] = value
         stored = remote is None and any(i.fingerprint.startswith(alias) and not i.aliases for i in self.model.images)
-        return LaunchRequest(image, alias, remote, stored, name, profiles)
+        pool, network = (self.query_one(field, Input).value.strip() for field in ("#pool", "#network"))
+        return LaunchRequest(image, alias, remote, stored, name, profiles, pool, network, config)
 
     def _line(self) -> None:
         if not self.is_mounted:
@@ -265,24 +312,29 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         note, line = self.query_one("#launch-note", Static), self.query_one("#launch-line", Static)
         try:
             request = self._request()
-        except ApiError as error:
+        except (ApiError, ValueError) as error:
             line.update(Content.assemble(("$ ", "$faint"), ("lxpy launch …", "$faint")))
-            note.update(Content.assemble((error.message, "$warning")))
+            note.update(Content.assemble((str(error), "$warning")))
             return
-        words = ["lxpy", "launch", request.image, *([request.name] if request.name else [])]
-        if not request.profiles:
-            words.append("--no-profiles")
-        elif request.profiles != ["default"]:
-            words += [word for p in request.profiles for word in ("-p", p)]
         note.update("")
-        line.update(Content.assemble(("$ ", "$faint"), (shlex.join(words), "bold $accent")))
+        line.update(Content.assemble(("$ ", "$faint"), (shlex.join(request.words()), "bold $accent")))
+
+    def action_copy_line(self) -> None:
+        """The command line that does the same, to the clipboard."""
+        try:
+            text = shlex.join(self._request().words())
+        except (ApiError, ValueError) as error:
+            self.notify(str(error), title="Not yet", severity="warning", markup=False)
+            return
+        self.app.copy_to_clipboard(text)
+        self.notify(text, title="Copied", timeout=2, markup=False)
 
     def action_launch(self) -> None:
         self._suggest()  # the last key's change may not have been seen yet
         try:
             request = self._request()
-        except ApiError as error:
-            self.notify(error.message, title="Not yet", severity="warning", markup=False)
+        except (ApiError, ValueError) as error:  # a quotation without its end
+            self.notify(str(error), title="Not yet", severity="warning", markup=False)
             return
         self.dismiss(request)
 

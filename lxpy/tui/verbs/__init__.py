@@ -15,6 +15,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "remove-remote": ("remotes", "remove"),
     "cancel": ("objects", "cancel"),
     "acknowledge": ("objects", "acknowledge"),
+    "setup": ("places", "set_up"),
     "snapshot": ("instances", "snapshot"),
     "copy-instance": ("instances", "copy"),
     "rename": ("instances", "rename"),

@@ -13,6 +13,13 @@ def switch(app: "LxpyApp", what: str) -> None:
     app.run_worker(_switch(app, what), group="verbs", exit_on_error=False)
 
 
+def set_up(app: "LxpyApp", _: object) -> None:
+    """The questions of the first set-up."""
+    from lxpy.tui.screens.setup import offer
+
+    offer(app)
+
+
 async def _switch(app: "LxpyApp", what: str) -> None:
     here = app.gateway.project or "default" if what == "project" else app.gateway.remote or "local"
     try:

@@ -218,6 +218,12 @@ class Actions:
         """Gives the terminal to a shell in the instance; the app comes back when it ends."""
         if not self._can_shell(row):
             return
+        if self.app.is_web:
+            self.app.notify(
+                "In a browser there is no terminal to hand over: s opens the shell in a tab, + gives it the width",
+                title="No full-screen shell here", severity="warning",
+            )  # fmt: skip
+            return
         remote = self.app.gateway.remote
         target = f"{remote}:{row.name}" if remote else row.name
         failure = ""
@@ -225,7 +231,7 @@ class Actions:
             with self.app.suspend(), self.app.model.paused():
                 # Nothing may leave this block as an exception: `suspend` would not resume the app.
                 failure = _shell(target)
-        except Exception as error:  # terminals that cannot suspend, e.g. the app in a browser
+        except Exception as error:  # terminals that cannot suspend
             failure = explain(error) or f"{type(error).__name__}"
         if failure:
             self.app.notify(failure, title=f"The shell in {row.name} ended", severity="warning", markup=False)

@@ -15,6 +15,8 @@ def in_editor(app: Any, text: str, suffix: str) -> tuple[str | None, str]:
     Returns:
         The new text, None when there is none; and what went wrong, "" for nothing.
     """
+    if app.is_web:
+        return None, "In a browser there is no terminal for another editor: use `lxpy tui` in one for that"
     command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     try:
         with tempfile.NamedTemporaryFile("w", suffix=suffix, prefix="lxpy-", delete=False, encoding="utf-8") as file:
@@ -29,7 +31,7 @@ def in_editor(app: Any, text: str, suffix: str) -> tuple[str | None, str]:
                 return edited.read(), ""
         finally:
             os.unlink(file.name)
-    except Exception as error:  # terminals that cannot suspend, e.g. the app in a browser; no text
+    except Exception as error:  # terminals that cannot suspend; no text
         return None, explain(error) or f"{type(error).__name__}"
 
 

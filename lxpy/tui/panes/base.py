@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from textual.binding import Binding
 
 from lxpy.tui.rows import matcher
+from lxpy.tui.widgets.links import by_mouse
 from lxpy.tui.widgets.table import Column, Part, Table
 
 
@@ -33,7 +35,7 @@ class ListPane(Table):
         self.all_columns = self.columns
         self.query_text = ""
         self.all_rows: list[Any] = []
-        self.others: list[str] = []
+        self.others: list[tuple[int, str]] = []
         self.retitle()
 
     @property
@@ -85,6 +87,13 @@ class ListPane(Table):
             if close is not None:
                 close()
 
+    def focus_on_click(self) -> bool:
+        # With the keyboard it becomes wider, so that something else would be under the mouse when it is let go.
+        return "@click" not in self.screen.get_style_at(*self.app.mouse_position).meta
+
+    def on_resize(self) -> None:
+        self.retitle()
+
     def action_mark(self) -> None:
         super().action_mark()
         self.retitle()
@@ -99,7 +108,12 @@ class ListPane(Table):
         count = f" {total}" if shown == total else f" {shown}/{total}"
         self.border_title = f"[b]{self.number}[/b] {self.called}[dim]{count if total else ''}[/dim]"
         if self.others:
-            self.border_title += "[dim] ·  " + " ".join(self.others) + "[/dim]"
+            # Where not all names fit, their numbers do.
+            used = cell_len(f"{self.number} {self.called}{count if total else ''} ·  ") + 4
+            named = used + sum(3 + cell_len(name) for _, name in self.others) <= max(self.size.width, 30)
+            names = (f"[b]{number}[/b]{f' {name}' if named else ''}" for number, name in self.others)
+            links = (by_mouse(f"pane_at({n})", text) for (n, _), text in zip(self.others, names, strict=True))
+            self.border_title += "[dim] ·  " + " ".join(links) + "[/dim]"
         notes = []
         if self.marks:
             notes.append(f"{len(self.marks)} marked")

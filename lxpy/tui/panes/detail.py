@@ -3,12 +3,14 @@
 import importlib
 from typing import Any, TypeVar
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.tabs import ALL, Tab
+from lxpy.tui.widgets.links import by_mouse
 
 T = TypeVar("T", bound=Tab)
 
@@ -101,11 +103,34 @@ class Detail(Vertical):
         subject = self.subject
         name = getattr(subject, "name", "") or getattr(subject, "title", "")
         tabs = self.fitting()
-        if len(tabs) > 1:
-            names = (f"[b]{t.title}[/b]" if t is self._tab else f"[dim]{t.title}[/dim]" for t in tabs)
-            self.border_title = f"{name} [dim]·[/dim] " + " [dim]│[/dim] ".join(names)
-        else:
-            self.border_title = name.replace("[", "\\[") or "Nothing selected"
+        name = name.replace("[", "\\[")
+        if len(tabs) < 2:
+            self.border_title = name or "Nothing selected"
+            return
+        first, last = self._window([cell_len(tab.title) + 3 for tab in tabs], tabs.index(self._tab), cell_len(name))
+        links = []
+        for number in range(first, last):
+            weight = "b" if tabs[number] is self._tab else "dim"
+            links.append(by_mouse(f"tab_at({number})", f"[{weight}]{tabs[number].title}[/{weight}]"))
+        before = by_mouse(f"tab_at({first - 1})", "[dim]‹[/dim] ") if first else ""
+        after = by_mouse(f"tab_at({last})", " [dim]›[/dim]") if last < len(tabs) else ""
+        self.border_title = f"{name} [dim]·[/dim] {before}" + " [dim]│[/dim] ".join(links) + after
+
+    def _window(self, widths: list[int], at: int, name: int) -> tuple[int, int]:
+        """Which of the names, `widths` cells wide, fit into the border: those around number `at`."""
+        room = max(self.size.width, 30) - name - 6
+        first, last = 0, len(widths)
+        while sum(widths[first:last]) + (2 if first else 0) + (2 if last < len(widths) else 0) > room:
+            if last - 1 > at:
+                last -= 1
+            elif first < at:
+                first += 1
+            else:
+                break
+        return first, last
+
+    def on_resize(self) -> None:
+        self.retitle()
 
     def _tick(self) -> None:
         model = self._tab.lxpy.model
@@ -162,5 +187,7 @@ class Detail(Vertical):
     def _hint(self) -> str:
         view = self._tab.inside()
         if not view.has_focus or not hasattr(view, "typing"):
-            return ""
-        return "ctrl+\\] leaves the shell" if view.typing else "enter types · + zooms · esc back"
+            return by_mouse("back_at()", "back") if self.screen.has_class("-detail") else ""
+        if view.typing:
+            return by_mouse("back_at()", "ctrl+\\] leaves the shell")
+        return f"enter types · {by_mouse('zoom_at()', '+ zooms')} · {by_mouse('back_at()', 'esc back')}"

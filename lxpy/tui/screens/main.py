@@ -21,6 +21,7 @@ from lxpy.tui.panes.storage import StoragePane
 from lxpy.tui.panes.warnings import WarningsPane
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.widgets.bars import HeaderBar, KeyBar, WorkBar
+from lxpy.tui.widgets.links import BY_MOUSE
 from lxpy.tui.widgets.table import Table
 
 # Below these the panes fold (the app's breakpoints).
@@ -129,12 +130,11 @@ class MainScreen(Screen[None]):
             pane.others = self._beside(pane, folded)
             pane.retitle()
 
-    def _beside(self, pane: ListPane, folded: bool) -> list[str]:
-        """The panes that are behind this one."""
-        if folded:
-            return [f"[b]{p.number}[/b] {p.short}" for p in self.panes if p is not pane]
-        if pane.has_class("other"):
-            return [f"[b]{p.number}[/b] {p.short[:4]}" for p in self.panes if p.has_class("other") and p is not pane]
+    def _beside(self, pane: ListPane, folded: bool) -> list[tuple[int, str]]:
+        """The panes that are behind this one: number and name."""
+        if folded or pane.has_class("other"):
+            behind = (p for p in self.panes if p is not pane and (folded or p.has_class("other")))
+            return [(p.number, p.short if folded else p.short[:4]) for p in behind]
         return []
 
     def _ages(self) -> None:
@@ -190,6 +190,23 @@ class MainScreen(Screen[None]):
             self.action_open_detail()
         self.detail.turn(by)
 
+    # What is clicked in borders
+
+    def action_pane_at(self, number: int) -> None:
+        self.action_pane(number)
+
+    def action_tab_at(self, number: int) -> None:
+        tabs = self.detail.fitting()
+        if number < len(tabs):
+            self.detail.choose(tabs[number])
+            self.call_after_refresh(self.detail.focus_inside)
+
+    def action_back_at(self) -> None:
+        self.action_close_detail()
+
+    def action_zoom_at(self) -> None:
+        self.action_zoom()
+
     def action_open_detail(self) -> None:
         self.add_class("-detail")
         self._show_detail()
@@ -201,7 +218,7 @@ class MainScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """In a shell no key is the screen's."""
-        return not bool(getattr(self.focused, "typing", False))
+        return action in BY_MOUSE or not bool(getattr(self.focused, "typing", False))
 
     def action_close_detail(self) -> None:
         self.remove_class("-detail", "-zoom")

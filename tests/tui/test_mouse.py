@@ -1,0 +1,74 @@
+"""The mouse alone: from the main screen to a launched container with an open shell, and back."""
+
+import re
+from typing import Any
+
+import pytest
+
+from lxpy.tui.screens.launch import LaunchDialog
+from tests.support.daemon import Lxpyd
+from tests.tui import screen
+from tests.tui.test_real_daemon import inside, opened, status, wait
+
+
+async def click(pilot: Any, words: str, *, last: bool = False, times: int = 1) -> None:
+    """Clicks on `words` once they are on the screen: the first place from the top, or the `last` one."""
+    await wait(pilot, lambda: words in screen.text(pilot.app))
+    await pilot.pause()
+    lines = [(y, line) for y, line in enumerate(screen.text(pilot.app).splitlines()) if words in line]
+    y, line = lines[-1 if last else 0]
+    await pilot.click(offset=(line.index(words) + 1, y), times=times)
+    await pilot.pause()
+
+
+async def click_pane(pilot: Any, number: int) -> None:
+    """Clicks on the number of a pane in the border of the one that is before it."""
+    for y, line in enumerate(screen.text(pilot.app).splitlines()):
+        found = re.search(rf"·  .*?\b{number}\b", line)
+        if found:
+            await pilot.click(offset=(found.end() - 1, y))
+            return
+    raise AssertionError(f"no {number} in\n{screen.text(pilot.app)}")
+
+
+@pytest.mark.parametrize("size", [(160, 50), (80, 24)], ids=["160x50", "80x24"])
+async def test_from_the_main_screen_to_a_shell_and_back(
+    lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    async with opened(lxpyd, monkeypatch, size) as pilot:
+        app = pilot.app
+        before = set(app.model.instances)
+        await click(pilot, "New", last=True)
+        await wait(pilot, lambda: isinstance(app.screen, LaunchDialog))
+        await click(pilot, "bb", last=True)
+        await click(pilot, "Launch", last=True)
+        await wait(pilot, lambda: app.on_main)
+        await wait(pilot, lambda: any(status(app, n) == "Running" for n in set(app.model.instances) - before), 30)
+        [name] = set(app.model.instances) - before
+        try:
+            await click(pilot, name)
+            await click(pilot, "Shell", last=True)
+            await wait(pilot, lambda: app.in_shell and "#" in inside(app))
+            # Other tabs and back, though every key belongs to the shell
+            await click(pilot, "‹" if "‹" in screen.text(app) else "Console log")
+            await wait(pilot, lambda: not app.in_shell)
+            while "Shell" not in screen.text(app).splitlines()[1]:
+                await click(pilot, "›")
+            await click(pilot, "Shell")
+            await wait(pilot, lambda: app.in_shell)
+            await click(pilot, "leaves the shell")
+            await wait(pilot, lambda: app.focused is app.main.panes[0])
+            # Every pane that is folded away behind another one
+            folded = size[0] == 80
+            for number in (2, 3, 4, 5, 6, 7, 8, 1) if folded else (4, 5, 6, 7, 8, 3):
+                await click_pane(pilot, number)
+                await wait(pilot, lambda number=number: app.main.active.number == number)  # type: ignore[misc]
+            await click(pilot, name)
+            await wait(pilot, lambda: app.main.active is app.main.panes[0])
+            await click(pilot, "Delete", last=True)
+            await wait(pilot, lambda: not app.on_main)
+            await click(pilot, "Delete", last=True)
+            await wait(pilot, lambda: name not in app.model.instances, 30)
+        finally:
+            if lxpyd.cli("info", name, check=False).returncode == 0:
+                lxpyd.cli("delete", "-f", name)

@@ -17,12 +17,13 @@ async def click(pilot: Any, words: str, *, last: bool = False, times: int = 1) -
     await pilot.pause()
     lines = [(y, line) for y, line in enumerate(screen.text(pilot.app).splitlines()) if words in line]
     y, line = lines[-1 if last else 0]
-    await pilot.click(offset=(line.index(words) + 1, y), times=times)
+    await pilot.click(offset=(line.index(words) + len(words) // 2, y), times=times)
     await pilot.pause()
 
 
 async def click_pane(pilot: Any, number: int) -> None:
     """Clicks on the number of a pane in the border of the one that is before it."""
+    await pilot.pause(0.1)  # what was clicked before has been drawn
     for y, line in enumerate(screen.text(pilot.app).splitlines()):
         found = re.search(rf"·  .*?\b{number}\b", line)
         if found:
@@ -52,7 +53,9 @@ async def test_from_the_main_screen_to_a_shell_and_back(
             # Other tabs and back, though every key belongs to the shell
             await click(pilot, "‹" if "‹" in screen.text(app) else "Console log")
             await wait(pilot, lambda: not app.in_shell)
-            while "Shell" not in screen.text(app).splitlines()[1]:
+            for _ in range(12):
+                if "Shell" in screen.text(app).splitlines()[1]:
+                    break
                 await click(pilot, "›")
             await click(pilot, "Shell")
             await wait(pilot, lambda: app.in_shell)
@@ -65,6 +68,10 @@ async def test_from_the_main_screen_to_a_shell_and_back(
                 await wait(pilot, lambda number=number: app.main.active.number == number)  # type: ignore[misc]
             await click(pilot, name)
             await wait(pilot, lambda: app.main.active is app.main.panes[0])
+            if folded:  # the line of keys has no room for all: the rest is among the commands
+                await click(pilot, "Commands", last=True)
+                await wait(pilot, lambda: not app.on_main)
+                return
             await click(pilot, "Delete", last=True)
             await wait(pilot, lambda: not app.on_main)
             await click(pilot, "Delete", last=True)

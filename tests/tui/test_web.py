@@ -126,7 +126,7 @@ async def test_the_command_serves_the_app_and_ends_with_it(lxpyd: Lxpyd, busybox
     finally:
         process.kill()
         process.wait()
-        for stream in (process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
                 stream.close()
 

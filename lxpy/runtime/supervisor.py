@@ -170,7 +170,9 @@ class _Supervisor:
                     if message is None:
                         open_ = False  # init's exec has closed the other end, or all are dead
                     elif "pid" in message:
-                        self._announce(message["pid"])
+                        self._announce(message["pid"], told=not gone)
+                        if gone and self._init_fd >= 0:  # nobody will say "go"
+                            pidfd.send(self._init_fd, signal.SIGKILL)
                     elif "error" in message:
                         failure = failure or message["error"]
                     elif "exec" in message:
@@ -202,14 +204,15 @@ class _Supervisor:
         self._write("state.json", self._state)
         wire.send(self._client, {"event": "started", **self._state}, [self._init_fd])
 
-    def _announce(self, pid: int) -> None:
+    def _announce(self, pid: int, told: bool) -> None:
         self._init, self._init_fd = pid, os.pidfd_open(pid)
         self._start_ticks = pidfd.start_time(pid)
         try:
             netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return  # dead already, because the helper failed: its reason is the next message
-        wire.send(self._client, {"event": "netns", "pid": pid}, [netns])
+        if told:
+            wire.send(self._client, {"event": "netns", "pid": pid}, [netns])
         os.close(netns)
 
     def undo(self) -> None:

@@ -309,6 +309,24 @@ def test_a_file_process_brings_next_to_nothing() -> None:
     }  # fmt: skip
 
 
+async def test_whoever_starts_may_go_at_any_moment(lab: Lab) -> None:
+    """What was begun ends by itself, and the name can be started again at once."""
+
+    async def connect(netns: int, pid: int) -> None:
+        await asyncio.sleep(10)
+
+    spec = lab.spec()
+    for milliseconds in range(16):
+        start = asyncio.create_task(lab.spawner.launch(spec, connect))
+        await asyncio.sleep(milliseconds / 1000)
+        start.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+    began = time.monotonic()
+    guest = await lab.launch(spec)
+    assert time.monotonic() - began < 5
+    await guest.stop()
+
+
 async def test_closing_ends_the_spawner(lab: Lab) -> None:
     other = await Spawner.start()
     pid = other.pid

@@ -122,7 +122,7 @@ def send(context: Context, client: Client, url: str, source: str, headers: dict[
         if sys.stdin.isatty():
             raise UsageError("standard input is a terminal: name a file, or pipe the backup in")
         blocks = iter(lambda: os.read(0, _BLOCK), b"")
-        operation = client.upload_blocks("POST", url, blocks, sent)
+        operation = client.upload_blocks("POST", url, blocks, sent, source=0)
     else:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
         try:

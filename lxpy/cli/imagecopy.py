@@ -217,7 +217,7 @@ def _relay(
     if not headers["Content-Type"].startswith("multipart/"):
         headers["Content-Type"] = "application/octet-stream"
     try:
-        operation = target.upload_blocks("POST", "/1.0/images", blocks, headers, **query)
+        operation = target.upload_blocks("POST", "/1.0/images", blocks, headers, source=-1, **query)
     except EOFError:
         raise Unavailable(f"The server {origin.remote.name} closed the connection during the transfer") from None
     ended = context.wait(target, operation, "Copying the image")

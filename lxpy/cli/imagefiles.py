@@ -62,7 +62,7 @@ def _upload(client: Client, paths: list[str], headers: dict[str, str]) -> Any:
     if paths == ["-"]:
         if sys.stdin.isatty():
             raise UsageError("Standard input is a terminal: pipe an image into it")
-        return client.upload_blocks("POST", "/1.0/images", _read(0), headers)
+        return client.upload_blocks("POST", "/1.0/images", _read(0), headers, source=0)
     if os.path.isdir(paths[0]):
         headers["X-LXD-filename"] += ".tar.gz"
         return client.upload_blocks("POST", "/1.0/images", _packed(paths[0]), headers)

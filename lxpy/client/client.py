@@ -238,11 +238,18 @@ class Client:
             raise Unavailable("The server closed the connection during the upload") from None
 
     def upload_blocks(
-        self, method: str, path: str, blocks: Iterable[bytes], headers: dict[str, str], **query: str
+        self,
+        method: str,
+        path: str,
+        blocks: Iterable[bytes],
+        headers: dict[str, str],
+        *,
+        source: int = -1,
+        **query: str,
     ) -> Any:
-        """Send a body as it comes into being; the metadata of the answer."""
+        """Send a body as it comes into being; the metadata of the answer. `source`: see `Stream.send_chunks`."""
         try:
-            self._stream.send_chunks(method, self.target(path, query), headers, blocks)
+            self._stream.send_chunks(method, self.target(path, query), headers, blocks, source)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server has said why, and does not want the rest
         except BaseException:

@@ -115,15 +115,38 @@ class Stream:
                     self.sock.sendall(data)
                     at += len(data)
 
-    def send_chunks(self, method: str, target: str, headers: dict[str, str], blocks: Iterable[bytes]) -> None:
-        """Send a request whose body's length nobody knows yet."""
+    def send_chunks(
+        self, method: str, target: str, headers: dict[str, str], blocks: Iterable[bytes], source: int = -1
+    ) -> None:
+        """Send a request whose body's length nobody knows yet.
+
+        Args:
+            source: the descriptor that `blocks` reads, if it is one that may have nothing for long.
+
+        Raises:
+            BrokenPipeError: the server has answered, or gone, before the end.
+        """
         extra = "".join(f"{key}: {value}\r\n" for key, value in headers.items())
         head = f"{method} {target} HTTP/1.1\r\n{self._head}{extra}Transfer-Encoding: chunked\r\n\r\n"
         self.sock.sendall(head.encode())
-        for block in blocks:
+        pieces = iter(blocks)
+        while True:
+            if source >= 0:
+                self._wait(source)
+            if (block := next(pieces, None)) is None:
+                break
             if block:
                 self.sock.sendall(f"{len(block):x}\r\n".encode() + block + b"\r\n")
         self.sock.sendall(b"0\r\n\r\n")
+
+    def _wait(self, source: int) -> None:
+        import select
+
+        poll = select.poll()
+        poll.register(source, select.POLLIN)
+        poll.register(self.sock, select.POLLIN)
+        if not any(fd == source for fd, _ in poll.poll()):
+            raise BrokenPipeError
 
     def read_head(self) -> Response:
         """Status line and headers of the next answer."""

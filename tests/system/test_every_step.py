@@ -175,7 +175,7 @@ CASES = {
         "image delete IMAGE", f"{_IMAGE}; init IMAGE b -s plain; delete -f b",  # the pool has a copy again
         f"{_IMAGE}; init IMAGE a -s plain", "delete -f a; image delete IMAGE",
     ),
-    "alias create": Case("image alias create other bb", "image alias delete other"),
+    "alias create": Case("image alias create another bb", "image alias delete another"),
     "alias rename": Case("image alias rename y z", "image alias rename z y", _ALIAS, "image alias delete y"),
     "alias delete": Case("image alias delete y", _ALIAS, _ALIAS, "image alias delete y"),
     "pool create": Case("storage create p overlay", "storage delete p"),

@@ -64,6 +64,7 @@ class Browser:
         self._ask("POST", "/actions", {"actions": [mouse]})
 
     def type(self, text: str) -> None:
+        text = text.replace("\n", "\ue007")  # as the protocol calls the enter key
         keys = [{"type": kind, "value": c} for c in text for kind in ("keyDown", "keyUp")]
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": keys}]})
 

@@ -174,10 +174,10 @@ async def test_a_browser_clicks_its_way_to_a_shell(
                 click(5, 3)  # the first row of the instances
                 click(" / Filter  n New  s Shell".index("Shell"), height - 1)
                 browser.wait(lambda: b"leaves the shell" in drawn, "the shell")
-                browser.type("touch /root/clicked\r")
+                browser.type("touch /root/clicked\n")
                 until(lambda: lxpyd.sh(busybox, "ls /root").stdout == "clicked\n", 20, "the shell did nothing")
-                browser.screenshot(tmp_path / "browser.png")
             finally:
+                browser.screenshot(tmp_path / "browser.png")
                 browser.close()
 
         await asyncio.to_thread(user)

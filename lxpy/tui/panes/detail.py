@@ -118,7 +118,7 @@ class Detail(Vertical):
 
     def _window(self, widths: list[int], at: int, name: int) -> tuple[int, int]:
         """Which of the names, `widths` cells wide, fit into the border: those around number `at`."""
-        room = max(self.size.width, 30) - name - 6
+        room = max(self.size.width, 30) - name
         first, last = 0, len(widths)
         while sum(widths[first:last]) + (2 if first else 0) + (2 if last < len(widths) else 0) > room:
             if last - 1 > at:
@@ -189,5 +189,5 @@ class Detail(Vertical):
         if not view.has_focus or not hasattr(view, "typing"):
             return by_mouse("back_at()", "back") if self.screen.has_class("-detail") else ""
         if view.typing:
-            return by_mouse("back_at()", "ctrl+\\] leaves the shell")
+            return by_mouse("back_at()", "ctrl+] leaves the shell")
         return f"enter types · {by_mouse('zoom_at()', '+ zooms')} · {by_mouse('back_at()', 'esc back')}"

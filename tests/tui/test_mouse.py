@@ -54,7 +54,9 @@ async def test_from_the_main_screen_to_a_shell_and_back(
             await click(pilot, "‹" if "‹" in screen.text(app) else "Console log")
             await wait(pilot, lambda: not app.in_shell)
             for _ in range(12):
-                if "Shell" in screen.text(app).splitlines()[1]:
+                await pilot.pause(0.2)  # what was clicked before has been drawn
+                border = screen.text(app).splitlines()[1]
+                if "Shell" in border:
                     break
                 await click(pilot, "›")
             await click(pilot, "Shell")

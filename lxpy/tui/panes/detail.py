@@ -118,7 +118,7 @@ class Detail(Vertical):
 
     def _window(self, widths: list[int], at: int, name: int) -> tuple[int, int]:
         """Which of the names, `widths` cells wide, fit into the border: those around number `at`."""
-        room = max(self.size.width, 30) - name
+        room = max(self.size.width, 30) - name - 3  # blanks at both ends
         first, last = 0, len(widths)
         while sum(widths[first:last]) + (2 if first else 0) + (2 if last < len(widths) else 0) > room:
             if last - 1 > at:

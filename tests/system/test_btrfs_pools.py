@@ -15,6 +15,7 @@ from lxpy.linux import btrfs, btrfsquota, loop, mounts
 from lxpy.storage.btrfsdriver import BtrfsPool
 from lxpy.storage.pool import DirectoryPool
 from tests.support import namespace
+from tests.support.daemon import until
 from tests.support.pools import Lab, leftovers, run, unmount_all
 
 MIB = 1 << 20
@@ -172,6 +173,7 @@ async def test_a_disk(bare: Lab) -> None:
         await pool.create_volume("v")
         pathlib.Path(pool.volume_path("v"), "file").write_text("mine")
         unmount_all(bare.layout.root)
+    until(lambda: not namespace.loops(bare.layout.root), 5, "the loop device stays")  # it holds the same file system
     with loop.attach(file, readonly=False) as other:
         # After a reboot it may have another name: here one that means nothing at all.
         doc = bare.store.pools.get("p")

@@ -83,7 +83,8 @@ def test_installed_and_up_to_date(vm: Vm) -> None:
 
 def test_an_upgrade_that_finds_no_room_leaves_the_old_one_working(vm: Vm) -> None:
     before = vm.run("lxpy list -f csv -c nsp; lxpy version")
-    vm.run("echo older > /opt/lxpy/.installed; fallocate -l $(($(stat -f -c '%f * %S' /) - 2000000)) /filler")
+    room = "$(($(stat -f -c '%f * %S' /) - 100000000))"
+    vm.run(f"echo older > /opt/lxpy/.installed; fallocate -l {room} /filler; cat /dev/zero >> /filler || true")
     try:
         said = vm.run("cd /root/lxpy && ./install.sh", status=1)
     finally:

@@ -117,12 +117,12 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
             with Horizontal(classes="field"):
                 yield Static("Pool", classes="label")
                 yield Field(self, placeholder="the profile's", id="pool")
-                yield Static("Network", classes="label")
+                yield Static("Network", classes="label second")
                 yield Field(self, placeholder="the profile's", id="network")
             with Horizontal(classes="field"):
                 yield Static("CPUs", classes="label")
                 yield Field(self, placeholder="all", id="cpus")
-                yield Static("Memory", classes="label")
+                yield Static("Memory", classes="label second")
                 yield Field(self, placeholder="no limit, or 512MiB, 2GiB", id="memory")
             with Horizontal(classes="field"):
                 yield Static("More", classes="label")

@@ -20,7 +20,6 @@ from lxpy.tui.objects import KINDS, USED, ObjectRow
 from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.usage import History
 
-SAMPLE_SECONDS = 2.0  # usage, while the terminal has the focus
 DEBOUNCE_SECONDS = 0.05  # a launch makes several events at once; one reading answers them all
 FEW = 8  # so many changed instances are read one by one; more by one bulk request
 KEEP_FINISHED = 30
@@ -57,7 +56,7 @@ class Model:
         load: the host's load average, "" where unknown; `memory` is (used, total) bytes.
     """
 
-    def __init__(self, gateway: Gateway, post: Callable[[Message], object], refresh: float = SAMPLE_SECONDS) -> None:
+    def __init__(self, gateway: Gateway, post: Callable[[Message], object], refresh: float = 2.0) -> None:
         self.gateway = gateway
         self._post = post
         self._refresh = refresh

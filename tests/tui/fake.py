@@ -281,6 +281,8 @@ class FakeClient:
                 return {"space": {"used": 12_000_000_000, "total": 80_000_000_000}}
             case ["networks"]:
                 return NETWORKS
+            case ["networks", _, "leases"]:
+                return [{"hostname": "web1", "address": "10.71.4.11", "hwaddr": "00:16:3e:00:00:01", "type": "dynamic"}]
             case ["warnings"]:
                 return WARNINGS
             case ["projects"]:

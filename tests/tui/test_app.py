@@ -32,7 +32,7 @@ WIDE, SMALL = (160, 50), (80, 24)
 
 @asynccontextmanager
 async def opened(daemon: FakeDaemon, size: tuple[int, int] = WIDE) -> AsyncIterator[Any]:
-    app = LxpyApp(daemon.gateway())
+    app = LxpyApp(daemon.gateway(), settings.Settings(refresh=3600.0))  # readings come when a test says so
     app.theme = "lxpy-dark"
     async with app.run_test(size=size) as pilot:
         app.model._host = lambda: False  # type: ignore[method-assign]  # this machine's load is no part of a picture
@@ -56,7 +56,6 @@ def notices(app: Any) -> list[str]:
 def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
     # Ages would change every day.
     monkeypatch.setattr("lxpy.tui.rows.time.time", lambda: 1577836800 + 3 * 3600)
-    monkeypatch.setattr("lxpy.tui.model.SAMPLE_SECONDS", 3600.0)  # readings come when a test says so
     return FakeDaemon()
 
 
@@ -530,6 +529,15 @@ async def test_another_project_and_other_columns(daemon: FakeDaemon) -> None:
         app.screen.query_one("#ask-image").value = False
         await pilot.press("ctrl+s")
         await wait(pilot, lambda: app.on_main and "IMAGE" not in screen.text(app).splitlines()[2])
+
+
+async def test_all_that_the_filter_lets_through_can_be_marked(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pane = pilot.app.main.panes[0]
+        await pilot.press("slash", *"web", "enter")
+        await wait(pilot, lambda: len(pane.rows) == 2)
+        await pilot.press("asterisk")
+        await wait(pilot, lambda: pane.marks == {"web1", "web2"} and "2 marked" in str(pane.border_subtitle))
 
 
 async def test_a_regular_expression_filters(daemon: FakeDaemon) -> None:

@@ -18,8 +18,7 @@ from tests.tui.test_app import SMALL, opened, wait
 
 
 @pytest.fixture
-def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
-    monkeypatch.setattr("lxpy.tui.model.SAMPLE_SECONDS", 3600.0)
+def daemon() -> FakeDaemon:
     return FakeDaemon()
 
 

@@ -102,6 +102,10 @@ class ListPane(Table):
         super().action_mark_range()
         self.retitle()
 
+    def action_mark_all(self) -> None:
+        super().action_mark_all()
+        self.retitle()
+
     def retitle(self) -> None:
         """Draws the title: number, kind, counts, and the panes folded away behind this one."""
         total, shown = len(self.all_rows), len(self.rows)

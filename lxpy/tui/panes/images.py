@@ -22,6 +22,7 @@ class ImagesPane(ListPane):
         Binding("e", "app.verb('edit')", "Edit", show=False, id="image.edit"),
         Binding("y", "app.copy", "Copy", show=False, id="image.copy"),
         Binding("space", "mark", "Mark", show=False, id="image.mark"),
+        Binding("asterisk", "mark_all", "Mark all shown", show=False, key_display="*", id="image.mark-all"),
         Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="image.unmark"),
     ]
 

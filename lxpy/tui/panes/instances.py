@@ -80,6 +80,7 @@ class InstancesPane(ListPane):
         Binding("E", "app.verb('export')", "Export", show=False, id="instance.export"),
         Binding("y", "app.copy", "Copy to the clipboard", show=False, id="instance.copy"),
         Binding("space", "mark", "Mark", show=False, id="instance.mark"),
+        Binding("asterisk", "mark_all", "Mark all shown", show=False, key_display="*", id="instance.mark-all"),
         Binding("ctrl+@", "mark_range", "Mark up to here", show=False, key_display="^space", id="instance.mark-range"),
         Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="instance.unmark"),
         Binding("v", "columns", "Choose columns", show=False, id="instance.columns"),

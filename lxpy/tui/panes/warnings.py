@@ -25,6 +25,7 @@ class WarningsPane(ListPane):
         Binding("a", "app.verb('acknowledge')", "Acknowledge", id="warning.acknowledge"),
         Binding("ctrl+d", "app.verb('delete-object')", "Delete", key_display="^d", id="warning.delete"),
         Binding("space", "mark", "Mark", show=False, id="warning.mark"),
+        Binding("asterisk", "mark_all", "Mark all shown", show=False, key_display="*", id="warning.mark-all"),
     ]
 
     def __init__(self, **kwargs: Any) -> None:

@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
+from lxpy.tui.objects import NetworkRow
 from lxpy.tui.rows import BUSY, STATES, ImageRow, InstanceRow, age, size
 from lxpy.tui.tabs.base import Tab
 from lxpy.tui.tabs.facts import facts_of
@@ -45,8 +46,26 @@ class OverviewTab(Tab):
             self.body.update(_image(subject))
         elif kind and (facts := facts_of(self.lxpy.main.pane(kind), subject)):
             self.body.update(facts)
+            if isinstance(subject, NetworkRow) and subject.managed and self.seen and self.fresh:
+                self.soon(self._leases)
         else:
             self.body.update(_other(subject))
+
+    def tick(self) -> None:
+        if isinstance(self.subject, NetworkRow) and self.subject.managed:
+            self.soon(self._leases)
+
+    async def _leases(self) -> None:
+        """Who has which address of the selected network: no event tells of that."""
+        row = self.subject
+        if not isinstance(row, NetworkRow):
+            return
+        try:
+            row.raw["leases"] = await self.lxpy.gateway.call(lambda c: c.get(f"{row.path}/leases"))
+        except Exception:
+            return  # what was known stays
+        if self.subject is row and (facts := facts_of(self.lxpy.main.pane(row.kind), row)):
+            self.body.update(facts)
 
 
 def _line(label: str, value: str, style: str = "") -> Content:

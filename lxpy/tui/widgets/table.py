@@ -164,6 +164,13 @@ class Table(ScrollView, can_focus=True):
         self.refresh()
         self.post_message(self.Highlighted(self))
 
+    def action_mark_all(self) -> None:
+        """Marks every row that is shown: all that the filter lets through."""
+        if self.MARKABLE:
+            self.marks = {row.key for row in self.rows}
+            self.refresh()
+            self.post_message(self.Highlighted(self))
+
     def action_unmark(self) -> None:
         self.marks.clear()
         self.refresh()

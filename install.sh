@@ -103,7 +103,7 @@ source_digest() {
 # A wheel, built from a copy: nothing is written into the checkout, and nothing is imported from it later.
 install_package() {
     local copy log
-    copy=$(mktemp -d)
+    copy=$(mktemp -d 2>/dev/null) || fail "there is no space left in ${TMPDIR:-/tmp}; make room, then run this again"
     scratch+=("$copy")
     log=$copy/pip.log
     (cd "$here" && cp -r lxpy images packaging pyproject.toml README.md LICENSE "$copy/")

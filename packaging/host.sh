@@ -91,7 +91,7 @@ install_packages() {
     command -v apt-get >/dev/null || fail "these packages are missing and there is no apt-get here: ${missing[*]}"
     echo "Installing ${missing[*]} with apt"
     local log apt=(apt-get -q -y -o DPkg::Lock::Timeout=300)
-    log=$(mktemp)
+    log=$(mktemp 2>/dev/null) || fail "there is no space left in ${TMPDIR:-/tmp}; make room, then run this again"
     scratch+=("$log")
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l
     # The package lists of a fresh machine may be empty or old; one refresh cures both.

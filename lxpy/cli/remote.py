@@ -50,11 +50,8 @@ def _add(context: Context, args: Args) -> None:
     protocol = args.value("protocol") or "lxd"
     if protocol not in _PROTOCOLS:
         raise UsageError(f"Invalid protocol {protocol!r}: use {' or '.join(_PROTOCOLS)}")
-    if "://" not in url and not url.startswith("unix:"):
-        url = f"unix:{url}" if url.startswith("/") else f"https://{url}"
-    if protocol == "simplestreams" and not url.startswith(("https://", "http://")):
-        raise UsageError("A simplestreams remote needs an http or https URL")
-    remote = Remote(name, url.rstrip("/"), protocol, args.flag("public") or protocol == "simplestreams")
+    url = url if token else _address(url, protocol)
+    remote = Remote(name, url, protocol, args.flag("public") or protocol == "simplestreams")
     if token:
         from lxpy.cli.trust import by_token
 
@@ -66,6 +63,17 @@ def _add(context: Context, args: Args) -> None:
     remote.project = remote.project or args.value("project")
     config.remotes[name] = remote
     remotes.save(config)
+
+
+def _address(url: str, protocol: str) -> str:
+    """The whole address of what the user wrote. Raises `UsageError`."""
+    if "://" not in url and not url.startswith("unix:"):
+        url = f"unix:{url}" if url.startswith("/") else f"https://{url}"
+    if protocol == "simplestreams" and not url.startswith(("https://", "http://")):
+        raise UsageError("A simplestreams remote needs an http or https URL")
+    if protocol == "lxd" and not url.startswith(("https://", "unix:")):
+        raise UsageError(f"Invalid address {url!r}: a server is reached by https://HOST:PORT or unix://PATH")
+    return url.rstrip("/")
 
 
 def _is_token(text: str) -> bool:
@@ -105,7 +113,9 @@ def _rename(context: Context, args: Args) -> None:
 def _set_url(context: Context, args: Args) -> None:
     config = remotes.load()
     one = _changeable(config, args.rest[0], "modified")
-    config.remotes[one.name] = Remote(one.name, args.rest[1].rstrip("/"), one.protocol, one.public, False, one.project)
+    config.remotes[one.name] = Remote(
+        one.name, _address(args.rest[1], one.protocol), one.protocol, one.public, False, one.project
+    )
     remotes.save(config)
 
 

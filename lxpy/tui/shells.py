@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lxpy.api.errors import ApiError
 from lxpy.tui.gateway import Gateway
 from lxpy.tui.terminal import Terminal
 
@@ -242,3 +243,18 @@ def own_command(words: list[str], terminal: bool = False) -> list[str]:
         "from lxpy.cli.main import main\nsys.exit(main())"
     )
     return [sys.executable, "-I", "-c", code]
+
+
+async def run_own(words: list[str]) -> None:
+    """Runs our own command line to its end.
+
+    Raises:
+        ApiError: what it said, if it failed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *own_command(words), stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise ApiError(said.decode(errors="replace").strip().rpartition("Error: ")[2] or "It failed")

@@ -24,6 +24,7 @@ from tests.support.daemon import BIN, Lxpyd
         ["project", "create", "a_b"], ["project", "delete", "default"], ["project", "switch", "nope"],
         ["project", "info", "nope"], ["project", "set", "default", "limits.memory=lots"], ["project", "renam"],
         ["project", "unset", "nope", "x"], ["list", "--project", "nope"], ["config", "show", "x:"],
+        ["remote", "add", "x", "nonsense://y"], ["remote", "add", "x", "ftp://y", "--protocol", "simplestreams"],
     ],
 )  # fmt: skip
 def test_a_fault_is_one_line(lxpyd: Lxpyd, words: list[str]) -> None:

@@ -22,13 +22,18 @@ from lxpy.tui.tabs.shell import ShellTab
 from tests.support.daemon import BIN, Lxpyd, until
 
 
+def at_home(lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is opened in this process meets that daemon, which is the tests' to start."""
+    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(key, lxpyd.environment[key])
+    monkeypatch.setenv("LXPY_ACTIVATE", "0")
+
+
 @asynccontextmanager
 async def opened(
     lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int] = (160, 50)
 ) -> AsyncIterator[Any]:
-    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(key, lxpyd.environment[key])
-    monkeypatch.setenv("LXPY_ACTIVATE", "0")  # the daemon is the tests' to start
+    at_home(lxpyd, monkeypatch)
     app = LxpyApp(local_gateway())
     async with app.run_test(size=size) as pilot:
         await wait(pilot, lambda: app.model.loaded and app.model.images)
@@ -362,9 +367,7 @@ def test_without_a_terminal_there_is_help(lxpyd: Lxpyd) -> None:
 
 async def test_setting_up_a_bare_server(bare_lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keyboard alone, from a server that has nothing to a running container."""
-    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(key, bare_lxpyd.environment[key])
-    monkeypatch.setenv("LXPY_ACTIVATE", "0")
+    at_home(bare_lxpyd, monkeypatch)
     app = LxpyApp(local_gateway())
     async with app.run_test(size=(120, 40)) as pilot:
         await wait(pilot, lambda: isinstance(app.screen, SetupScreen))
@@ -413,9 +416,7 @@ async def test_setting_up_a_bare_server(bare_lxpyd: Lxpyd, monkeypatch: pytest.M
 async def test_a_remote_s_shell(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another server's shell goes through our own command line; here that server is this one."""
     lxpyd.cli("remote", "add", "again", f"unix://{lxpyd.layout.socket}")
-    for key in ("LXPY_DIR", "HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(key, lxpyd.environment[key])
-    monkeypatch.setenv("LXPY_ACTIVATE", "0")
+    at_home(lxpyd, monkeypatch)
     app = LxpyApp(local_gateway("again"))
     try:
         async with app.run_test(size=(120, 40)) as pilot:

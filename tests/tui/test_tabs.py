@@ -164,3 +164,25 @@ async def test_an_export_by_the_form(
         await pilot.press("ctrl+s")
         await wait(pilot, lambda: app.on_main and any(busybox in i.aliases for i in app.model.images), 60)
         lxpyd.cli("image", "delete", busybox)
+
+
+async def test_remotes_come_and_go(lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await pilot.press("3", "a")
+        await wait(pilot, lambda: app.screen.query("#ask-url"))
+        app.screen.query_one("#ask-name").value = "again"
+        app.screen.query_one("#ask-url").value = "nonsense://x"
+        app.screen.query_one("#ask-protocol").value = "lxd"
+        await pilot.press("ctrl+s")
+        fault = app.screen.query_one("#form-fault", Static)
+        await wait(pilot, lambda: str(fault.render()))
+        assert "Traceback" not in str(fault.render())
+        app.screen.query_one("#ask-url").value = f"unix://{lxpyd.layout.socket}"
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: app.on_main and any(row.name == "again" for row in app.main.panes[2].rows))
+        app.action_go(3, "again")
+        await pilot.press("ctrl+d")
+        await wait(pilot, lambda: not app.on_main)
+        await pilot.press("y")
+        await wait(pilot, lambda: not any(row.name == "again" for row in app.main.panes[2].rows))

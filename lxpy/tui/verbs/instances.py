@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.screens.form import Answers, Form, Question
+from lxpy.tui.shells import run_own
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -153,18 +154,7 @@ def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
         return ["export", target, os.path.expanduser(a["file"]), "--compression", a["compression"], *only]
 
     async def submit(answers: Answers) -> None:
-        import asyncio
-
-        from lxpy.api.errors import ApiError
-        from lxpy.tui.shells import own_command
-
-        process = await asyncio.create_subprocess_exec(
-            *own_command(words(answers)), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        said, _ = await process.communicate()
-        if process.returncode:
-            raise ApiError(said.decode(errors="replace").strip().rpartition("Error: ")[2] or "It failed")
+        await run_own(words(answers))
         app.notify(answers["file"], title=f"{row.name} exported", markup=False)
 
     app.push_screen(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lxpy.tui.screens.form import Answers, Form, Question
+from lxpy.tui.shells import run_own
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -11,18 +12,7 @@ if TYPE_CHECKING:
 
 async def _command(app: "LxpyApp", words: list[str]) -> None:
     """Our own command line: what it asks is answered by flags, what it says goes to the user."""
-    import asyncio
-
-    from lxpy.api.errors import ApiError
-    from lxpy.tui.shells import own_command
-
-    process = await asyncio.create_subprocess_exec(
-        *own_command(words), stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said, _ = await process.communicate()
-    if process.returncode:
-        raise ApiError(said.decode(errors="replace").strip().rpartition("Error: ")[2] or "It failed")
+    await run_own(words)
     await app.model.reload()
 
 

@@ -39,6 +39,7 @@ class Shell:
     Attributes:
         terminal: what it shows.
         alive: whether it still runs.
+        opening: whether it is still to come; what is typed meanwhile waits for it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Shell:
         self.name = name
         self.terminal = Terminal()
         self.alive = False
+        self.opening = True
         self._gateway, self._changed, self._ended = gateway, changed, ended
         self._command = list(command)
         self._pty = self._status = -1
@@ -78,7 +80,10 @@ class Shell:
 
             return local_exec.start({**request, "project": client.project or "default"})
 
-        files = await self._gateway.call(start, alone=True)
+        try:
+            files = await self._gateway.call(start, alone=True)
+        finally:
+            self.opening = False
         if files is None:
             self._start_command(columns, rows)
         else:
@@ -93,6 +98,8 @@ class Shell:
         loop.add_reader(self._pty, self._readable)
         if self._status >= 0:
             loop.add_reader(self._status, self._told)
+        if self._waiting:
+            self._flush()
 
     def _start_command(self, columns: int, rows: int) -> None:
         """``lxpy exec REMOTE:NAME`` in a terminal of our own."""
@@ -113,10 +120,11 @@ class Shell:
 
     def write(self, data: bytes) -> None:
         """Sends what was typed. What the shell does not take at once waits."""
-        if not self.alive or not data:
+        if not data or not (self.alive or self.opening):
             return
         self._waiting += data
-        self._flush()
+        if self.alive:
+            self._flush()
 
     def _flush(self) -> None:
         loop = asyncio.get_running_loop()

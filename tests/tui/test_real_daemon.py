@@ -135,7 +135,8 @@ async def shell(pilot: Pilot[Any], name: str) -> ShellTab:
     app.action_go(1, name)
     await pilot.press("s")
     await wait(pilot, lambda: isinstance(app.main.detail.tab, ShellTab) and app.focused is app.main.detail.tab.inside())
-    await wait(pilot, lambda: "#" in inside(app))
+    await pilot.press(*"echo ahe''ad", "enter")  # what is typed before it is there is not lost
+    await wait(pilot, lambda: "\nahead" in inside(app))
     tab = app.main.detail.tab
     assert isinstance(tab, ShellTab)
     return tab

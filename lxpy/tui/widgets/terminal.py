@@ -233,7 +233,7 @@ class TerminalView(Widget, can_focus=True):
             return
         event.stop()
         event.prevent_default()
-        if not self.shell.alive:
+        if not self.shell.alive and not self.shell.opening:
             if event.key in ("enter", "escape", "q", "ctrl+d"):
                 self.post_message(self.Shut(self))
             return

@@ -86,6 +86,8 @@ def reap(finished: int = 0) -> None:
             detach_loops(str(path))
             shutil.rmtree(layout.run, ignore_errors=True)
             shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)  # some are files
 
 
 @contextlib.contextmanager

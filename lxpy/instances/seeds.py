@@ -136,7 +136,8 @@ class Seeds:
     def before_start(self, row: InstanceRow) -> InstanceRow:
         """Templates first; then a new instance-id if the data has changed, and the seed where one is wanted."""
         config = self._records.expanded(row)[0]
-        data, known = digest(config), row.doc.get("cloud_init") or {}
+        data, known = digest(config), row.doc.get("cloud_init")
+        known = known if isinstance(known, dict) else {}  # there was a time when it was the digest alone
         changed = bool(known) and known["data"] != data
         if changed:
             row = self._records.set_volatile(row, **{"cloud-init__instance-id": str(uuid.uuid4())})

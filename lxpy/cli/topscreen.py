@@ -7,7 +7,7 @@ import select
 import sys
 import time
 
-from lxpy.cli.top import _TEXTS, COLUMNS, _bytes, ordered
+from lxpy.cli.topcolumns import COLUMNS, TEXTS, amount, ordered
 from lxpy.client import terminal
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class _Screen:
 
         def line(words: list[str]) -> str:
             parts = [
-                word.ljust(size) if name in _TEXTS else word.rjust(size)
+                word.ljust(size) if name in TEXTS else word.rjust(size)
                 for name, word, size in zip(self.columns[:shown], words, widths, strict=False)
             ]
             return "  ".join(parts)[:width]
@@ -86,7 +86,7 @@ class _Screen:
         processes = sum(max(0, row["processes"]) for row in self.rows)
         return (
             f"{len(self.rows)} running, {processes} processes, CPU {cpu:.0f}% of {self.reading['cpus'] * 100}%, "
-            f"memory {_bytes(memory)} of {_bytes(self.reading['memory'])}, every {self.delay:g} s"
+            f"memory {amount(memory)} of {amount(self.reading['memory'])}, every {self.delay:g} s"
         )
 
 

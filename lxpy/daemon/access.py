@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lxpy.api.errors import Forbidden
 
 if TYPE_CHECKING:
-    from lxpy.daemon.app import Call
+    from lxpy.daemon.call import Call
 
 READS = ("GET", "HEAD", "OPTIONS")
 # Kinds that lie in a project, and the feature without which they are the default project's.

@@ -26,7 +26,7 @@ from lxpy.state.store import InstanceRow
 if TYPE_CHECKING:
     from aiohttp.web_protocol import RequestHandler
 
-    from lxpy.daemon.app import Daemon
+    from lxpy.daemon.daemon import Daemon
 
 log = logging.getLogger("lxpyd")
 

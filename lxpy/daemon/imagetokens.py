@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lxpy.daemon.app import Call
+from lxpy.daemon.call import Call
 from lxpy.daemon.operations import Operation
 
 _UNUSED = 3600.0  # seconds a secret waits for its use

@@ -92,12 +92,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 async def _run(layout: Layout, api: socket.socket, local: socket.socket) -> int:
     started = time.monotonic()
-    from lxpy.daemon.app import Daemon
+    from lxpy.daemon import app
+    from lxpy.daemon.daemon import Daemon
     from lxpy.daemon.lean import web
     from lxpy.daemon.local import LocalServer
 
     loop = asyncio.get_running_loop()
-    daemon = Daemon(layout)
+    daemon = Daemon(layout, app.build)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stopping.set)
     loop.add_signal_handler(signal.SIGPWR, _begin_shutdown, daemon)
@@ -135,7 +136,7 @@ async def _run(layout: Layout, api: socket.socket, local: socket.socket) -> int:
 
 def _begin_shutdown(daemon: object) -> None:
     """SIGPWR: the host goes down, so every instance is stopped first."""
-    from lxpy.daemon.app import Daemon
+    from lxpy.daemon.daemon import Daemon
 
     assert isinstance(daemon, Daemon)
     daemon.shutting_down = True

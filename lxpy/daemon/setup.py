@@ -18,7 +18,7 @@ from lxpy.host import sysctls
 
 if TYPE_CHECKING:
     from lxpy.client.client import Client
-    from lxpy.daemon.app import Daemon
+    from lxpy.daemon.daemon import Daemon
 
 _PASSWORD = "core.trust_password"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lxpy.api.errors import BadRequest, from_status
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call
+from lxpy.daemon.call import Call
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 from lxpy.storage.compression import MAGIC_LENGTH

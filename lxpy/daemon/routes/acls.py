@@ -1,7 +1,7 @@
 """``/1.0/network-acls``."""
 
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.routes.common import listing, url

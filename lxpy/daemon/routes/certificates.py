@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from lxpy.api.certificates import der_of
 from lxpy.api.errors import BadRequest, Forbidden
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import CERTIFICATE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.routes.common import listing

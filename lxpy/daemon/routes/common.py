@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import access, envelope, filter
-from lxpy.daemon.app import Call
+from lxpy.daemon.call import Call
 from lxpy.daemon.lean import web
 
 

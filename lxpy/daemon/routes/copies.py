@@ -3,7 +3,7 @@
 from typing import Any
 
 from lxpy.api.errors import BadRequest, NotFound
-from lxpy.daemon.app import Call
+from lxpy.daemon.call import Call
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 from lxpy.daemon.routes.common import url

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote
 
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.filesession import FileSession
 from lxpy.daemon.lean import web
 

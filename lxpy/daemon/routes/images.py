@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.daemon import envelope, filter
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import ALIAS, IMAGE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
@@ -19,7 +19,7 @@ from lxpy.daemon.routes.common import listing, texts, url
 
 if TYPE_CHECKING:
     from lxpy.api.objects import Image
-    from lxpy.daemon.app import Daemon
+    from lxpy.daemon.daemon import Daemon
 
 _BLOCK = 1 << 20
 

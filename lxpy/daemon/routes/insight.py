@@ -3,7 +3,7 @@
 import asyncio
 
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.lean import web
 from lxpy.instances.isolation import read as read_isolation
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.objects import Instance
 from lxpy.daemon import envelope, filter
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import INSTANCE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation

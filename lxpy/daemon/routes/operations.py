@@ -7,7 +7,7 @@ from typing import Any
 from lxpy.api import status
 from lxpy.api.errors import BadRequest, Forbidden, NotFound
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 

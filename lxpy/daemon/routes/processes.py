@@ -5,7 +5,7 @@ import re
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.execs import exec_request, run_console, run_exec, run_recorded
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation

@@ -1,7 +1,7 @@
 """``/1.0/profiles`` and ``/1.0/projects``."""
 
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import CONFIGURED, PROFILE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation

@@ -2,7 +2,7 @@
 
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation

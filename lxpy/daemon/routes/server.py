@@ -6,7 +6,7 @@ from typing import Any
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import config as keys
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.environment import EXTENSIONS, environment, resources
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web

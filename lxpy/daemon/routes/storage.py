@@ -5,7 +5,7 @@ from typing import Any
 from lxpy.api import values
 from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.daemon import envelope
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.routes.common import listing, texts, url, with_users

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.daemon import envelope, filter, streaming
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, Work
 from lxpy.daemon.routes.common import url
 
 if TYPE_CHECKING:
-    from lxpy.daemon.app import Daemon
+    from lxpy.daemon.daemon import Daemon
     from lxpy.state.volumes import VolumeRow
 
 _SNAPSHOT = ("description", "expires_at")

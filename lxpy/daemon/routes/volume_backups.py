@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope, streaming
-from lxpy.daemon.app import Call, Route
+from lxpy.daemon.call import Call, Route
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 from lxpy.daemon.routes.common import url

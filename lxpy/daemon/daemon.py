@@ -10,7 +10,7 @@ from lxpy.api import certificates as x509
 from lxpy.api.errors import BadRequest
 from lxpy.api.layout import Layout
 from lxpy.api.notices import HTTPS, Notice
-from lxpy.daemon import config
+from lxpy.daemon import config, users
 from lxpy.daemon.events import Events
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operations
@@ -68,7 +68,6 @@ class Daemon:
         """Open the store, start the managers, adopt what runs."""
         # Imported late: the sockets listen already, and a client that activated us waits.
         from lxpy.daemon.guestapi import GuestServer
-        from lxpy.daemon.routes import storage_volumes
         from lxpy.daemon.setup import Setup
         from lxpy.images.manager import ImageManager
         from lxpy.instances.manager import InstanceManager
@@ -112,7 +111,7 @@ class Daemon:
             self.images, self.networks, self.storage, self.volumes, self.profiles,
             emit, warn,
         )  # fmt: skip
-        self.volumes.users = lambda row: storage_volumes.users(self, row)
+        self.volumes.users = lambda row: users.of_volume(self, row)
         self.volumes.running = lambda row: [one.name for one in self.instances.using_volume(row, running=True)]
         self.profiles.validate = self.instances.validate_config
         self.profiles.allow = self.instances.rules.check_profile

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, explain
@@ -77,3 +78,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise  # the client went away
     except Exception as error:
         return failed(*explain(error, f"{request.method} {request.path}"))
+
+
+def url(kind: str, name: str, project: str = "default") -> str:
+    """``/1.0/kind/name``, with the project unless it is the default one."""
+    suffix = "" if project == "default" else f"?project={quote(project)}"
+    return f"/1.0/{kind}/{quote(name, safe='')}{suffix}"

@@ -260,7 +260,7 @@ class GuestServer:
             door.listeners.discard(listener)
 
     async def _image(self, row: InstanceRow, fingerprint: str, request: web.BaseRequest) -> web.StreamResponse:
-        from lxpy.daemon.routes.images import deliver
+        from lxpy.daemon.delivery import deliver
 
         if not self._guests.may_export(row):
             raise Forbidden("not authorized: security.devlxd.images is not set")

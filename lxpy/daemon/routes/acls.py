@@ -2,9 +2,10 @@
 
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web
-from lxpy.daemon.routes.common import listing, url
+from lxpy.daemon.routes.common import listing
 
 _WRITABLE = ("config", "description", "egress", "ingress")
 

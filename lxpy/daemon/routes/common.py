@@ -2,18 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from lxpy.api.errors import BadRequest
-from lxpy.daemon import access, envelope, filter
+from lxpy.daemon import access, envelope, filter, users
 from lxpy.daemon.call import Call
+from lxpy.daemon.envelope import url
 from lxpy.daemon.lean import web
-
-
-def url(kind: str, name: str, project: str = "default") -> str:
-    """``/1.0/kind/name``, with the project unless it is the default one."""
-    suffix = "" if project == "default" else f"?project={quote(project)}"
-    return f"/1.0/{kind}/{quote(name, safe='')}{suffix}"
 
 
 def texts(what: str, given: Mapping[Any, Any]) -> dict[str, str]:
@@ -43,19 +37,5 @@ def listing(
 
 
 def with_users(call: Call, kind: str, document: Any) -> dict[str, Any]:
-    """A network's or pool's object with what uses it: instances and profiles."""
-    daemon, name = call.daemon, document["name"]
-    users = list(daemon.instances.used_by(kind, name))
-    for project in daemon.store.projects.all():
-        for profile, doc in daemon.store.profiles.all(project).items():
-            for device in doc["devices"].values():
-                uses = name in (device.get("network"), device.get("parent")) if kind == "network" else (
-                    device.get("type") == "disk" and device.get("pool") == name
-                )  # fmt: skip
-                if uses:
-                    users.append(url("profiles", profile, project))
-                    break
-    if kind == "storage-pool":
-        users += [url(f"storage-pools/{name}/volumes/custom", row.name, row.project)
-                  for row in daemon.store.volumes.all(name)]  # fmt: skip
-    return {**document, "used_by": access.visible(call, users)}
+    """A network's or pool's object with what uses it, as far as the client may see."""
+    return {**document, "used_by": access.visible(call, users.of_place(call.daemon, kind, document["name"]))}

@@ -4,9 +4,9 @@ from typing import Any
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.daemon.call import Call
+from lxpy.daemon.envelope import url
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import url
 
 
 def copy(call: Call, body: dict[str, Any]) -> web.StreamResponse:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
-from lxpy.daemon import envelope, filter
+from lxpy.daemon import delivery, envelope, filter
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import ALIAS, IMAGE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import listing, texts, url
+from lxpy.daemon.routes.common import listing, texts
 
 if TYPE_CHECKING:
     from lxpy.api.objects import Image
@@ -270,35 +271,9 @@ async def export(call: Call) -> web.StreamResponse:
 
         token = imagetokens.find(secret, project, image["fingerprint"])
     with token.serving() if token else contextlib.nullcontext():
-        response = await deliver(call.daemon, project, image, call.request, whole=token is not None)
+        response = await delivery.deliver(call.daemon, project, image, call.request, whole=token is not None)
     if token is not None:
         token.served.set()
-    return response
-
-
-async def deliver(
-    daemon: "Daemon", project: str, image: "Image", request: web.BaseRequest, *, whole: bool = False
-) -> web.StreamResponse:
-    """Sends the files of an image; with `whole` it returns when all of it has gone."""
-    from lxpy.images.multipart import framed
-
-    files = daemon.images.sound(project, image["fingerprint"])
-    daemon.images.touch(project, image["fingerprint"])
-    headers = {}
-    if files.kind == "unified":
-        name = os.path.basename(image["filename"] or image["fingerprint"])
-        headers = {"Content-Disposition": f"inline;filename={name}", "Content-Type": "application/octet-stream"}
-        found = web.FileResponse(files.rootfs, headers=headers)
-        if whole:
-            await found.prepare(request)
-        return found
-    body = framed(files)
-    response = web.StreamResponse(headers={"Content-Type": body.content_type} | headers)
-    response.content_length = body.length
-    await response.prepare(request)
-    async for block in body.blocks():
-        await response.write(block)
-    await response.write_eof()
     return response
 
 

@@ -7,12 +7,12 @@ from lxpy.api.errors import ApiError, BadRequest, InternalError
 from lxpy.api.objects import Instance
 from lxpy.daemon import envelope, filter
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import INSTANCE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
 from lxpy.daemon.routes import copies, snapshots
 from lxpy.daemon.routes.backups import receive
-from lxpy.daemon.routes.common import url
 
 _ACTIONS = {
     "start": "Starting instance",

@@ -5,9 +5,10 @@ from typing import Any
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
-from lxpy.daemon.routes.common import listing, texts, url, with_users
+from lxpy.daemon.routes.common import listing, texts, with_users
 
 
 async def list_networks(call: Call) -> web.StreamResponse:

@@ -2,10 +2,11 @@
 
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import CONFIGURED, PROFILE, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import listing, url
+from lxpy.daemon.routes.common import listing
 
 
 async def list_profiles(call: Call) -> web.StreamResponse:

@@ -3,10 +3,10 @@
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import url
 
 _METADATA = ("architecture", "creation_date", "expiry_date", "properties", "templates")
 

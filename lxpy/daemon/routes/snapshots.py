@@ -5,10 +5,10 @@ from typing import Any
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import SNAPSHOT, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import url
 from lxpy.storage import retention
 
 

@@ -6,9 +6,10 @@ from lxpy.api import values
 from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
-from lxpy.daemon.routes.common import listing, texts, url, with_users
+from lxpy.daemon.routes.common import listing, texts, with_users
 
 
 def _pool(call: Call) -> dict[str, Any]:

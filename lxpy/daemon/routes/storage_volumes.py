@@ -1,37 +1,17 @@
 """``/1.0/storage-pools/{pool}/volumes``: custom volumes and snapshots; others to be seen."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.daemon import envelope, filter, streaming
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, Work
-from lxpy.daemon.routes.common import url
-
-if TYPE_CHECKING:
-    from lxpy.daemon.daemon import Daemon
-    from lxpy.state.volumes import VolumeRow
 
 _SNAPSHOT = ("description", "expires_at")
-
-
-def users(daemon: "Daemon", row: "VolumeRow") -> list[str]:
-    """URLs of the instances and profiles that a custom volume is attached to."""
-    from lxpy.instances.disks import names
-
-    found = [url("instances", one.name, one.project) for one in daemon.instances.using_volume(row)]
-    for project in daemon.store.projects.all():
-        # A profile's devices mean the volumes of the instances that use it; alone, those of its own project.
-        if daemon.volumes.home(project) == row.project:
-            found += [
-                url("profiles", profile, project)
-                for profile, doc in daemon.store.profiles.all(project).items()
-                if any(names(device, row) for device in doc["devices"].values())
-            ]
-    return found
 
 
 def _home(call: Call, project: str = "") -> str:

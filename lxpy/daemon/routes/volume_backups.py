@@ -6,9 +6,9 @@ from urllib.parse import quote
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope, streaming
 from lxpy.daemon.call import Call, Route
+from lxpy.daemon.envelope import url
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.daemon.routes.common import url
 from lxpy.daemon.routes.storage_volumes import any_volume, custom_place
 
 

@@ -224,18 +224,7 @@ class Client:
 
     def upload(self, method: str, path: str, parts: list[bytes | int], headers: dict[str, str], **query: str) -> Any:
         """Send bytes and whole open files as one body (sendfile); the metadata of the answer."""
-        try:
-            self._stream.send_file(method, self.target(path, query), headers, parts)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the server has said why, and does not want the rest
-        except BaseException:
-            self._stream.close()
-            raise
-        try:
-            return _check(self._stream.read()).json().get("metadata")
-        except (EOFError, OSError):
-            self._stream.close()
-            raise Unavailable("The server closed the connection during the upload") from None
+        return self._send(lambda: self._stream.send_file(method, self.target(path, query), headers, parts))
 
     def upload_blocks(
         self,
@@ -248,8 +237,12 @@ class Client:
         **query: str,
     ) -> Any:
         """Send a body as it comes into being; the metadata of the answer. `source`: see `Stream.send_chunks`."""
+        return self._send(lambda: self._stream.send_chunks(method, self.target(path, query), headers, blocks, source))
+
+    def _send(self, send: Callable[[], None]) -> Any:
+        """The metadata of the answer to a body that `send` writes."""
         try:
-            self._stream.send_chunks(method, self.target(path, query), headers, blocks, source)
+            send()
         except (BrokenPipeError, ConnectionResetError):
             pass  # the server has said why, and does not want the rest
         except BaseException:

@@ -42,16 +42,9 @@ def run_joiner(
     try:
         _join(message, pidfd, reply, status, report)
     except BaseException as error:
-        wire.send(reply, {"error": f"Failed to enter {message.get('name')}: {_why(error)}"})
+        wire.send(reply, {"error": f"Failed to enter {message.get('name')}: {wire.reason(error)}"})
     finally:
         os._exit(0)
-
-
-def _why(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return str(error) or type(error).__name__
 
 
 def _join(message: "wire.Message", pidfd: int, reply: socket.socket, status: int, report: socket.socket) -> None:
@@ -124,7 +117,7 @@ def _command(
             ends, fds = [in_r, out_w, err_w], [in_w, out_r, err_r]
         wire.send(reply, {"ok": True}, [*fds, status, own])
     except BaseException as error:
-        wire.send(reply, {"error": f"Failed to enter {message['name']}: {_why(error)}"})
+        wire.send(reply, {"error": f"Failed to enter {message['name']}: {wire.reason(error)}"})
         os._exit(126)
     code, problem = 126, ""
     try:
@@ -152,7 +145,7 @@ def _command(
                 os.chdir("/")
         code, problem = _exec(request["command"], environment)
     except BaseException as error:
-        problem = _why(error)
+        problem = wire.reason(error)
     wire.send(report, {"error": problem, "exit": code})
     os._exit(code)
 

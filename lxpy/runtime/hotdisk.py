@@ -27,16 +27,7 @@ def run(message: "wire.Message", init: int, reply: socket.socket) -> "NoReturn":
         init: pidfd of the guest's init.
         reply: gets ``{}``, ``{"busy": True}``, ``{"covered": True}`` or ``{"error": reason}``.
     """
-    try:
-        wire.send(reply, _plug(message, init) if message["action"] == "plug" else _unplug(message, init))
-    except BaseException as error:
-        text = str(error) or type(error).__name__
-        if isinstance(error, OSError):
-            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-            text = f"{error.strerror}{where}"
-        wire.send(reply, {"error": text})
-    finally:
-        os._exit(0)
+    wire.answer(reply, lambda: _plug(message, init) if message["action"] == "plug" else _unplug(message, init))
 
 
 def become_mapped_root(base: "int | None") -> None:

@@ -29,17 +29,7 @@ def run(message: "wire.Message", init: int, reply: socket.socket) -> "NoReturn":
         init: pidfd of the guest's init.
         reply: gets ``{}`` or ``{"error": reason}``; then what was plugged in is out again.
     """
-    try:
-        _run(message, init)
-        wire.send(reply, {})
-    except BaseException as error:
-        text = str(error) or type(error).__name__
-        if isinstance(error, OSError):
-            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-            text = f"{error.strerror}{where}"
-        wire.send(reply, {"error": text})
-    finally:
-        os._exit(0)
+    wire.answer(reply, lambda: _run(message, init))
 
 
 def _run(message: "wire.Message", init: int) -> None:

@@ -52,7 +52,7 @@ def run(message: "wire.Message", init: int, reply: socket.socket) -> "NoReturn":
             relay = _prepare(spec, message["base"], init, message["placed"])
         except BaseException as error:
             libc.close_range(5)  # who hears of it may take a socket's file away
-            wire.send(reply, {"error": _line(error)})
+            wire.send(reply, {"error": wire.reason(error)})
             os._exit(1)
         wire.send(reply, me)
         if not (wire.receive(reply)[0] or {}).get("go"):
@@ -76,15 +76,9 @@ def remove_socket(message: "wire.Message", init: int, reply: socket.socket) -> "
         remove_stale(message["path"])
         wire.send(reply, {})
     except OSError as error:
-        wire.send(reply, {"error": _line(error)})
+        wire.send(reply, {"error": wire.reason(error)})
     finally:
         os._exit(0)
-
-
-def _line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}{f' ({os.fsdecode(error.filename)})' if error.filename else ''}"
-    return str(error) or type(error).__name__
 
 
 def _prepare(spec: "ProxySpec", base: "int | None", init: int, placed: bool) -> Relay:
@@ -242,7 +236,7 @@ def _listen_inside(spec: "ProxySpec", base: "int | None", init: int) -> "list[so
             for first in range(0, len(made), _BATCH):
                 wire.send(theirs, {}, made[first : first + _BATCH])
         except BaseException as error:
-            wire.send(theirs, {"error": _line(error)})
+            wire.send(theirs, {"error": wire.reason(error)})
         finally:
             os._exit(0)
     theirs.close()

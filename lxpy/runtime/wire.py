@@ -12,7 +12,8 @@ _SO_SNDBUFFORCE = 32  # include/uapi/asm-generic/socket.h; beyond net.core.wmem_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
     Message = dict[str, Any]
 else:
@@ -73,3 +74,20 @@ def receive(sock: socket.socket) -> "tuple[Message | None, list[int]]":
             os.close(fd)
         return {}, []
     return message, fds
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in one line: what the kernel says, and of which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({os.fsdecode(error.filename)})" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def answer(reply: socket.socket, work: "Callable[[], Message | None]") -> "NoReturn":
+    """Ends this process with an answer: what `work` gives (``{}`` for None), or why it failed as ``{"error": …}``."""
+    try:
+        send(reply, work() or {})
+    except BaseException as error:
+        send(reply, {"error": reason(error)})
+    finally:
+        os._exit(0)

@@ -28,6 +28,7 @@ def build(daemon: Daemon) -> web.Application:
         images,
         insight,
         instances,
+        metadata,
         networks,
         operations,
         processes,
@@ -63,6 +64,7 @@ def build(daemon: Daemon) -> web.Application:
         certificates,
         warnings,
         recover,
+        metadata,
     )
     for module in modules:
         for method, path, handler in module.ROUTES:

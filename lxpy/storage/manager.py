@@ -109,6 +109,22 @@ class StorageManager:
         for pool in self._pools.values():
             await pool.close()
 
+    def planned(self, name: str, driver: str, config: dict[str, str]) -> DirectoryPool:
+        """The pool that `create_pool` would make; nothing is made. Raises what that would say of it."""
+        object_name("storage pool", name)
+        kind = drivers.known(driver)
+        drivers.check_keys(kind, config)
+        if doc := self._store.pools.get(name):
+            left = f": it is being {_mark(doc)}" if _mark(doc) else ""
+            raise Conflict(f"Storage pool {name!r} already exists{left}")
+        config = {key: value for key, value in config.items() if value}
+        pool = kind.of(name, kind.plan(name, config, self._layout), self._layout, self._warn)
+        if pool.source != f"{self._layout.pools}/{name}":
+            self._check_source(config["source"])
+        elif mounts.is_mounted(pool.source) or _has_volumes(pool.source):
+            raise Conflict(f"{pool.source} holds an earlier pool: move it away first")
+        return pool
+
     async def create_pool(self, name: str, driver: str, config: dict[str, str], description: str) -> None:
         """Make a pool.
 
@@ -118,20 +134,9 @@ class StorageManager:
         Raises:
             BadRequest: unknown driver or key, or a source that will not do. Conflict: the name is taken.
         """
-        object_name("storage pool", name)
-        kind = drivers.known(driver)
-        drivers.check_keys(kind, config)
         async with self._lock:
-            if doc := self._store.pools.get(name):
-                left = f": it is being {_mark(doc)}" if _mark(doc) else ""
-                raise Conflict(f"Storage pool {name!r} already exists{left}")
+            pool = self.planned(name, driver, config)
             config = {key: value for key, value in config.items() if value}
-            complete = kind.plan(name, config, self._layout)
-            pool = kind.of(name, complete, self._layout, self._warn)
-            if pool.source != f"{self._layout.pools}/{name}":
-                self._check_source(config["source"])
-            elif mounts.is_mounted(pool.source) or _has_volumes(pool.source):
-                raise Conflict(f"{pool.source} holds an earlier pool: move it away first")
             doc = {"driver": driver, "config": pool.config, "description": description}
             async with contextlib.AsyncExitStack() as undo:
                 self._store.pools.put(name, doc | {"creating": True})
@@ -164,6 +169,18 @@ class StorageManager:
             del self._pools[name]
             self._store.pools.delete(name)
 
+    def changed(self, name: str, config: dict[str, str]) -> dict[str, str]:
+        """The configuration that `update_pool` would give a pool. Raises what that would raise of it."""
+        pool = self._pool(name)
+        new = {key: value for key, value in config.items() if value}
+        # What was chosen once stays, whatever a client sends back.
+        new |= {key: value for key, value in pool.config.items() if key == "source" or key.startswith("volatile.")}
+        drivers.check_keys(type(pool), config)
+        if config.get("source", new["source"]) != new["source"]:
+            raise BadRequest(f"The source of storage pool {name!r} cannot be changed: create another pool")
+        pool.check_change(new)
+        return new
+
     async def update_pool(self, name: str, config: dict[str, str], description: str) -> None:
         """Replace configuration and description.
 
@@ -171,15 +188,8 @@ class StorageManager:
             BadRequest: a key is unknown, or would change where the pool lies.
         """
         async with self._lock:
-            pool = self._pool(name)
-            new = {key: value for key, value in config.items() if value}
-            # What was chosen once stays, whatever a client sends back.
-            new |= {key: value for key, value in pool.config.items() if key == "source" or key.startswith("volatile.")}
-            drivers.check_keys(type(pool), config)
-            if config.get("source", new["source"]) != new["source"]:
-                raise BadRequest(f"The source of storage pool {name!r} cannot be changed: create another pool")
+            pool, new = self._pool(name), self.changed(name, config)
             old = self.pools()[name]
-            pool.check_change(new)
             # Written down first: a change that is cut off is finished by the next start.
             self._store.pools.put(name, {"driver": pool.driver, "config": new, "description": description})
             try:

@@ -118,7 +118,7 @@ class Extras:
                     await self.apply(nic, device, bridge, host_name)
 
     def answer_again(self, parent: str) -> None:
-        """Has the host answer on an interface ("": on all) as it did: without carrier the kernel forgets it."""
+        """Has the host answer on an interface ("": on all) as it did: without carrier kernels before 2025 forget it."""
         lost = [
             (link, address)
             for traces in self._traces.values()

@@ -15,7 +15,7 @@ from lxpy.linux.rtnetlink import attr, message
 from lxpy.networks import config as keys
 
 HOST_ADDRESSES = {4: "169.254.0.1", 6: "fe80::1"}  # LXD's defaults of ipv4.host_address and ipv6.host_address
-_RTM_NEWNEIGH, _RTM_DELNEIGH, _NTF_PROXY, _NDA_DST = 28, 29, 8, 1
+_RTM_NEWNEIGH, _RTM_DELNEIGH, _NTF_PROXY, _NDA_DST, _NUD_PERMANENT = 28, 29, 8, 1, 0x80
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
@@ -97,6 +97,10 @@ def set_up_guest(nic: Config, guest_name: str) -> None:
 def answer(proxy: list[tuple[str, str]], *, on: bool) -> None:
     """Has the host answer ARP and neighbour solicitations for addresses on interfaces, or not any more; idempotent.
 
+    It answers at once: what the kernel would delay, by up to 0.8 s for other proxies' sake, it throws away as soon as
+    any interface of the host goes down (`pneigh_queue_purge` in net/core/neighbour.c), which ends of veth pairs do all
+    the time. Entries are permanent: kernels since 2025 keep those without carrier, see `Extras.answer_again`.
+
     Raises:
         OSError: the kernel refused.
     """
@@ -108,13 +112,23 @@ def answer(proxy: list[tuple[str, str]], *, on: bool) -> None:
             if link is None:
                 continue
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            body = _NDMSG.pack(family, link.ifindex, 0, _NTF_PROXY, 0)
+            body = _NDMSG.pack(family, link.ifindex, _NUD_PERMANENT, _NTF_PROXY, 0)
             body += attr(_NDA_DST, socket.inet_pton(family, address))
             if on:
+                _undelay(parent, 6 if ":" in address else 4)
                 netlink.call(f"proxy {address}", message(_RTM_NEWNEIGH, _CREATE_OR_REPLACE, body))
             else:
                 with contextlib.suppress(OSError):
                     netlink.call(f"proxy {address}", message(_RTM_DELNEIGH, 0, body))
+
+
+def _undelay(interface: str, version: int) -> None:
+    # Without the right to it, answers are late: better than none.
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/sys/net/ipv{version}/neigh/{interface}/proxy_delay", "w", encoding="ascii") as file,
+    ):
+        file.write("0")
 
 
 def _via(index: int, destination: str, prefix: int, gateway: str) -> bytes:

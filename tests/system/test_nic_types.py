@@ -1,8 +1,12 @@
 """Nics that are no port of a bridge."""
 
+import contextlib
 import ipaddress
+import os
 import pathlib
+import signal
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +19,21 @@ def _host(*command: str) -> str:
 
 def _answers(address: str) -> bool:
     return subprocess.run(["busybox", "ping", "-c1", "-W1", address], capture_output=True).returncode == 0
+
+
+@contextlib.contextmanager
+def _links_go_down(name: str) -> Iterator[None]:
+    """A host on which instances end all the time."""
+    _host("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p")
+    script = f"while sleep 0.05; do ip link set {name} up; ip link set {name} down; done"
+    churn = subprocess.Popen(["sh", "-c", script], start_new_session=True)
+    try:
+        yield
+        assert churn.poll() is None
+    finally:
+        os.killpg(churn.pid, signal.SIGKILL)
+        churn.wait()
+        _host("ip", "link", "del", name)
 
 
 def test_routed(lxpyd: Lxpyd, busybox: str) -> None:
@@ -57,9 +76,15 @@ def test_routed_by_ipv6(lxpyd: Lxpyd, busybox: str) -> None:
         assert f"via {one} " in _host("ip", "-6", "route", "show", behind)
         neighbour = f"{busybox}-n"
         lxpyd.cli("launch", "bb", neighbour)
-        until(lambda: lxpyd.addresses(neighbour, "inet6"), 10, "no IPv6 address")
+
+        def addresses() -> str:
+            return lxpyd.sh(neighbour, "ip -6 addr show dev eth0").stdout
+
+        # A second or two each for the link's own address and the advertised one, one after the other.
+        until(lambda: "global" in (now := addresses()) and "tentative" not in now, 20, "no IPv6 address")
         ping = ("exec", neighbour, "-n", "-T", "--", "ping", "-6", "-c1", "-W1", two)
-        until(lambda: lxpyd.cli(*ping, check=False).returncode == 0, 5, "the host does not answer for it")
+        with _links_go_down(f"d{busybox}"):
+            until(lambda: lxpyd.cli(*ping, check=False).returncode == 0, 5, "the host does not answer for it")
         lxpyd.restart(kill=True)
         assert lxpyd.cli(*ping, check=False).returncode == 0
         lxpyd.cli("config", "device", "remove", busybox, "r")

@@ -15,6 +15,9 @@ def open_app(remote: str = "", project: str = "", read_only: bool = False) -> in
     if not (sys.stdin.isatty() and sys.stdout.isatty()) and "TEXTUAL_DRIVER" not in os.environ:
         raise UsageError("the full-screen app needs a terminal: lxpy --help lists the commands")
     _known(remote)
+    import gc
+
+    gc.disable()  # nothing of what is imported is garbage; the app switches it on when the first frame is there
     from lxpy.tui.app import run
 
     return int(run(remote.removesuffix(":"), project, read_only))

@@ -3,6 +3,7 @@
 The frame is painted first and filled from the daemon afterwards; dialogs are imported when they are opened.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -79,6 +80,9 @@ class LxpyApp(App[int]):
         return dict(FALLBACK)
 
     def get_default_screen(self) -> Screen[Any]:
+        # As the first resize will find it: everything would be styled and laid out once more otherwise.
+        width, height = self.size
+        self.main.set_class(True, "-wide" if width >= WIDE else "-narrow", "-tall" if height >= TALL else "-short")
         return self.main
 
     def _settle(self) -> list[str]:
@@ -89,7 +93,7 @@ class LxpyApp(App[int]):
         elif self.settings.theme:
             names = ", ".join(sorted(self.available_themes))
             faults.append(f"theme: {self.settings.theme!r} is none of {names}")
-        known = binding_ids()
+        known = binding_ids() if self.settings.keys else {}  # it imports the whole app, dialogs too
         for name in self.settings.keys:
             if name not in known:
                 faults.append(f"keys: no binding has the id {name!r} (lxpy tui --keys lists them)")
@@ -102,8 +106,14 @@ class LxpyApp(App[int]):
         # After the first frame: painting comes before asking.
         self.call_after_refresh(self._begin)
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
         self.model.start()
+        await self.main.complete()
+        if not self.is_headless:
+            # What has been made until now stays: to look through it again and again would only make the app stutter.
+            gc.collect()
+            gc.freeze()
+            gc.enable()
 
     async def on_unmount(self) -> None:
         self.model.stop()

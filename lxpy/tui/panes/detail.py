@@ -1,6 +1,7 @@
 """The detail area: the selected object in tabs. The tabs themselves are in `tabs/`."""
 
 import importlib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from rich.cells import cell_len
@@ -26,9 +27,7 @@ class Detail(Vertical):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.subject: Any = None
-        self.tabs: list[Tab] = [
-            getattr(importlib.import_module(f"lxpy.tui.tabs.{module}"), name)(classes="tab") for module, name in ALL
-        ]
+        self.tabs: list[Tab] = _tabs(ALL[:1])
         self._tab = self.tabs[0]
         self._chosen: dict[str, Tab] = {}  # by instance: its shell that was looked at last
 
@@ -37,6 +36,15 @@ class Detail(Vertical):
 
     def on_mount(self) -> None:
         self.set_interval(2.0, self._tick)
+        self._arrange()
+
+    async def complete(self) -> None:
+        """Adds all tabs but the first, which nobody can see before there is something to select."""
+        rest = _tabs(ALL[1:])
+        self.tabs[1:1] = rest
+        for tab in rest:
+            tab.display = False
+        await self.mount_all(rest, after=0)
         self._arrange()
 
     def find(self, kind: type[T]) -> T:
@@ -191,3 +199,7 @@ class Detail(Vertical):
         if view.typing:
             return by_mouse("back_at()", "ctrl+] leaves the shell")
         return f"enter types · {by_mouse('zoom_at()', '+ zooms')} · {by_mouse('back_at()', 'esc back')}"
+
+
+def _tabs(which: Iterable[tuple[str, str]]) -> list[Tab]:
+    return [getattr(importlib.import_module(f"lxpy.tui.tabs.{module}"), name)(classes="tab") for module, name in which]

@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import Screen
+from textual.widget import AwaitMount
 
 from lxpy.tui.model import Changed, Connection, Model
 from lxpy.tui.panes.base import ListPane
@@ -26,6 +27,7 @@ from lxpy.tui.widgets.table import Table
 
 # Below these the panes fold (the app's breakpoints).
 WIDE, TALL = 110, 30
+FIRST = 3  # so many of the panes are there from the first frame on
 
 
 class MainScreen(Screen[None]):
@@ -71,10 +73,19 @@ class MainScreen(Screen[None]):
             with Vertical(id="lists"):
                 yield self.panes[0]
                 with Horizontal(id="lower"):
-                    yield from self.panes[1:]
+                    yield from self.panes[1:FIRST]
             yield self.detail
         yield WorkBar(self.model, id="work")
         yield KeyBar(id="keys")
+
+    async def complete(self) -> None:
+        """Adds what the first frame does without: it would cost a quarter of the time until then."""
+        await self._rest()
+        await self.detail.complete()
+
+    def _rest(self) -> AwaitMount:
+        """The other panes; somebody may want one before the first frame."""
+        return self.query_one("#lower").mount_all([pane for pane in self.panes[FIRST:] if not pane.is_attached])
 
     def on_mount(self) -> None:
         self.query_one(WorkBar).display = False
@@ -164,6 +175,8 @@ class MainScreen(Screen[None]):
     def action_pane(self, number: int) -> None:
         self.remove_class("-detail", "-zoom")
         pane = self.panes[number - 1]
+        if not pane.is_attached:
+            self._rest()
         self._activate(pane)
         # What was folded away gets its place only with the next layout; focus needs it.
         self.call_after_refresh(pane.focus)

@@ -5,7 +5,7 @@ A tab is told which object is selected and whether it is seen; it asks the daemo
 
 from lxpy.tui.tabs.base import Tab
 
-# The module of each tab and its class; imported when the tab is first seen.
+# The module of each tab and its class; all but the first are imported after the first frame.
 ALL: tuple[tuple[str, str], ...] = (
     ("overview", "OverviewTab"),
     ("log", "LogTab"),

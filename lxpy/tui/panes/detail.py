@@ -63,15 +63,7 @@ class Detail(Vertical):
 
     def fitting(self) -> list[Tab]:
         """The tabs of the selected object: its own shells come last."""
-        return [tab for tab in self.tabs if self._fits(tab)]
-
-    def _fits(self, tab: Tab) -> bool:
-        from lxpy.tui.tabs.shell import ShellTab
-
-        if isinstance(tab, ShellTab):
-            mine = isinstance(self.subject, InstanceRow) and tab.key == self.subject.key
-            return mine and tab.home in (None, tab.lxpy.gateway.home if tab.is_attached else None)
-        return tab.fits(self.subject)
+        return [tab for tab in self.tabs if tab.belongs(self.subject)]
 
     def turn(self, by: int) -> None:
         """To the next or previous tab."""

@@ -35,6 +35,10 @@ class Tab(Vertical):
         """Whether there is anything to show of such an object; by default of instances."""
         return isinstance(subject, InstanceRow)
 
+    def belongs(self, subject: Any) -> bool:
+        """Whether this tab is among those of such an object."""
+        return self.fits(subject)
+
     @property
     def title(self) -> str:
         """As it stands in the border."""

@@ -29,6 +29,10 @@ class ShellTab(Tab):
         self.name_of = row.name
         self._opened = False
 
+    def belongs(self, subject: Any) -> bool:
+        mine = isinstance(subject, InstanceRow) and subject.key == self.key
+        return mine and self.home in (None, self.lxpy.gateway.home if self.is_attached else None)
+
     def compose(self) -> ComposeResult:
         self.home = self.lxpy.gateway.home
         self.shell = Shell(

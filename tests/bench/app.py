@@ -1,0 +1,181 @@
+"""What the app costs: ``python -m tests.bench.app [PART ...]``. Needs root; all of it takes about six minutes.
+
+| part | what |
+| --- | --- |
+| start | from exec to the first frame and to the list, beside an import of Textual alone |
+| idle | CPU of app and daemon with many running instances (``--instances``): looking on, events, nobody looking |
+| rows | keys, filter, sorting with 2 000 rows |
+| shell | a flood, an echo, ctrl+c in a shell inside beside a bare one (`tests.bench.shell`) |
+
+CPU times are of the process measured, so other work on the machine matters little to them; wall times are of one
+machine at one time.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support import namespace
+from tests.support.daemon import BIN, Lxpyd, until
+from tests.support.seat import Seat, cpu, fine_cpu, memory
+
+APP = [str(BIN / "lxpy"), "tui"]
+# Changes the configuration of instances so often a second: each makes an event.
+_CHANGES = """
+import sys, time
+from lxpy.client.client import connect
+client, rate, names = connect(""), int(sys.argv[1]), sys.argv[2:]
+began, done = time.monotonic(), 0
+while True:
+    client.patch(f"/1.0/instances/{names[done % len(names)]}", {"config": {"user.count": str(done)}})
+    done += 1
+    time.sleep(max(0.0, began + done / rate - time.monotonic()))
+"""
+
+
+class Daemon(Lxpyd):
+    """One with addresses for more than its usual hundred instances."""
+
+    def preseed(self) -> str:
+        usual = self.address[:-1]
+        wide = usual.replace(f".{self.number}.", f".{self.number + 3}.")
+        text = super().preseed().replace(f"{self.address}/24", f"{self.address}/22")
+        return text.replace(f"{usual}100-{usual}219", f"{usual}100-{wide}219")
+
+
+def say(what: str, *figures: str) -> None:
+    print(f"{what:52}", "   ".join(figures), flush=True)
+
+
+def milliseconds(times: Sequence[float]) -> str:
+    ordered = sorted(times)
+    return f"median {statistics.median(ordered) * 1000:.0f}, p99 {ordered[int(len(ordered) * 0.99)] * 1000:.0f} ms"
+
+
+def quit_app(seat: Seat) -> None:
+    seat.type("q")
+    until(lambda: not seat.read() and seat.process.poll() is not None, 10, "it does not quit", 0.01)
+
+
+def start(lxpyd: Lxpyd) -> None:
+    """Seconds until there is something to see: wall and CPU."""
+    imports, frames, lists = [], [], []
+    for _ in range(9):
+        began = time.perf_counter()
+        pid = os.posix_spawn(sys.executable, [sys.executable, "-c", "import textual.app"], lxpyd.environment)
+        used = os.wait4(pid, 0)[2]
+        imports.append((time.perf_counter() - began, used.ru_utime + used.ru_stime))
+        with Seat(APP, lxpyd.environment) as seat:
+            seat.until("Instances")
+            frames.append((time.perf_counter() - seat.began, fine_cpu(seat.pid)))
+            seat.until("● Running")
+            lists.append((time.perf_counter() - seat.began, fine_cpu(seat.pid)))
+            quit_app(seat)
+    base = statistics.median(c for _, c in imports)
+    for what, found in (("python -c 'import textual.app'", imports), ("first frame", frames), ("the list", lists)):
+        wall, used = (statistics.median(one[n] for one in found) for n in (0, 1))
+        say(what, f"wall {wall * 1000:.0f} ms", f"CPU {used * 1000:.0f} ms", f"ratio {used / base:.2f}")
+
+
+@contextlib.contextmanager
+def many(lxpyd: Lxpyd, count: int) -> Iterator[list[str]]:
+    """So many running busybox instances."""
+    names = [f"m{number:03}" for number in range(count)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: lxpyd.cli("launch", "bb", name), names))
+        say("memory left", _free())
+        try:
+            yield names
+        finally:
+            list(pool.map(lambda name: lxpyd.cli("delete", "-f", name, check=False), names))
+
+
+def _free() -> str:
+    facts = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
+    return f"{int(facts['MemAvailable'].split()[0]) / 2**20:.1f} of {int(facts['MemTotal'].split()[0]) / 2**20:.1f} GiB"
+
+
+def reads(pid: int) -> int:
+    """How often a process has called read so far."""
+    lines = pathlib.Path(f"/proc/{pid}/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("syscr")).split()[1])
+
+
+def idle(lxpyd: Lxpyd, count: int, seconds: float) -> None:
+    """CPU of the app that looks on, and of the daemon that is asked."""
+    with many(lxpyd, count) as names:
+        assert lxpyd.process
+        daemon = lxpyd.process.pid
+        with Seat(APP, lxpyd.environment) as seat:
+            seat.until(f"{count}/{count} running", 60)
+            seat.until("Over time", 30)
+            seat.watch(10)
+            _look_on(seat, daemon, seconds, f"{count} running, 160x50, graphs")
+            say("  the app's memory", f"{memory(seat.pid) / 2**20:.0f} MiB (PSS)")
+            changes = subprocess.Popen(
+                [sys.executable, "-c", _CHANGES, "100", *names], env=lxpyd.environment, cwd=pathlib.Path.cwd()
+            )
+            try:
+                seat.watch(3)
+                _look_on(seat, daemon, seconds, f"{count} running, 100 changes a second")
+                assert changes.poll() is None
+            finally:
+                changes.kill()
+                changes.wait()
+            seat.watch(3)
+            seat.type("\x1b[O")  # the terminal is not looked at
+            seat.watch(3)
+            _look_on(seat, daemon, seconds / 2, f"{count} running, the terminal is out of sight")
+            seat.type("\x1b[I")
+            quit_app(seat)
+        before, began = reads(daemon), fine_cpu(daemon)
+        time.sleep(seconds / 2)
+        used = fine_cpu(daemon) - began
+        say("no app", f"daemon {used / seconds * 200:.2f} %", f"{reads(daemon) - before} reads")
+
+
+def _look_on(seat: Seat, daemon: int, seconds: float, what: str) -> None:
+    began, app, server, drawn = time.perf_counter(), fine_cpu(seat.pid), cpu(daemon), seat.drawn
+    seat.watch(seconds)
+    passed = time.perf_counter() - began
+    app, server = (fine_cpu(seat.pid) - app) / passed, (cpu(daemon) - server) / passed
+    drawing = (seat.drawn - drawn) / passed / 1024
+    say(what, f"app {app * 100:.2f} %", f"daemon {server * 100:.2f} %", f"{drawing:.1f} KiB/s drawn")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.app")
+    parser.add_argument("parts", nargs="*", help="start, idle, rows, shell; all of them")
+    parser.add_argument("--instances", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=60)
+    given = parser.parse_args()
+    parts = given.parts or ["start", "idle", "rows", "shell"]
+    say("load", " ".join(pathlib.Path("/proc/loadavg").read_text().split()[:3]))
+    lxpyd = Daemon("s", 0)
+    lxpyd.environment["LXPY_IDMAP"] = f"10000000:{(given.instances + 8) * 65536}"
+    lxpyd.start()
+    try:
+        lxpyd.initialise()
+        if "start" in parts:
+            lxpyd.cli("launch", "bb", "c1")
+            start(lxpyd)
+            lxpyd.cli("delete", "-f", "c1")
+        if "idle" in parts:
+            idle(lxpyd, given.instances, given.seconds)
+    finally:
+        lxpyd.destroy()
+    say("load", " ".join(pathlib.Path("/proc/loadavg").read_text().split()[:3]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main() if namespace.inside() else namespace.enter([sys.executable, "-m", "tests.bench.app", *sys.argv[1:]])
+    )

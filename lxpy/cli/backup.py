@@ -12,7 +12,7 @@ from lxpy.client.wire import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from lxpy.client.client import Client
 
@@ -50,32 +50,36 @@ def fetch(
     wanted = "custom_volume_backup" if "/volumes/" in url else "container_backup"
     if wanted not in extensions:
         raise ApiError(f"The server does not make backups (it has no {wanted})")
-    with _received(context, client, url, body, extensions) as response:
-        found = re.search(r'filename="?([^";/]+)', response.headers.get("content-disposition", ""))
-        target = target or (found[1] if found else f"{name}.tar.gz")
-        if target == "-":
+    # Somewhere to put it comes first: a fifo waits for its reader, a folder is missing, and nothing is held meanwhile.
+    if target == "-":
+        with _received(context, client, url, body, extensions) as response:
             client.read_into(1, response)
-            return
-        if os.path.exists(target) and not os.path.isfile(target):
-            # A tape, a fifo, /dev/null: it stays what it is.
-            with open(target, "wb") as file:
+        return
+    if os.path.exists(target) and not os.path.isfile(target):
+        # A tape, a fifo, /dev/null: it stays what it is.
+        with open(target, "wb") as file, _received(context, client, url, body, extensions) as response:
+            client.read_into(file.fileno(), response)
+    else:
+        # The file gets its name when it is whole, and on the disk.
+        temporary = f"{target or name}.{os.getpid()}.part"
+        try:
+            with _new_file(temporary, target) as file, _received(context, client, url, body, extensions) as response:
                 client.read_into(file.fileno(), response)
-        else:
-            _keep(client, response, target)
+                os.fsync(file.fileno())
+            found = re.search(r'filename="?([^";/]+)', response.headers.get("content-disposition", ""))
+            target = target or (found[1] if found else f"{name}.tar.gz")
+            os.rename(temporary, target)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
     context.say(f"Backup exported successfully to {target}")
 
 
-def _keep(client: Client, response: Any, target: str) -> None:
-    """The file gets its name when it is whole, and on the disk."""
-    temporary = f"{target}.{os.getpid()}.part"
+def _new_file(path: str, shown: str) -> BinaryIO:
     try:
-        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            client.read_into(file.fileno(), response)
-            os.fsync(file.fileno())
-        os.rename(temporary, target)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        return open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, shown or path) from None
 
 
 def _received(context: Context, client: Client, url: str, body: dict[str, Any], extensions: Any) -> Any:

@@ -309,15 +309,19 @@ class Client:
         Raises:
             ApiError: the server has cut it off; with its reason, where it says one.
         """
+        operation = response.headers.get("x-lxpy-operation", "")
         try:
             self._stream.read_into(fd, response)
         except (EOFError, ConnectionResetError):
             self._stream.close()
-            if operation := response.headers.get("x-lxpy-operation", ""):
+            if operation:
                 self.wait(self.get(operation))
             raise Unavailable("The server closed the connection in the middle: nothing was kept") from None
-        except BaseException:
+        except BaseException as error:
             self._stream.close()  # what is still to come is no answer to the next request
+            if operation and isinstance(error, OSError | KeyboardInterrupt):
+                # The server would notice, but who hears of it can use what was held at once.
+                self.cancel({"id": operation.rpartition("/")[2]})
             raise
 
     def download(self, path: str, fd: int, **query: str) -> Response:

@@ -10,14 +10,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from lxpy.tui.bulk import Batch, Skipped
 from lxpy.tui.gateway import explain
 from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.shells import own_command
 from lxpy.tui.verbs import VERBS
+from lxpy.tui.widgets.table import Table
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
     from lxpy.tui.screens.launch import LaunchRequest
+    from lxpy.tui.screens.results import ResultsScreen
 
 # verb -> (state action, forced, "Cannot ...", statuses it makes sense in)
 STATE_VERBS: dict[str, tuple[str, bool, str, tuple[str, ...]]] = {
@@ -31,7 +34,8 @@ STATE_VERBS: dict[str, tuple[str, bool, str, tuple[str, ...]]] = {
 
 
 # What may be done in a read-only app.
-_HARMLESS = frozenset({"log"})
+HARMLESS = frozenset({"log", "pull", "doctor", "results"})
+AT_LEISURE = 0.5  # seconds; work on many that takes longer is watched
 
 
 class Actions:
@@ -39,10 +43,11 @@ class Actions:
 
     def __init__(self, app: "LxpyApp") -> None:
         self.app = app
+        self.batches: list[Batch] = []  # the last ones, oldest first
 
     def do(self, verb: str, rows: Sequence[Any]) -> None:
         """`verb` on `rows`: asks first where much or something irreplaceable is meant."""
-        if self.app.read_only and verb not in _HARMLESS:
+        if self.app.read_only and verb not in HARMLESS:
             self.refuse(verb)
             return
         instances = [row for row in rows if isinstance(row, InstanceRow)]
@@ -59,24 +64,23 @@ class Actions:
             return
         if verb == "shell":
             self.shell(instances[0])
+        elif verb == "console":
+            self.shell(instances[0], console=True)
         elif verb == "fullshell":
             self.full_shell(instances[0])
         elif verb == "log":
             self._log(instances)
         elif verb == "pause":
-            for part, name in (("Frozen", "unfreeze"), ("", "freeze")):
-                some = [r for r in instances if (r.status == "Frozen") == bool(part)]
-                if some:
-                    self._state(name, some)
-        elif verb in ("stop", "kill", "restart") and (len(instances) > 1 or self.app.settings.confirm == "changes"):
-            from lxpy.tui.screens.confirm import Confirm
-
+            # All the same way: what runs is paused; where nothing does, what is paused goes on.
+            pausing = any(row.status in STATE_VERBS["freeze"][3] for row in instances)
+            self.do("freeze" if pausing else "unfreeze", instances)
+        else:
             word = STATE_VERBS[verb][2]
             what = instances[0].name if len(instances) == 1 else f"{len(instances)} instances"
-            question = Confirm(f"{word.capitalize()} {what}?", [r.name for r in instances], word)
-            self.app.push_screen(question, lambda yes: self._state(verb, instances) if yes else None)
-        else:
-            self._state(verb, instances)
+            self.ask(
+                word, f"{word.capitalize()} {what}?", [row.name for row in instances], word, "",
+                lambda: self._state(verb, instances), many=len(instances) > 1,
+            )  # fmt: skip
 
     def refuse(self, verb: str) -> None:
         """The app is only to be looked at."""
@@ -86,24 +90,22 @@ class Actions:
 
     def _state(self, verb: str, rows: Sequence[InstanceRow]) -> None:
         action, force, word, fitting = STATE_VERBS[verb]
-        ready = [row for row in rows if row.status in fitting]
-        if not ready:
+        if not any(row.status in fitting for row in rows):
             names = ", ".join(row.name for row in rows[:3]) + (" …" if len(rows) > 3 else "")
             states = ", ".join(sorted({row.status.lower() for row in rows}))
-            hint = {"shell": "", "start": "", "freeze": ""}.get(verb, "")
-            self.app.notify(f"{names}: already {states}{hint}", title=f"Nothing to {word}", markup=False)
+            self.app.notify(f"{names}: already {states}", title=f"Nothing to {word}", markup=False)
             return
         body = {"action": action, "timeout": 30 if not force else -1, "force": force, "stateful": False}
 
         async def one(row: InstanceRow) -> None:
+            if row.status not in fitting:
+                raise Skipped(f"already {row.status.lower()}")
             path = f"/1.0/instances/{quote(row.name)}/state"
             await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
 
-        self.each(f"Cannot {word}", ready, one)
+        self.each(f"Cannot {word}", rows, one)
 
     def _confirm_delete(self, instances: Sequence[InstanceRow], images: Sequence[ImageRow]) -> None:
-        from lxpy.tui.screens.confirm import Confirm
-
         if instances:
             names = [
                 f"{r.name}" + (f"  ({r.status.lower()}: it is stopped by force)" if r.status != "Stopped" else "")
@@ -123,13 +125,13 @@ class Actions:
             self.app.notify("Only instances and images can be deleted here", title="Nothing to delete")
             return
 
-        def answer(yes: bool | None) -> None:
-            if yes and instances:
+        def go() -> None:
+            if instances:
                 self.each("Cannot delete", instances, self._delete_instance)
-            elif yes:
+            else:
                 self.each("Cannot delete", images, self._delete_image)
 
-        self.app.push_screen(Confirm(f"Delete {what}?", names, "delete", note), answer)
+        self.ask("delete", f"Delete {what}?", names, "delete", note, go, many=len(names) > 1)
 
     async def _delete_instance(self, row: InstanceRow) -> None:
         path = f"/1.0/instances/{quote(row.name)}"
@@ -173,25 +175,112 @@ class Actions:
 
         self.app.run_worker(work(), group="verbs", exit_on_error=False)
 
-    def each(self, title: str, rows: Sequence[Any], one: Callable[[Any], Awaitable[None]]) -> None:
-        """`one` of each row, all at once; what fails is told under `title`, with its reason."""
+    # Work on many
 
-        async def guarded(row: Any) -> str:
-            try:
-                await one(row)
-            except Exception as error:
-                return f"{getattr(row, 'name', '') or row.title}: {explain(error)}"
-            return ""
+    def each(
+        self, title: str, rows: Sequence[Any], one: Callable[[Any], Awaitable[Any]], *, interruptible: bool = False,
+        table: Table | None = None,
+    ) -> None:  # fmt: skip
+        """`one` of each row; what fails is told under `title`, with its reason. Several rows have a result each.
+
+        Args:
+            title: begins with "Cannot".
+            one: gives the text of its result, or nothing; raises `Skipped` where there is nothing to do.
+            interruptible: whether stopping breaks off what is under way.
+            table: whose marks go when all is done; the active pane's by default.
+        """
+        table = table or self.app.main.active
+        if len(rows) > 1:
+            doing = f"{title.removeprefix('Cannot ').capitalize()} {len(rows)} {getattr(rows[0], 'kind', 'objects')}"
+            self.start(Batch(doing, rows, one, interruptible=interruptible), table)
+            return
 
         async def work() -> None:
-            failures = [text for text in await asyncio.gather(*(guarded(row) for row in rows)) if text]
-            if failures:
-                shown = "\n".join(failures[:4]) + (f"\nand {len(failures) - 4} more" if len(failures) > 4 else "")
-                self.app.notify(shown, title=title, severity="error", timeout=12, markup=False)
-            else:
-                self.app.main.active.action_unmark()
+            for row in rows:
+                try:
+                    await one(row)
+                except Skipped as nothing:
+                    self.app.notify(f"{_name(row)}: {nothing}", title="Nothing to do", markup=False)
+                except Exception as error:
+                    self.app.notify(
+                        f"{_name(row)}: {explain(error)}", title=title, severity="error", timeout=12, markup=False
+                    )
+                    return
+            table.action_unmark()
 
         self.app.run_worker(work(), group="verbs", exit_on_error=False)
+
+    def start(self, batch: Batch, table: Table | None = None) -> None:
+        """Begins a batch. Its results are shown when it takes longer than a blink, or something has failed."""
+        self.batches = [*[one for one in self.batches if one is not batch][-9:], batch]
+        self.app.run_worker(self._run(batch, table or self.app.main.active), group="verbs", exit_on_error=False)
+
+    async def _run(self, batch: Batch, table: Table) -> None:
+        batch.changed = lambda: self._redraw(batch)
+        work = asyncio.ensure_future(batch.run())
+        try:
+            done, _ = await asyncio.wait([work], timeout=AT_LEISURE)
+            if not done and self.app.on_main:
+                self.results(batch)
+            await work
+        finally:
+            work.cancel()
+        failed, shown = batch.failed, self._shown(batch)
+        # Those that failed stay marked, to be tried again when the reason is gone.
+        table.marks = {item.key for item in failed} & {row.key for row in table.everything()}
+        table.remark()
+        if failed or batch.keep:
+            if shown is None and self.app.on_main:
+                self.results(batch)
+            elif shown is None:
+                text = "\n".join(f"{item.name}: {item.text}" for item in failed[:4])
+                text += f"\nand {len(failed) - 4} more" if len(failed) > 4 else ""
+                severity: Any = "error" if failed else "information"
+                self.app.notify(
+                    text or batch.summary(), title=f"{batch.title}: b shows all", severity=severity, timeout=12,
+                    markup=False,
+                )  # fmt: skip
+        else:
+            if shown is not None and shown is self.app.screen:
+                shown.dismiss(None)
+            self.app.notify(batch.summary(), title=batch.title, timeout=3, markup=False)
+
+    def _shown(self, batch: Batch) -> "ResultsScreen | None":
+        """The screen that shows a batch, if one does."""
+        from lxpy.tui.screens.results import ResultsScreen
+
+        found = (s for s in self.app.screen_stack if isinstance(s, ResultsScreen) and s.work is batch)
+        return next(found, None)
+
+    def _redraw(self, batch: Batch) -> None:
+        if (shown := self._shown(batch)) is not None:
+            shown.update()
+
+    def results(self, batch: Batch | None = None) -> None:
+        """Shows the results of a batch; of the last one by default."""
+        from lxpy.tui.screens.results import ResultsScreen
+
+        if batch is None and not self.batches:
+            self.app.notify("Mark several rows with space, then press a verb's key", title="No work on many yet")
+            return
+        self.app.push_screen(ResultsScreen(batch or self.batches[-1], self.start))
+
+    def ask(
+        self, verb: str, question: str, names: list[str], word: str, note: str, go: Callable[[], None], *,
+        many: bool = False,
+    ) -> None:  # fmt: skip
+        """`go`, after a question that names the objects where the settings want one.
+
+        Args:
+            verb: as `settings.ASKABLE` has it.
+            many: whether it is about several objects, which is asked about more readily.
+        """
+        if not self.app.settings.asks(verb, many):
+            go()
+            return
+        from lxpy.tui.screens.confirm import Confirm
+
+        self.app.push_screen(Confirm(question, names, word, note), lambda yes: go() if yes else None)
 
     # Looking inside
 
@@ -200,11 +289,11 @@ class Actions:
 
         self.app.push_screen(LogScreen(self.app.gateway, [row.name for row in rows]))
 
-    def shell(self, row: InstanceRow) -> None:
-        """A shell in a tab beside everything else."""
+    def shell(self, row: InstanceRow, console: bool = False) -> None:
+        """A shell in a tab beside everything else, or the console."""
         if self._can_shell(row):
             self.app.main.add_class("-detail")
-            self.app.main.detail.open_shell(row)
+            self.app.main.detail.open_shell(row, console=console)
 
     def _can_shell(self, row: InstanceRow) -> bool:
         if not row.running:
@@ -241,6 +330,10 @@ class Actions:
         if text:
             self.app.copy_to_clipboard(text)
             self.app.notify(text, title="Copied", timeout=2, markup=False)
+
+
+def _name(row: Any) -> str:
+    return getattr(row, "name", "") or str(row.title)
 
 
 def _shell(target: str) -> str:

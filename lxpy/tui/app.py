@@ -55,6 +55,7 @@ class LxpyApp(App[int]):
         Binding("question_mark", "help", "Help", key_display="?", id="app.help"),
         Binding("q", "quit", "Quit", id="app.quit"),
         Binding("o", "operations", "Operations", show=False, id="app.operations"),
+        Binding("b", "verb('results')", "Results of work on many", show=False, id="app.results"),
         Binding("f2", "switch('project')", "Project", show=False, id="app.project"),
         Binding("f3", "switch('remote')", "Remote", show=False, id="app.remote"),
         Binding("ctrl+r", "reload", "Read everything anew", show=False, id="app.reload"),

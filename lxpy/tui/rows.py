@@ -51,6 +51,10 @@ class InstanceRow:
         return self.name
 
     @property
+    def kind(self) -> str:
+        return "instances"
+
+    @property
     def running(self) -> bool:
         return self.status in ("Running", "Ready")
 
@@ -96,6 +100,10 @@ class ImageRow:
         self.architecture: str = raw.get("architecture", "")
         self.size = int(raw.get("size") or 0)
         self.created = epoch(raw.get("uploaded_at") or raw.get("created_at") or "")
+
+    @property
+    def kind(self) -> str:
+        return "images"
 
     @property
     def key(self) -> str:

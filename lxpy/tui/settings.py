@@ -6,6 +6,7 @@
     columns: [name, state, ipv4, cpu, memory]
     refresh: 2                 # seconds between two readings of what instances use
     confirm: changes           # deletes: only before deleting; changes: before stopping and restarting, too
+                               # or verb by verb: {level: deletes, stop: yes, restore: no}
     shell: [bash, -l]          # what s and S start
     read_only: false
     keys:                      # by the id that the help shows with `lxpy tui --keys`
@@ -18,6 +19,13 @@ from typing import Any
 
 COLUMNS = ("name", "state", "ipv4", "ipv6", "type", "image", "cpu", "memory", "snapshots", "age")
 CONFIRM = ("deletes", "changes")
+# Verbs that may ask first, and when they do so by themselves: always, at the level "changes" or about several, never.
+_ALWAYS, _CHANGES, _NEVER = "always", "changes", "never"
+ASKABLE: dict[str, str] = {
+    "delete": _ALWAYS, "restore": _ALWAYS, "rebuild": _ALWAYS, "forget": _ALWAYS, "recover": _ALWAYS,
+    "apply": _ALWAYS, "stop": _CHANGES, "force-stop": _CHANGES, "restart": _CHANGES, "start": _NEVER, "pause": _NEVER,
+    "resume": _NEVER, "cancel": _NEVER,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,8 @@ class Settings:
     theme: its name, "" for what fits the terminal.
     columns: of the instances, () for as many as fit.
     refresh: seconds between readings of usage, 1 to 60.
-    confirm: one of `CONFIRM`.
+    confirm: one of `CONFIRM`: what asks first.
+    asked: which verbs, by name, ask whatever `confirm` says, and which do not.
     shell: the command line of a shell.
     read_only: whether nothing may be changed.
     keys: keys by binding id.
@@ -36,9 +45,17 @@ class Settings:
     columns: tuple[str, ...] = ()
     refresh: float = 2.0
     confirm: str = "deletes"
+    asked: Mapping[str, bool] = field(default_factory=dict)
     shell: tuple[str, ...] = ("su", "-l")
     read_only: bool = False
     keys: Mapping[str, str] = field(default_factory=dict)
+
+    def asks(self, verb: str, many: bool = False) -> bool:
+        """Whether `verb`, one of `ASKABLE`, is asked about first; `many` says that it is about several objects."""
+        if verb in self.asked:
+            return self.asked[verb]
+        usual = ASKABLE[verb]
+        return usual == _ALWAYS or (usual == _CHANGES and (many or self.confirm == "changes"))
 
 
 class SettingsError(ValueError):
@@ -90,7 +107,8 @@ def checked(document: Any) -> Settings:
         check = _CHECKS.get(name)
         if check is None:
             raise SettingsError(f"unknown setting {name!r}: there are {', '.join(_CHECKS)}")
-        found[name] = check(name, value)
+        given = check(name, value)
+        found.update(given if name == "confirm" and isinstance(given, dict) else {name: given})
     return Settings(**found)
 
 
@@ -112,10 +130,21 @@ def _seconds(name: str, value: Any) -> float:
     return float(value)
 
 
-def _confirm(name: str, value: Any) -> str:
-    if value not in CONFIRM:
-        raise SettingsError(f"{name} must be one of {', '.join(CONFIRM)}")
-    return str(value)
+def _confirm(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        if value not in CONFIRM:
+            raise SettingsError(f"{name} must be one of {', '.join(CONFIRM)}, or a mapping of verbs to yes or no")
+        return str(value)
+    level = value.get("level", CONFIRM[0])
+    if level not in CONFIRM:
+        raise SettingsError(f"{name}: level must be one of {', '.join(CONFIRM)}")
+    asked = {verb: answer for verb, answer in value.items() if verb != "level"}
+    for verb, answer in asked.items():
+        if verb not in ASKABLE:
+            raise SettingsError(f"{name}: {verb!r} never asks; those that may are {', '.join(ASKABLE)}")
+        if not isinstance(answer, bool):
+            raise SettingsError(f"{name}: {verb} must be yes or no, not {answer!r}")
+    return {"confirm": level, "asked": asked}
 
 
 def _command(name: str, value: Any) -> tuple[str, ...]:

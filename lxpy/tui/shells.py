@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Shell:
     Args:
         name: the instance.
         command: what is run.
+        own: a command line of ours that is run instead, its last word an instance.
         changed: called when the screen has changed.
         ended: called once, with a line that says how it ended, and whether it was an orderly end.
 
@@ -44,7 +46,7 @@ class Shell:
 
     def __init__(
         self, gateway: Gateway, name: str, changed: Callable[[], None], ended: Callable[[str, bool], None],
-        command: Sequence[str] = LOGIN,
+        command: Sequence[str] = LOGIN, own: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.name = name
         self.terminal = Terminal()
@@ -52,6 +54,7 @@ class Shell:
         self.opening = True
         self._gateway, self._changed, self._ended = gateway, changed, ended
         self._command = list(command)
+        self._own = list(own)
         self._pty = self._status = -1
         self._held: list[int] = []  # other descriptors that go with it
         self._control: Any = None
@@ -74,7 +77,7 @@ class Shell:
         }  # fmt: skip
 
         def start(client: Any) -> Any:
-            if not getattr(client, "local", False):
+            if self._own or not getattr(client, "local", False):
                 return None
             from lxpy.client import exec as local_exec
 
@@ -102,14 +105,17 @@ class Shell:
             self._flush()
 
     def _start_command(self, columns: int, rows: int) -> None:
-        """``lxpy exec REMOTE:NAME`` in a terminal of our own."""
-        target = f"{self._gateway.remote}:{self.name}"
+        """``lxpy exec REMOTE:NAME``, or what is run instead, in a terminal of our own."""
+        remote, project = self._gateway.home
+        target = f"{remote}:{self.name}" if remote else self.name
+        words = [*self._own[:-1], target] if self._own else ["exec", "-t", target, "--", *self._command]
+        words = ["--project", project, *words] if project else words
         master, slave = os.openpty()
         self._pty = master
         self._resize_pty(columns, rows)
         try:
             self._process = subprocess.Popen(
-                own_command(["exec", "-t", target, "--", *self._command], terminal=True), stdin=slave, stdout=slave,
+                own_command(words, terminal=True), stdin=slave, stdout=slave,
                 stderr=slave, start_new_session=True, env={**os.environ, **_ENVIRONMENT},
             )  # fmt: skip
         finally:
@@ -253,16 +259,27 @@ def own_command(words: list[str], terminal: bool = False) -> list[str]:
     return [sys.executable, "-I", "-c", code]
 
 
-async def run_own(words: list[str]) -> None:
-    """Runs our own command line to its end.
+async def run_own(words: list[str]) -> str:
+    """Runs our own command line to its end; gives what it wrote. Cancelled, it interrupts the command and waits for it.
 
     Raises:
         ApiError: what it said, if it failed.
     """
     process = await asyncio.create_subprocess_exec(
         *own_command(words), stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    said, _ = await process.communicate()
+    try:
+        said, _ = await process.communicate()
+    except asyncio.CancelledError:
+        for sign in (signal.SIGINT, signal.SIGKILL):  # the first as ctrl+c: it takes away what it has begun
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.communicate(), 5)
+                break
+        raise
+    text = said.decode(errors="replace").strip()
     if process.returncode:
-        raise ApiError(said.decode(errors="replace").strip().rpartition("Error: ")[2] or "It failed")
+        raise ApiError(text.rpartition("Error: ")[2] or f"It ended with status {process.returncode}")
+    return text

@@ -81,7 +81,6 @@ class ListPane(Table):
             self.filter("")
         elif self.marks:
             self.action_unmark()
-            self.retitle()
         else:
             close = getattr(self.screen, "action_close_detail", None)
             if close is not None:
@@ -98,13 +97,14 @@ class ListPane(Table):
         super().action_mark()
         self.retitle()
 
-    def action_mark_range(self) -> None:
-        super().action_mark_range()
+    def remark(self) -> None:
+        super().remark()
         self.retitle()
 
-    def action_mark_all(self) -> None:
-        super().action_mark_all()
-        self.retitle()
+    def everything(self) -> list[Any]:
+        # Marks outlive a filter: what it hides stays marked, and the title says so.
+        shown = {row.key for row in self.rows}
+        return [*self.rows, *(row for row in self.all_rows if row.key not in shown)]
 
     def retitle(self) -> None:
         """Draws the title: number, kind, counts, and the panes folded away behind this one."""
@@ -120,7 +120,8 @@ class ListPane(Table):
             self.border_title += "[dim] ·  " + " ".join(links) + "[/dim]"
         notes = []
         if self.marks:
-            notes.append(f"{len(self.marks)} marked")
+            hidden = len(self.marks - {row.key for row in self.rows})
+            notes.append(f"{len(self.marks)} marked" + (f", {hidden} of them not shown" if hidden else ""))
         if self.query_text:
             text = self.query_text.replace("[", "\\[")
             notes.append(f"/{text}")

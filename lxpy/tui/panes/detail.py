@@ -139,16 +139,21 @@ class Detail(Vertical):
 
     # Shells
 
-    def open_shell(self, row: InstanceRow, another: bool = False) -> None:
-        """To the shell of an instance: the last one, or a new one where there is none or `another` is wanted."""
-        from lxpy.tui.tabs.shell import ShellTab
+    def open_shell(self, row: InstanceRow, another: bool = False, console: bool = False) -> None:
+        """To the shell of an instance: the last one, or a new one where there is none or `another` is wanted.
+
+        Args:
+            console: to its console instead, of which there is one.
+        """
+        from lxpy.tui.tabs.shell import ConsoleTab, ShellTab
 
         self.subject = row
-        shells = [tab for tab in self.fitting() if isinstance(tab, ShellTab)]
-        if shells and not another:
+        kind = ConsoleTab if console else ShellTab
+        shells = [tab for tab in self.fitting() if type(tab) is kind]
+        if shells and (console or not another):
             tab = shells[-1]
         else:
-            tab = ShellTab(row, max((s.number for s in shells), default=0) + 1, classes="tab")
+            tab = kind(row, max((s.number for s in shells), default=0) + 1, classes="tab")
             self.tabs.append(tab)
             self.mount(tab)
         self.choose(tab)

@@ -7,8 +7,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
+from textual.suggester import Suggester, SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Select, Static
+from textual.worker import Worker
 
 from lxpy.tui.gateway import explain
 from lxpy.tui.widgets.field import Field
@@ -24,6 +26,8 @@ class Question(NamedTuple):
     value: the answer so far.
     choices: the only answers there are; empty for any text.
     flag: whether it is a box to tick.
+    path: whether it is a file or directory of this machine: what is typed is completed, the right arrow takes it.
+    among: words that are offered as it is typed, in the same way.
     """
 
     name: str
@@ -32,6 +36,8 @@ class Question(NamedTuple):
     value: str = ""
     choices: tuple[str, ...] = ()
     flag: bool = False
+    path: bool = False
+    among: tuple[str, ...] = ()
 
 
 class Form(ModalScreen[dict[str, str]]):
@@ -44,21 +50,24 @@ class Form(ModalScreen[dict[str, str]]):
         line: gives the command line that does the same.
         verb: the word on the button.
         note: what follows from it.
+        interruptible: whether closing the form while it is being done breaks it off; otherwise it goes on.
     """
 
     BINDINGS = [
-        Binding("escape", "dismiss", "Cancel", id="form.cancel"),
+        Binding("escape", "leave", "Cancel", id="form.cancel"),
         Binding("ctrl+s", "submit", "Do it", id="form.go", priority=True),
     ]
 
     def __init__(
         self, title: str, questions: list[Question], submit: Callable[[Answers], Awaitable[object]],
-        line: Callable[[Answers], str] | None = None, verb: str = "Do it", note: str = "", **kwargs: Any,
+        line: Callable[[Answers], str] | None = None, verb: str = "Do it", note: str = "",
+        interruptible: bool = False, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self.heading, self.questions, self.verb, self.note = title, questions, verb, note
         self._submit, self._line_of = submit, line
-        self._busy = False
+        self.interruptible = interruptible
+        self._work: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="form") as box:
@@ -85,7 +94,14 @@ class Form(ModalScreen[dict[str, str]]):
             options = [(choice, choice) for choice in question.choices]
             value = question.value if question.value in question.choices else question.choices[0]
             return Select(options, value=value, allow_blank=False, compact=True, id=ident)
-        return Field(self, question.value, placeholder=question.hint, id=ident)
+        suggester: Suggester | None = None
+        if question.path:
+            from lxpy.tui.widgets.paths import LocalPaths
+
+            suggester = LocalPaths()
+        elif question.among:
+            suggester = SuggestFromList(question.among)
+        return Field(self, question.value, placeholder=question.hint, id=ident, suggester=suggester)
 
     def on_mount(self) -> None:
         self.query_one("#form-fault").display = False
@@ -107,7 +123,7 @@ class Form(ModalScreen[dict[str, str]]):
         return found
 
     def _show_line(self) -> None:
-        if self._line_of is not None and self.is_mounted:
+        if self._line_of is not None and self.is_attached:
             self.query_one("#form-line", Static).update(f"$ {self._line_of(self.answers())}")
 
     def on_input_changed(self) -> None:
@@ -130,24 +146,36 @@ class Form(ModalScreen[dict[str, str]]):
         if event.button.id == "yes":
             self.action_submit()
         else:
-            self.dismiss(None)
+            self.action_leave()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is being done now."""
+        return self._work is not None and not self._work.is_finished
+
+    def action_leave(self) -> None:
+        if self._work is not None and self.busy and self.interruptible:
+            self._work.cancel()
+        self.dismiss(None)
 
     def action_submit(self) -> None:
-        if not self._busy:
-            self._busy = True
-            self.app.run_worker(self._do(), group="verbs", exit_on_error=False)
+        if not self.busy:
+            self._work = self.app.run_worker(self._do(), group="verbs", exit_on_error=False)
 
     async def _do(self) -> None:
         answers = self.answers()
-        fault = self.query_one("#form-fault", Static)
+        fault, button = self.query_one("#form-fault", Static), self.query_one("#yes", Button)
+        box = self.query_one("#form")
+        fault.display, button.disabled, subtitle = False, True, box.border_subtitle
+        box.border_subtitle = f"working …  ·  esc {'breaks it off' if self.interruptible else 'closes, it goes on'}"
         try:
             await self._submit(answers)
         except Exception as error:
             if self.is_mounted:
-                fault.display = True
+                fault.display, button.disabled, box.border_subtitle = True, False, subtitle
                 fault.update(explain(error))
+            else:  # it was closed meanwhile: that must not be lost
+                self.app.notify(explain(error), title=self.heading, severity="error", timeout=12, markup=False)
         else:
             if self.is_mounted:
                 self.dismiss(answers)
-        finally:
-            self._busy = False

@@ -35,11 +35,14 @@ class ShellTab(Tab):
 
     def compose(self) -> ComposeResult:
         self.home = self.lxpy.gateway.home
-        self.shell = Shell(
-            self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, self.lxpy.settings.shell
-        )
+        self.shell = self.make()
         self.view = TerminalView(self.shell)
         yield self.view
+
+    def make(self) -> Shell:
+        """What runs in it."""
+        command = self.lxpy.settings.shell
+        return Shell(self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, command)
 
     @property
     def title(self) -> str:
@@ -80,3 +83,14 @@ class ShellTab(Tab):
 
     def on_unmount(self) -> None:
         self.shell.close()
+
+
+class ConsoleTab(ShellTab):
+    """The console that the instance's own programs write to; login happens there."""
+
+    TITLE = "Console"
+
+    def make(self) -> Shell:
+        return Shell(
+            self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, own=("console", self.name_of)
+        )

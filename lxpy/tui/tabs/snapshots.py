@@ -114,7 +114,7 @@ class SnapshotsTab(Tab):
 
     def restore(self) -> None:
         from lxpy.tui.screens.confirm import Confirm
-        from lxpy.tui.verbs.instances import done
+        from lxpy.tui.verbs.common import done
 
         row = self.table.current
         if row is None:
@@ -135,7 +135,7 @@ class SnapshotsTab(Tab):
 
     def rename(self) -> None:
         from lxpy.tui.screens.form import Answers, Form, Question
-        from lxpy.tui.verbs.instances import done
+        from lxpy.tui.verbs.common import done
 
         row = self.table.current
         if row is None:
@@ -152,7 +152,7 @@ class SnapshotsTab(Tab):
 
     def copy(self) -> None:
         from lxpy.tui.screens.form import Answers, Form, Question
-        from lxpy.tui.verbs.instances import done
+        from lxpy.tui.verbs.common import done
 
         row = self.table.current
         if row is None:
@@ -173,7 +173,7 @@ class SnapshotsTab(Tab):
 
     def delete(self) -> None:
         from lxpy.tui.screens.confirm import Confirm
-        from lxpy.tui.verbs.instances import done
+        from lxpy.tui.verbs.common import done
 
         row = self.table.current
         if row is None:

@@ -1,170 +1,199 @@
-"""Snapshot, copy, rename, publish, export."""
+"""Snapshot, restore, copy, move, rename: of one instance or of all that are marked."""
 
-import os
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from lxpy.tui.rows import InstanceRow
-from lxpy.tui.screens.form import Answers, Form, Question
-from lxpy.tui.shells import run_own
+from lxpy.tui.bulk import Skipped
+from lxpy.tui.expiry import expires_at
+from lxpy.tui.rows import InstanceRow, age, epoch
+from lxpy.tui.screens.form import Answers, Question
+from lxpy.tui.verbs.common import (
+    PATTERN_HINT,
+    ask,
+    called,
+    command,
+    done,
+    instances,
+    named,
+    names_of,
+    path,
+    pattern,
+    ref,
+    safe,
+    words,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
 
-COMPRESSIONS = ("gzip", "zstd", "xz", "none")
-
-
-def _rows(rows: Sequence[Any]) -> list[InstanceRow]:
-    return [row for row in rows if isinstance(row, InstanceRow)]
-
-
-def path(row: InstanceRow) -> str:
-    return f"/1.0/instances/{quote(row.name)}"
-
-
-async def done(app: "LxpyApp", method: str, where: str, body: Any = None) -> dict[str, Any]:
-    """One request and the end of its operation. Raises what either says."""
-    return await app.model.follow(await app.gateway.call(lambda c: getattr(c, method)(where, body)))
-
 
 def snapshot(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """Of one or of all marked ones, under the same name."""
-    chosen = _rows(rows)
-    names = ", ".join(row.name for row in chosen[:3]) + (" …" if len(chosen) > 3 else "")
+    chosen = instances(rows)
 
-    async def submit(answers: Answers) -> None:
+    async def one(row: InstanceRow, answers: Answers) -> str:
         body: dict[str, Any] = {"name": answers["name"], "stateful": False}
-        for row in chosen:
-            await done(app, "post", f"{path(row)}/snapshots", body)
+        if answers["kept"]:
+            body["expires_at"] = expires_at(answers["kept"])
+        if answers["reuse"] and answers["name"] in _names(row):
+            await done(app, "delete", f"{path(row)}/snapshots/{answers['name']}")
+        made = (await done(app, "post", f"{path(row)}/snapshots", body)).get("metadata") or {}
+        stood = f", it stood still for {made['frozen_ms']:g} ms" if made.get("frozen_ms") else ""
+        return f"{made.get('name') or answers['name'] or 'taken'}{stood}"
 
+    def line(row: InstanceRow, a: Answers) -> list[str]:
+        found = words(app, "snapshot", ref(app, row.name), *([a["name"]] if a["name"] else []))
+        return found + (["--no-expiry"] if a["kept"] == "never" else []) + (["--reuse"] if a["reuse"] else [])
+
+    ask(
+        app, chosen, f"Snapshot of {called(chosen)}", "Take it",
+        [
+            Question("name", "Name", "left empty: snap0, snap1 … or what snapshots.pattern says"),
+            Question("kept", "Kept for", "such as 2w 3d, 12H, 2027-01-31, never; empty: as snapshots.expiry says"),
+            Question("reuse", "Replace", "a snapshot of that name", flag=True),
+        ],
+        one, line, check=lambda a: expires_at(a["kept"]) if a["kept"] else None,
+    )  # fmt: skip
+
+
+def _names(row: InstanceRow) -> list[str]:
+    return [str(one["name"]).rpartition("/")[2] for one in row.raw.get("snapshots") or []]
+
+
+def restore(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Picks a snapshot; of several instances by its name."""
+    from lxpy.tui.screens.choose import Choice, Choose
+
+    chosen = instances(rows)
+    having: dict[str, list[InstanceRow]] = {}
+    taken: dict[str, float] = {}
+    for row in chosen:
+        for raw in row.raw.get("snapshots") or []:
+            name = str(raw["name"]).rpartition("/")[2]
+            having.setdefault(name, []).append(row)
+            taken[name] = max(taken.get(name, 0.0), epoch(raw.get("created_at", "")))
+    if not having:
+        app.notify(f"{called(chosen) or 'Nothing'} has no snapshots: a takes one", title="Nothing to restore",
+                   markup=False)  # fmt: skip
+        return
+
+    def about(name: str) -> str:
+        since = f"taken {age(taken[name])} ago"
+        return since if len(chosen) == 1 else f"{since} · {len(having[name])} of {len(chosen)} have it"
+
+    def picked(name: str | None) -> None:
+        if name is not None:
+            put_back(app, chosen, name)
+
+    order = sorted(having, key=lambda name: taken[name], reverse=True)
     app.push_screen(
-        Form(
-            f"Snapshot of {names}",
-            [Question("name", "Name", "left empty: snap0, snap1 … or what snapshots.pattern says")],
-            submit, lambda a: f"lxpy snapshot {chosen[0].name} {shlex.quote(a['name']) if a['name'] else ''}".strip(),
-            "Take it",
-        )
+        Choose(f"Restore {called(chosen)} to", [Choice(n, about(n)) for n in order], by_label=True), picked
+    )  # fmt: skip
+
+
+def put_back(app: "LxpyApp", rows: Sequence[InstanceRow], name: str) -> None:
+    """Makes instances what they were in their snapshots of that name, after a question."""
+
+    async def one(row: InstanceRow) -> str:
+        if name not in _names(row):
+            raise Skipped(f"it has no snapshot {name}")
+        await done(app, "put", path(row), {"restore": name})
+        if len(rows) == 1:
+            app.notify(f"{row.name} is as in {name}", title="Restored", markup=False)
+        return f"as in {name}"
+
+    note = "What they have become since is lost, unless a snapshot has it."
+    if len(rows) == 1:
+        note = f"What {rows[0].name} has become since is lost, unless a snapshot has it."
+    if any(row.running for row in rows):
+        note += " What runs is stopped for it and started again."
+    what = f"{rows[0].name} to {name}" if len(rows) == 1 else f"{len(rows)} instances to {name}"
+    app.actions.ask(
+        "restore", f"Restore {what}?", [f"{row.name}/{name}" for row in rows], "restore", note,
+        lambda: app.actions.each("Cannot restore", rows, one), many=len(rows) > 1,
     )  # fmt: skip
 
 
 def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    chosen = _rows(rows)
-    if not chosen:
-        return
-    row = chosen[0]
+    """New instances of old ones; or an earlier copy brought up to date."""
+    chosen = instances(rows)
 
-    async def submit(answers: Answers) -> None:
-        source = {"type": "copy", "source": row.name, "instance_only": bool(answers["only"])}
-        body: dict[str, Any] = {"name": answers["name"], "type": "container", "source": source}
-        found = await app.gateway.call(lambda c: c.get(path(row)))
-        for key in ("architecture", "config", "devices", "ephemeral", "profiles", "description"):
-            body[key] = found.get(key)
-        body["config"] = {
-            k: v for k, v in found["config"].items() if not k.startswith("volatile.") or k == "volatile.base_image"
-        }
-        if answers["pool"]:
-            root = next(
-                (n for n, d in found["expanded_devices"].items() if d.get("path") == "/" and d.get("pool")), "root"
-            )
-            device = {**found["expanded_devices"].get(root, {"type": "disk", "path": "/"}), "pool": answers["pool"]}
-            body["devices"] = {**found["devices"], root: device}
-        await done(app, "post", "/1.0/instances", body)
+    def line(row: InstanceRow, a: Answers) -> list[str]:
+        name = named(a["name"], chosen)[row.key]
+        found = words(app, "copy", ref(app, row.name), ref(app, name or "NAME"))
+        found += ["-s", a["pool"]] if a["pool"] else []
+        found += ["--target-project", a["project"]] if a["project"] else []
+        found += ["--instance-only"] if a["only"] else []
+        return found + (["--refresh"] if a["refresh"] else [])
 
-    def line(a: Answers) -> str:
-        words = ["lxpy", "copy", row.name, a["name"] or "NAME"]
-        words += ["-s", a["pool"]] if a["pool"] else []
-        words += ["--instance-only"] if a["only"] else []
-        return shlex.join(words)
-
-    app.push_screen(
-        Form(
-            f"Copy {row.name}",
+    async def begin() -> None:
+        pools, projects = await names_of(app, "/1.0/storage-pools"), await names_of(app, "/1.0/projects")
+        ask(
+            app, chosen, f"Copy {called(chosen)}", "Copy",
             [
-                Question("name", "Name", "of the copy", f"{row.name}-copy"),
-                Question("pool", "Pool", "left empty: the same"),
+                Question("name", "Name", f"of the copy; {PATTERN_HINT}", pattern(chosen, "-copy")),
+                Question("pool", "Pool", "left empty: the same", among=pools),
+                Question("project", "Project", "left empty: the same", among=projects),
                 Question("only", "Snapshots", "leave them out", flag=True),
+                Question("refresh", "Refresh", "an earlier copy of that name: only what has changed", flag=True),
             ],
-            submit, line, "Copy",
-        )
-    )  # fmt: skip
+            command(app, line), safe(line), check=lambda a: named(a["name"], chosen), interruptible=True,
+        )  # fmt: skip
+
+    app.run_worker(begin(), group="verbs", exit_on_error=False)
 
 
 def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    chosen = _rows(rows)
-    if not chosen:
-        return
-    row = chosen[0]
+    chosen = instances(rows)
 
-    async def submit(answers: Answers) -> None:
-        await done(app, "post", path(row), {"name": answers["name"]})
+    async def one(row: InstanceRow, answers: Answers) -> str:
+        name = named(answers["name"], chosen)[row.key]
+        await done(app, "post", path(row), {"name": name})
+        return name
 
-    app.push_screen(
-        Form(
-            f"Rename {row.name}", [Question("name", "Name", value=row.name)], submit,
-            lambda a: f"lxpy rename {row.name} {a['name']}", "Rename",
-            note="" if row.status == "Stopped" else f"{row.name} must be stopped first (x).",
-        )
+    def line(row: InstanceRow, a: Answers) -> list[str]:
+        return words(app, "rename", ref(app, row.name), named(a["name"], chosen)[row.key])
+
+    ask(
+        app, chosen, f"Rename {called(chosen)}", "Rename",
+        [Question("name", "Name", PATTERN_HINT, pattern(chosen, "" if len(chosen) == 1 else "-old"))],
+        one, safe(line), check=lambda a: named(a["name"], chosen), note=_stopped(chosen),
     )  # fmt: skip
 
 
-def publish(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    chosen = _rows(rows)
-    if not chosen:
-        return
-    row = chosen[0]
+def move(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """To another pool or project, and perhaps another name."""
+    from lxpy.api.errors import BadRequest
 
-    async def submit(answers: Answers) -> None:
-        body: dict[str, Any] = {
-            "source": {"type": "instance", "name": row.name}, "public": bool(answers["public"]),
-            "compression_algorithm": answers["compression"],
-            "aliases": [{"name": answers["alias"], "description": ""}] if answers["alias"] else [],
-        }  # fmt: skip
-        await done(app, "post", "/1.0/images", body)
+    chosen = instances(rows)
 
-    def line(a: Answers) -> str:
-        words = ["lxpy", "publish", row.name, *(["--alias", a["alias"]] if a["alias"] else [])]
-        words += ["--compression", a["compression"], *(["--public"] if a["public"] else [])]
-        return shlex.join(words)
+    def line(row: InstanceRow, a: Answers) -> list[str]:
+        name = named(a["name"], chosen)[row.key]
+        found = words(app, "move", ref(app, row.name), *([name] if name and name != row.name else []))
+        found += ["-s", a["pool"]] if a["pool"] else []
+        return found + (["--target-project", a["project"]] if a["project"] else [])
 
-    app.push_screen(
-        Form(
-            f"Publish {row.name} as an image",
+    def check(a: Answers) -> None:
+        names = named(a["name"], chosen)
+        if not a["pool"] and not a["project"] and all(names[row.key] in ("", row.name) for row in chosen):
+            raise BadRequest("It is there already: name another pool, project or name")
+
+    async def begin() -> None:
+        pools, projects = await names_of(app, "/1.0/storage-pools"), await names_of(app, "/1.0/projects")
+        ask(
+            app, chosen, f"Move {called(chosen)}", "Move",
             [
-                Question("alias", "Alias", "what the image is to be called", row.name),
-                Question("compression", "Packed by", choices=COMPRESSIONS),
-                Question("public", "Public", "anybody who reaches this server may fetch it", flag=True),
+                Question("pool", "Pool", "left empty: the same", among=pools),
+                Question("project", "Project", "left empty: the same", among=projects),
+                Question("name", "Name", f"left empty: the same; {PATTERN_HINT}"),
             ],
-            submit, line, "Publish", note="" if row.status == "Stopped" else f"{row.name} must be stopped first (x).",
-        )
-    )  # fmt: skip
+            command(app, line), safe(line), check=check, note=_stopped(chosen), interruptible=True,
+        )  # fmt: skip
+
+    app.run_worker(begin(), group="verbs", exit_on_error=False)
 
 
-def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """A backup into a file of this machine, by our own command line: it streams and says how far it is."""
-    chosen = _rows(rows)
-    if not chosen:
-        return
-    row = chosen[0]
-    target = f"{app.gateway.remote}:{row.name}" if app.gateway.remote else row.name
-
-    def words(a: Answers) -> list[str]:
-        only = ["--instance-only"] if a["only"] else []
-        return ["export", target, os.path.expanduser(a["file"]), "--compression", a["compression"], *only]
-
-    async def submit(answers: Answers) -> None:
-        await run_own(words(answers))
-        app.notify(answers["file"], title=f"{row.name} exported", markup=False)
-
-    app.push_screen(
-        Form(
-            f"Export {row.name}",
-            [
-                Question("file", "File", "where to", f"{row.name}.tar.gz"),
-                Question("compression", "Packed by", choices=COMPRESSIONS),
-                Question("only", "Snapshots", "leave them out", flag=True),
-            ],
-            submit, lambda a: shlex.join(["lxpy", *words(a)]), "Export",
-        )
-    )  # fmt: skip
+def _stopped(rows: Sequence[InstanceRow]) -> str:
+    """What has to be said where instances must not run for it."""
+    some = [row for row in rows if row.status != "Stopped"]
+    return f"{called(some)} must be stopped first (x)." if some else ""

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from textual import events
+from textual.suggester import Suggester
 from textual.widgets import Input
 
 
@@ -16,8 +17,11 @@ class Field(Input):
     """An input of a `Form`. Enter comes to the form here and not by the binding: that goes round through the app
     and arrives after the keys that follow it."""
 
-    def __init__(self, form: Form, value: str = "", *, placeholder: str = "", id: str | None = None) -> None:
-        super().__init__(value, placeholder=placeholder, compact=True, id=id)
+    def __init__(
+        self, form: Form, value: str = "", *, placeholder: str = "", id: str | None = None,
+        suggester: Suggester | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(value, placeholder=placeholder, compact=True, id=id, suggester=suggester)
         self.form = form
 
     async def on_key(self, event: events.Key) -> None:

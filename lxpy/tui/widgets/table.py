@@ -104,7 +104,8 @@ class Table(ScrollView, can_focus=True):
         else:
             self.rows = list(rows)
         keys = {row.key: i for i, row in enumerate(self.rows)}
-        self.marks &= keys.keys()
+        if self.marks:
+            self.marks &= {row.key for row in self.everything()}
         place = keys.get(before.key) if before is not None else None
         self.cursor = place if place is not None else max(0, min(self.cursor, len(self.rows) - 1))
         self._widths = None
@@ -116,8 +117,17 @@ class Table(ScrollView, can_focus=True):
     def targets(self) -> list[Any]:
         """What verbs act on: the marked rows, else the one under the cursor."""
         if self.marks:
-            return [row for row in self.rows if row.key in self.marks]
+            return [row for row in self.everything() if row.key in self.marks]
         return [self.current] if self.current is not None else []
+
+    def everything(self) -> list[Any]:
+        """All rows that may be marked; those that are shown come first."""
+        return self.rows
+
+    def remark(self) -> None:
+        """Draws the marks anew."""
+        self.refresh()
+        self.post_message(self.Highlighted(self))
 
     def sort_by(self, key: str) -> None:
         """Sorts by a column; a second time turns the order round."""
@@ -161,20 +171,18 @@ class Table(ScrollView, can_focus=True):
         """From the nearest mark above to the cursor."""
         start = next((i for i in range(self.cursor, -1, -1) if self.rows[i].key in self.marks), self.cursor)
         self.marks |= {row.key for row in self.rows[start : self.cursor + 1]}
-        self.refresh()
-        self.post_message(self.Highlighted(self))
+        self.remark()
 
     def action_mark_all(self) -> None:
-        """Marks every row that is shown: all that the filter lets through."""
+        """Marks every row that is shown: all that the filter lets through. A second time it unmarks them."""
         if self.MARKABLE:
-            self.marks = {row.key for row in self.rows}
-            self.refresh()
-            self.post_message(self.Highlighted(self))
+            shown = {row.key for row in self.rows}
+            self.marks = self.marks - shown if shown <= self.marks else self.marks | shown
+            self.remark()
 
     def action_unmark(self) -> None:
         self.marks.clear()
-        self.refresh()
-        self.post_message(self.Highlighted(self))
+        self.remark()
 
     def _reveal(self) -> None:
         height = self.size.height - self.header

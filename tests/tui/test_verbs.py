@@ -1,0 +1,446 @@
+"""Verbs on one, on the marked, on many: forms, patterns, results, confirmations; and that no verb is missing."""
+
+import importlib
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from textual.widgets import Button, Static
+
+from lxpy.api.errors import BadRequest
+from lxpy.cli.main import COMMANDS
+from lxpy.tui import settings
+from lxpy.tui.actions import STATE_VERBS
+from lxpy.tui.app import LxpyApp, binding_ids
+from lxpy.tui.bulk import Batch
+from lxpy.tui.expiry import NEVER, expires_at
+from lxpy.tui.screens.confirm import Confirm
+from lxpy.tui.screens.form import Form
+from lxpy.tui.screens.results import ResultsScreen
+from lxpy.tui.verbs import PALETTE, VERBS
+from lxpy.tui.widgets.paths import completed
+from tests.tui import screen
+from tests.tui.covered import COVERED, LEFT_OUT
+from tests.tui.fake import FakeDaemon, instance
+from tests.tui.test_app import SMALL, WIDE, daemon, notices, opened, wait
+
+__all__ = ["daemon"]
+
+
+def cli_verbs() -> set[str]:
+    """``network acl rule add``, and so on: all there are."""
+
+    def walk(path: str, found: Any) -> Iterator[str]:
+        if isinstance(found, dict):
+            for name, one in found.items():
+                yield from walk(f"{path} {name}", one)
+        else:
+            yield path
+
+    groups = ((name, importlib.import_module(f"lxpy.cli.{module}")) for name, (module, _) in COMMANDS.items())
+    return {verb for name, module in groups for verb in walk(name, module.COMMANDS[name])}
+
+
+def test_no_verb_of_the_command_line_is_missing() -> None:
+    verbs, known = cli_verbs(), COVERED.keys() | LEFT_OUT.keys()
+    assert verbs - known == set(), "give the app a verb for it, or a reason in tests/tui/covered.py"
+    assert known - verbs == set(), "the command line has no such verb any more"
+    assert not COVERED.keys() & LEFT_OUT.keys()
+    bindings = binding_ids()
+    for verb, means in COVERED.items():
+        assert means in bindings or means.removeprefix("palette ") in PALETTE, f"{verb}: {means}"
+    told = pathlib.Path(__file__).parents[2].joinpath("docs/app.md").read_text()
+    for verb in LEFT_OUT:
+        names = verb.split()
+        prefixes = [" ".join(names[:n]) for n in range(1, len(names) + 1)]
+        assert any(f"`{one}`" in told for one in prefixes), f"docs/app.md does not say that {verb} is left out"
+
+
+def test_every_verb_can_be_reached() -> None:
+    source = "".join(p.read_text() for p in pathlib.Path("lxpy/tui").rglob("*.py"))
+    bound = set(re.findall(r"""verb\('([\w-]+)'\)""", source))
+    for verb in (*VERBS, *STATE_VERBS):
+        assert verb in bound | PALETTE.keys() | {"freeze", "unfreeze"}, verb
+    for verb, (module, name) in VERBS.items():
+        assert callable(getattr(importlib.import_module(f"lxpy.tui.verbs.{module}"), name)), verb
+
+
+@pytest.fixture
+def own(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Our own command line, stood in for by a script: it writes down its words, and fails where `fail` says."""
+    log, fail = tmp_path / "commands", tmp_path / "fail"
+
+    class Own:
+        script = 'echo "said by $last"'
+
+        def lines(self) -> list[list[str]]:
+            return [shlex.split(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+        def refuse(self, name: str, why: str) -> None:
+            with fail.open("a") as file:
+                file.write(f"{name}\t{why}\n")
+
+    found = Own()
+
+    def command(words: list[str], terminal: bool = False) -> list[str]:
+        script = (
+            f'printf "%s\\n" {shlex.quote(shlex.join(words))} >> {log}\n'
+            f'for last; do why=$(grep -s "^$last\t" {fail} | cut -f2); '
+            '[ -z "$why" ] || { echo "Error: $why"; exit 1; }; done\n' + found.script
+        )
+        return ["sh", "-c", script, "lxpy", *words]
+
+    monkeypatch.setattr("lxpy.tui.shells.own_command", command)
+    return found
+
+
+async def mark(pilot: Any, *names: str) -> None:
+    pane = pilot.app.main.panes[0]
+    pane.marks = set(names)
+    pane.remark()
+    await pilot.pause()
+
+
+async def fill(pilot: Any, **answers: Any) -> None:
+    await wait(pilot, lambda: isinstance(pilot.app.screen, Form) and pilot.app.screen.query("#form"))
+    for name, value in answers.items():
+        pilot.app.screen.query_one(f"#ask-{name}").value = value
+    await pilot.pause()
+
+
+def fault(app: Any) -> str:
+    return str(app.screen.query_one("#form-fault", Static).render())
+
+
+LONG = "an-instance-with-a-rather-long-name-that-goes-on"
+# verb's key, what is typed, the command line of web1 and of web2
+FORMS: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("c", {"name": "{name}-b", "pool": "fast"}, ["copy NAME NAME-b -s fast"]),
+    ("c", {"project": "lab", "only": True, "refresh": True},
+     ["copy NAME NAME-copy --target-project lab --instance-only --refresh"]),
+    ("m", {"pool": "fast"}, ["move NAME -s fast"]),
+    ("m", {"project": "lab", "name": "x-{name}"}, ["move NAME x-NAME --target-project lab"]),
+    ("P", {"alias": "{name}/v1", "public": True, "force": True},
+     ["publish NAME --alias NAME/v1 --compression gzip --public --force"]),
+    ("E", {"file": "/tmp/none/{name}.tar"}, ["export NAME /tmp/none/NAME.tar --compression gzip"]),
+    ("greater_than_sign", {"file": "/etc/hostname", "to": "/srv/", "owner": "1000"},
+     ["file push -r -p /etc/hostname NAME/srv/ --uid 1000 --gid 1000"]),
+    ("less_than_sign", {"file": "/etc/hostname", "to": "/tmp/{name}-x"},
+     ["file pull -r -p NAME/etc/hostname /tmp/NAME-x"]),
+    ("equals_sign", {"key": "limits.cpu", "value": "2"}, ["config set NAME limits.cpu=2"]),
+    ("equals_sign", {"key": "limits.cpu"}, ["config unset NAME limits.cpu"]),
+    ("F", {"profiles": "default, small"}, ["profile assign NAME default,small"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "answers", "wanted"), FORMS, ids=[f"{k}-{n}" for n, (k, *_) in enumerate(FORMS)])
+async def test_the_line_that_is_shown_is_the_one_that_is_run(
+    daemon: FakeDaemon, own: Any, key: str, answers: dict[str, Any], wanted: list[str]
+) -> None:
+    """For one instance, and for two that are marked."""
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        for names in (["web1"], ["web1", "web2"]):
+            before = len(own.lines())
+            await mark(pilot, *names)
+            await pilot.press(key)
+            await fill(pilot, **answers)
+            line = str(app.screen.query_one("#form-line", Static).render())
+            await pilot.press("ctrl+s")
+            await wait(pilot, lambda wanted=before + len(names): len(own.lines()) == wanted and app.on_main)  # type: ignore[misc]
+            lines = [shlex.split(w.replace("NAME", name)) for name in names for w in wanted]
+            assert sorted(own.lines()[before:]) == sorted(lines)
+            assert line.startswith(f"$ {shlex.join(['lxpy', *lines[0]])}")
+            assert ("and so for 1 more" in line) == (len(names) == 2)
+            await wait(pilot, lambda: not app.main.panes[0].marks)
+
+
+FAULTS: list[tuple[str, dict[str, Any], str]] = [
+    ("c", {"name": "same"}, "the same for all 2"),
+    ("R", {"name": "same"}, "the same for all 2"),
+    ("m", {}, "It is there already"),
+    ("P", {"alias": "one"}, "the same for all 2"),
+    ("E", {"file": ""}, "Name the file"),
+    ("E", {"file": "/etc/{n}passwd"}, ""),
+    ("greater_than_sign", {"file": "/no/such"}, "no such file"),
+    ("less_than_sign", {"file": "/"}, "Name the file or directory inside"),
+    ("equals_sign", {"value": "3"}, "Name the key"),
+    ("exclamation_mark", {}, "Write the command"),
+    ("B", {}, "Name the image"),
+    ("a", {"kept": "soon"}, "no time to keep it"),
+    ("a", {"kept": "2019-01-01"}, "past"),
+]
+
+
+@pytest.mark.parametrize(("key", "answers", "why"), FAULTS, ids=[f"{k}-{n}" for n, (k, *_) in enumerate(FAULTS)])
+async def test_a_faulty_answer_is_told_in_the_form(
+    daemon: FakeDaemon, own: Any, key: str, answers: dict[str, Any], why: str
+) -> None:
+    if not why:
+        return
+    async with opened(daemon) as pilot:
+        await mark(pilot, "web1", "web2")
+        await pilot.press(key)
+        await fill(pilot, **answers)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: why in fault(pilot.app))
+        assert not own.lines() and not [r for r in daemon.requests if r[0] != "GET"]
+        await pilot.press("escape")
+        await wait(pilot, lambda: pilot.app.on_main)
+
+
+async def test_an_export_never_writes_over_a_file(daemon: FakeDaemon, own: Any, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "web2.tar.gz").write_text("precious")
+    async with opened(daemon) as pilot:
+        await mark(pilot, "web1", "web2")
+        await pilot.press("E")
+        await fill(pilot, file=f"{tmp_path}/{{name}}.tar.gz")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "web2.tar.gz exists already" in fault(pilot.app))
+        await fill(pilot, replace=True)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: len(own.lines()) == 2)
+
+
+async def test_one_that_fails_is_told_in_the_form_and_can_be_tried_again(daemon: FakeDaemon, own: Any) -> None:
+    own.refuse("web1-copy", "Instance 'web1-copy' already exists")
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("c")
+        await fill(pilot)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "already exists" in fault(pilot.app))
+        await fill(pilot, name="web1-c")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: pilot.app.on_main)
+
+
+async def test_several_have_a_result_each_and_the_failed_stay_marked(daemon: FakeDaemon, own: Any) -> None:
+    own.refuse("db", "db is busy with a backup: wait for it to end")
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await mark(pilot, "web1", "db", "build")
+        await pilot.press("equals_sign")
+        await fill(pilot, key="user.a", value="1")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: isinstance(app.screen, ResultsScreen))
+        await wait(pilot, lambda: app.screen.work.ended)
+        states = {item.name: item.state for item in app.screen.work.items}
+        assert states == {"web1": "done", "db": "failed", "build": "done"}
+        assert "wait for it to end" in screen.text(app)
+        assert "2 done, 1 failed" in screen.text(app)
+        assert app.main.panes[0].marks == {"db"}
+        await pilot.press("escape")
+        await wait(pilot, lambda: app.on_main)
+        await pilot.press("b")
+        await wait(pilot, lambda: isinstance(app.screen, ResultsScreen))
+
+
+async def test_the_failed_are_tried_again(daemon: FakeDaemon) -> None:
+    daemon.fail["PUT", "/1.0/instances/web2"] = BadRequest("web2 is locked: wait for its backup to end")
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await mark(pilot, "web1", "web2", "build")
+        await pilot.press("x")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await wait(pilot, lambda: isinstance(app.screen, ResultsScreen) and app.screen.work.ended)
+        assert [i.state for i in app.screen.work.items] == ["skipped", "done", "failed"]
+        assert "is locked: wait" in screen.text(app) and "already stopped" in screen.text(app)
+        del daemon.fail["PUT", "/1.0/instances/web2"]
+        await pilot.press("r")
+        await wait(pilot, lambda: app.on_main and daemon.instances["web2"]["status"] == "Stopped")
+        assert len([r for r in daemon.requests if r[0] == "PUT"]) == 3
+
+
+async def test_the_rest_can_be_left(daemon: FakeDaemon) -> None:
+    daemon.instances = {f"c{i:02}": instance(f"c{i:02}", ip=i + 1) for i in range(20)}
+    daemon.hold = True
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await pilot.press("asterisk", "x")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        text = screen.text(app)
+        assert len(app.screen.names) == 20 and "and 12 more (v names all)" in text
+        await pilot.press("v")
+        await wait(pilot, lambda: "more (v" not in screen.text(app))
+        await pilot.press("y")
+        await wait(pilot, lambda: isinstance(app.screen, ResultsScreen))
+        work = app.screen.work
+        await wait(pilot, lambda: len(daemon.operations) == 8 and work.count("running") == 8)
+        await wait(pilot, lambda: app.screen.query_one("#stop", Button).region.area and "waiting" in screen.text(app))
+        await pilot.click("#stop")
+        await wait(pilot, lambda: work.count("left") == 12)
+        assert not app.screen.query_one("#again", Button).display
+        for ident in list(daemon.operations):
+            daemon.finish(ident)
+        await wait(pilot, lambda: work.ended)
+        assert work.count("done") == 8 and len(daemon.operations) == 8, "what was under way has ended, no more began"
+
+
+async def test_a_command_that_is_broken_off(daemon: FakeDaemon, own: Any) -> None:
+    own.script = "exec sleep 30"
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await mark(pilot, "web1", "web2")
+        await pilot.press("exclamation_mark")
+        await fill(pilot, command="sleep 30")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: isinstance(app.screen, ResultsScreen) and len(own.lines()) == 2)
+        await pilot.press("c")
+        await wait(pilot, lambda: app.screen.work.ended)
+        assert [item.text for item in app.screen.work.items] == ["broken off"] * 2
+
+
+async def test_marks_outlive_refreshes_and_filters(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        app, pane = pilot.app, pilot.app.main.panes[0]
+        await mark(pilot, "build")
+        await pilot.press("slash", *"web", "enter")
+        await wait(pilot, lambda: len(pane.rows) == 2)
+        await pilot.press("asterisk")
+        await wait(pilot, lambda: pane.marks == {"build", "web1", "web2"})
+        assert "3 marked, 1 of them not shown" in str(pane.border_subtitle)
+        assert [row.name for row in app.main.targets()] == ["web1", "web2", "build"]
+        await pilot.press("asterisk")
+        assert pane.marks == {"build"}
+        daemon.instances["late"] = instance("late")
+        daemon.lifecycle("instance-created", "late")
+        await wait(pilot, lambda: "late" in app.model.instances)
+        assert pane.marks == {"build"}
+        del daemon.instances["build"]
+        daemon.lifecycle("instance-deleted", "build")
+        await wait(pilot, lambda: not pane.marks)
+
+
+async def test_restore_from_the_list(daemon: FakeDaemon) -> None:
+    for name, taken in (("web1", ["snap0", "old"]), ("web2", ["snap0"])):
+        daemon.instances[name]["snapshots"] = [
+            {"name": s, "created_at": f"2020-01-0{n + 1}T00:00:00Z"} for n, s in enumerate(taken)
+        ]
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await mark(pilot, "build")
+        await pilot.press("z")
+        await wait(pilot, lambda: any("a takes one" in n for n in notices(app)))
+        await mark(pilot, "web1", "web2")
+        await pilot.press("z")
+        await wait(pilot, lambda: app.screen.query("#choose"))
+        assert "2 of 2 have it" in screen.text(app) and "1 of 2 have it" in screen.text(app)
+        await pilot.press("enter")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        assert app.screen.names == ["web1/old", "web2/old"]
+        await pilot.press("y")
+        await wait(pilot, lambda: app.actions.batches and app.actions.batches[-1].ended)
+        work = app.actions.batches[-1]
+        assert [(i.state, i.text) for i in work.items] == [("done", "as in old"), ("skipped", "it has no snapshot old")]
+        puts = [r for r in daemon.requests if r[0] == "PUT"]
+        assert puts == [("PUT", "/1.0/instances/web1", {"restore": "old"})]
+
+
+async def test_rebuild_asks_by_name(daemon: FakeDaemon, own: Any) -> None:
+    async with opened(daemon) as pilot:
+        await mark(pilot, "web1", "web2")
+        await pilot.press("B")
+        await fill(pilot, image="bb", force=True)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        assert pilot.app.screen.names == ["web1", "web2"] and not own.lines()
+        await pilot.press("y")
+        await wait(pilot, lambda: len(own.lines()) == 2)
+        assert sorted(own.lines()) == [["rebuild", "bb", name, "--force"] for name in ("web1", "web2")]
+
+
+@pytest.mark.parametrize(
+    ("verb", "answers", "line"),
+    [
+        ("import", {"file": "/tmp/b.tar", "name": "again", "pool": "fast"}, "import /tmp/b.tar again -s fast"),
+        ("share", {"path": "/srv", "inside": "data", "readonly": True}, "share /srv web1:/data --readonly"),
+    ],
+)
+async def test_verbs_of_the_palette(
+    daemon: FakeDaemon, own: Any, verb: str, answers: dict[str, Any], line: str
+) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        pilot.app.action_verb(verb)
+        await fill(pilot)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "Name the" in fault(pilot.app))
+        await fill(pilot, **answers)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: own.lines() == [shlex.split(line)])
+
+
+async def test_in_a_project_of_another_server_the_lines_say_so(daemon: FakeDaemon, own: Any) -> None:
+    app = LxpyApp(daemon.gateway("lab"), settings.Settings(refresh=3600.0))
+    app.gateway.project = "web"
+    async with app.run_test(size=WIDE) as pilot:
+        await wait(pilot, lambda: app.main.panes[0].rows)
+        await mark(pilot, "web1")
+        await pilot.press("equals_sign")
+        await fill(pilot, key="user.a", value="1")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: own.lines() == [["--project", "web", "config", "set", "lab:web1", "user.a=1"]])
+
+
+@pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])
+@pytest.mark.parametrize("name", ["results", "restore", "move", "push"])
+async def test_screens_of_verbs_look_as_they_did(
+    daemon: FakeDaemon, own: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]
+) -> None:
+    monkeypatch.chdir("/tmp")
+    daemon.instances[LONG] = instance(LONG)
+    for one in ("web1", "web2"):
+        daemon.instances[one]["snapshots"] = [{"name": "before-upgrade", "created_at": "2020-01-01T00:00:00Z"}]
+    daemon.fail["PUT", "/1.0/instances/web2"] = BadRequest("web2 is locked: wait for its backup to end, or cancel it")
+    async with opened(daemon, size) as pilot:
+        await mark(pilot, "web1", "web2", "build", LONG)
+        if name == "results":
+            await pilot.press("x")
+            await wait(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+            await pilot.press("y")
+            await wait(pilot, lambda: isinstance(pilot.app.screen, ResultsScreen) and pilot.app.screen.work.ended)
+            await pilot.press("down")
+        else:
+            await pilot.press({"restore": "z", "move": "m", "push": "greater_than_sign"}[name])
+            await wait(pilot, lambda: not pilot.app.on_main)
+        await pilot.pause(0.2)
+        screen.check(pilot.app, f"verbs-{name}-{size[0]}x{size[1]}")
+
+
+def test_paths_are_completed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "backup.tar").touch()
+    (tmp_path / "backups").mkdir()
+    (tmp_path / ".hidden").touch()
+    assert completed(f"{tmp_path}/back") == f"{tmp_path}/backup.tar"
+    assert completed(f"{tmp_path}/backups") == f"{tmp_path}/backups/"
+    assert completed(f"{tmp_path}/") == f"{tmp_path}/backup.tar"
+    assert completed(f"{tmp_path}/.h") == f"{tmp_path}/.hidden"
+    assert completed(f"{tmp_path}/no") is None and completed("") is None and completed("/no/such/x") is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert completed("~/back") == "~/backup.tar"
+    monkeypatch.chdir(tmp_path)
+    assert completed("backup.") == "backup.tar"
+
+
+def test_how_long_a_snapshot_is_kept() -> None:
+    now = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert expires_at("2w 3d", now) == "2026-02-17T12:00:00Z"
+    assert expires_at("1m", now) == "2026-02-28T12:00:00Z" and expires_at("1y 30M", now) == "2027-01-31T12:30:00Z"
+    assert expires_at("2027-01-31", now) == "2027-01-31T00:00:00Z"
+    assert expires_at("2026-02-01T02:00:00+02:00", now) == "2026-02-01T00:00:00Z"
+    assert expires_at("never", now) == NEVER
+    for text in ("tomorrow", "3", "3x", "999999y", "2026-13-01", "2026-01-01"):
+        with pytest.raises(BadRequest):
+            expires_at(text, now)
+
+
+async def test_a_batch_of_nothing_ends() -> None:
+    batch = Batch("Nothing", [], lambda row: None)  # type: ignore[arg-type, return-value]
+    await batch.run()
+    assert batch.ended and not batch.again()

@@ -59,7 +59,8 @@ LEFT_OUT: dict[str, str] = {
     "image build": "It writes for minutes what a builder wants to read",
     "image serve": "It lasts as long as its command: a terminal of its own is the place for it",
     **{f"image {verb}": _LATER
-       for verb in ("alias create", "alias delete", "alias list", "alias rename", "copy", "export", "import", "refresh")},
+       for verb in ("alias create", "alias delete", "alias list", "alias rename", "copy", "export", "import",
+                    "refresh")},
     **{f"network acl {verb}": _LATER
        for verb in ("create", "delete", "edit", "get", "list", "rename", "rule add", "rule remove", "set", "show",
                     "show-log", "unset")},

@@ -1,6 +1,7 @@
 """The app in front of a real daemon with real containers: the flows of a user, by Pilot and in tmux."""
 
 import asyncio
+import pathlib
 import subprocess
 import sys
 import time
@@ -429,3 +430,66 @@ async def test_a_remote_s_shell(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.
             await wait(pilot, lambda: not app.in_shell)
     finally:
         lxpyd.cli("remote", "remove", "again")
+
+
+async def test_many_at_once(lxpyd: Lxpyd, name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marked by the filter: a command in each, a snapshot, exports by a pattern, one that fails, and all deleted."""
+    names = [f"{name}-{n}" for n in (1, 2, 3)]
+    for one in names[:2]:
+        lxpyd.cli("launch", "bb", one)
+    lxpyd.cli("create", "bb", names[2])
+    try:
+        async with opened(lxpyd, monkeypatch) as pilot:
+            app, pane = pilot.app, pilot.app.main.panes[0]
+
+            async def form(**answers: str) -> None:
+                await wait(pilot, lambda: app.screen.query("#yes"))
+                for key, value in answers.items():
+                    app.screen.query_one(f"#ask-{key}").value = value
+                await pilot.press("ctrl+s")
+
+            async def results() -> dict[str, tuple[str, str]]:
+                await wait(pilot, lambda: app.actions.batches and app.actions.batches[-1].ended, 60)
+                return {item.name: (item.state, item.text) for item in app.actions.batches[-1].items}
+
+            await wait(pilot, lambda: set(names) <= app.model.instances.keys())
+            pane.filter(name)
+            await pilot.press("asterisk", "exclamation_mark")
+            await form(command="hostname; cat /etc/hostname")
+            found = await results()
+            assert [found[one] for one in names[:2]] == [("done", one) for one in names[:2]]
+            assert found[names[2]][0] == "failed" and "not running" in found[names[2]][1]
+            await wait(pilot, lambda: not app.on_main)
+            await pilot.press("escape")
+            assert pane.marks == {names[2]}
+            await pilot.press("asterisk", "a")
+            await form(name="before")
+            await wait(pilot, lambda: len(app.actions.batches) == 2)
+            assert {state for state, _ in (await results()).values()} == {"done"}
+            await wait(pilot, lambda: app.on_main and not pane.marks)
+            await pilot.press("asterisk", "E")
+            await form(file=f"{tmp_path}/{{n}}-{{name}}.tar", compression="none")
+            await wait(pilot, lambda: len(app.actions.batches) == 3)
+            assert {state for state, _ in (await results()).values()} == {"done"}
+            assert sorted(p.name for p in tmp_path.iterdir()) == [f"{n}-{one}.tar" for n, one in enumerate(names, 1)]
+            await wait(pilot, lambda: app.on_main)
+            await pilot.press("asterisk", "ctrl+d")
+            await wait(pilot, lambda: app.screen.query("#confirm-names"))
+            await pilot.press("y")
+            await wait(pilot, lambda: not set(names) & app.model.instances.keys(), 40)
+    finally:
+        for one in set(names) & {i["name"] for i in lxpyd.json("list", "-f", "json")}:
+            lxpyd.cli("delete", "-f", one)
+
+
+async def test_the_console_in_a_tab(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        app.action_go(1, busybox)
+        await pilot.press("K")
+        await wait(pilot, lambda: app.main.detail.tab.title == "Console" and app.in_shell)
+        await wait(pilot, lambda: app.main.detail.tab.shell.alive)
+        lxpyd.sh(busybox, "echo written by the guest > /dev/console")
+        await wait(pilot, lambda: "written by the guest" in inside(app))
+        await pilot.press("ctrl+a", "q")
+        await wait(pilot, lambda: not app.in_shell)

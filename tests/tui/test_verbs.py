@@ -106,7 +106,7 @@ async def mark(pilot: Any, *names: str) -> None:
 
 
 async def fill(pilot: Any, **answers: Any) -> None:
-    await wait(pilot, lambda: isinstance(pilot.app.screen, Form) and pilot.app.screen.query("#form"))
+    await wait(pilot, lambda: isinstance(pilot.app.screen, Form) and pilot.app.screen.query("#yes"))
     for name, value in answers.items():
         pilot.app.screen.query_one(f"#ask-{name}").value = value
     await pilot.pause()
@@ -145,13 +145,13 @@ async def test_the_line_that_is_shown_is_the_one_that_is_run(
     async with opened(daemon) as pilot:
         app = pilot.app
         for names in (["web1"], ["web1", "web2"]):
-            before = len(own.lines())
+            before, after = len(own.lines()), len(own.lines()) + len(names)
             await mark(pilot, *names)
             await pilot.press(key)
             await fill(pilot, **answers)
             line = str(app.screen.query_one("#form-line", Static).render())
             await pilot.press("ctrl+s")
-            await wait(pilot, lambda wanted=before + len(names): len(own.lines()) == wanted and app.on_main)  # type: ignore[misc]
+            await wait(pilot, lambda after=after: len(own.lines()) == after and app.on_main)  # type: ignore[misc]
             lines = [shlex.split(w.replace("NAME", name)) for name in names for w in wanted]
             assert sorted(own.lines()[before:]) == sorted(lines)
             assert line.startswith(f"$ {shlex.join(['lxpy', *lines[0]])}")
@@ -272,7 +272,14 @@ async def test_the_rest_can_be_left(daemon: FakeDaemon) -> None:
         await wait(pilot, lambda: isinstance(app.screen, ResultsScreen))
         work = app.screen.work
         await wait(pilot, lambda: len(daemon.operations) == 8 and work.count("running") == 8)
-        await wait(pilot, lambda: app.screen.query_one("#stop", Button).region.area and "waiting" in screen.text(app))
+        await wait(
+            pilot,
+            lambda: (
+                app.screen.query("#stop")
+                and app.screen.query_one("#stop").region.area
+                and "waiting" in screen.text(app)
+            ),
+        )
         await pilot.click("#stop")
         await wait(pilot, lambda: work.count("left") == 12)
         assert not app.screen.query_one("#again", Button).display
@@ -394,7 +401,7 @@ async def test_screens_of_verbs_look_as_they_did(
     daemon: FakeDaemon, own: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: tuple[int, int]
 ) -> None:
     monkeypatch.chdir("/tmp")
-    daemon.instances[LONG] = instance(LONG)
+    daemon.instances[LONG] = instance(LONG, ip=50)
     for one in ("web1", "web2"):
         daemon.instances[one]["snapshots"] = [{"name": "before-upgrade", "created_at": "2020-01-01T00:00:00Z"}]
     daemon.fail["PUT", "/1.0/instances/web2"] = BadRequest("web2 is locked: wait for its backup to end, or cancel it")

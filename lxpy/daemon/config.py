@@ -21,7 +21,7 @@ def _text(key: str, value: str) -> str:
 
 
 def _expiry(key: str, value: str) -> None:
-    from lxpy.storage.retention import check_expiry
+    from lxpy.api.expiry import check as check_expiry
 
     check_expiry(key, value)
 

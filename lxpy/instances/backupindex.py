@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 from lxpy.api.errors import BadRequest
+from lxpy.api.expiry import NEVER
 from lxpy.api.objects import Config, Devices
 from lxpy.state.store import Document, InstanceRow
 from lxpy.storage.backupyaml import moment, text
-from lxpy.storage.retention import NEVER
 
 # Of the volatile keys those that mean something on another host. LXD refuses a key it does not know.
 _KEPT = re.compile(

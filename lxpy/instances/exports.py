@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import InternalError
 from lxpy.api.layout import qualified
 from lxpy.images.manager import Progress
@@ -17,7 +17,7 @@ from lxpy.instances.publish import image_files
 from lxpy.instances.records import now
 from lxpy.instances.snapshots import KEPT
 from lxpy.state.store import Document, InstanceRow
-from lxpy.storage import backupfiles, compression, retention, tarwriter
+from lxpy.storage import backupfiles, compression, tarwriter
 from lxpy.storage.backupfiles import DEFAULT_COMPRESSION, BackupFiles
 from lxpy.storage.backupyaml import dump
 from lxpy.storage.tarwriter import File, Tree
@@ -172,7 +172,7 @@ class Exports:
                 name = f"export-{secrets.token_hex(8)}"
                 # With the mark of one that is being made it is hidden, and the next start of a daemon removes it.
                 doc = {key: row.doc[key] for key in KEPT} | {
-                    "creating": True, "created_at": now(), "expires_at": retention.NEVER,
+                    "creating": True, "created_at": now(), "expires_at": expiry.NEVER,
                 }  # fmt: skip
                 parts.snapshots.put(row, name, doc)
                 stack.push_async_callback(self._drop, row, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
@@ -21,7 +21,7 @@ from lxpy.instances.devices import is_root
 from lxpy.instances.parts import Parts
 from lxpy.instances.snapshots import KEPT
 from lxpy.state.store import Document, InstanceRow
-from lxpy.storage import backupfiles, files, retention
+from lxpy.storage import backupfiles, files
 from lxpy.storage.backupreader import BackupReader
 from lxpy.storage.owners import Owners
 from lxpy.storage.pool import Pool
@@ -119,7 +119,7 @@ class Imports:
         if set(found.doc["profiles"]) <= set(self._parts.profiles.names(project)):
             self._root_disk(project, plan.pool, found.doc)
         keep = (*KEPT, "created_at", "expires_at")
-        found.doc = {key: found.doc[key] for key in keep} | {"expires_at": retention.moment(found.doc["expires_at"])}
+        found.doc = {key: found.doc[key] for key in keep} | {"expires_at": expiry.moment(found.doc["expires_at"])}
         plan.snapshots[name] = found
 
     def _pool(self, project: str, asked: str, old: str) -> Pool:

@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
 from lxpy.instances import apparmor, boot, confinement, idmaps, limits, refusals, seeds
@@ -130,7 +130,7 @@ KEYS: dict[str, Check] = {
     "security.syscalls.deny": confinement.check_syscalls,
     "security.syscalls.deny_compat": values.boolean,
     "security.syscalls.deny_default": values.boolean,
-    "snapshots.expiry": retention.check_expiry,
+    "snapshots.expiry": expiry.check,
     "snapshots.pattern": retention.check_pattern,
     "snapshots.schedule": retention.check_schedule,
     "snapshots.schedule.stopped": values.boolean,

@@ -8,7 +8,7 @@ import contextlib
 import uuid
 from typing import Any
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import ApiError, BadRequest, NotFound
 from lxpy.api.layout import qualified
 from lxpy.api.notices import CUSTOM_ORPHANS, ORPHANS, Over
@@ -24,7 +24,6 @@ from lxpy.networks.manager import NetworkManager
 from lxpy.projects.manager import FEATURES
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.state.store import Document, InstanceRow
-from lxpy.storage import retention
 from lxpy.storage.lostpools import MARK, Lost, recorded_snapshots, volume_documents
 from lxpy.storage.pool import DirectoryPool
 from lxpy.storage.volumes import VolumeManager
@@ -318,12 +317,12 @@ class _Work:
                 "profiles": one.get("profiles") or [],
                 "last_used_at": str(one.get("last_used_at") or doc["last_used_at"]),
                 "created_at": str(one.get("created_at") or doc["created_at"]),
-                "expires_at": str(one.get("expires_at") or retention.NEVER),
+                "expires_at": str(one.get("expires_at") or expiry.NEVER),
             }
         for name in [name for name in lost.snapshots if name not in found]:
             values.object_name("snapshot", name)
             notes.append(f"its snapshot {name!r} is not in backup.yaml: it is kept for ever")
-            found[name] = {key: doc[key] for key in KEPT} | {"created_at": now(), "expires_at": retention.NEVER}
+            found[name] = {key: doc[key] for key in KEPT} | {"created_at": now(), "expires_at": expiry.NEVER}
         return found
 
     def _document(self, section: Document) -> tuple[Document, list[str]]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
@@ -120,7 +120,7 @@ class Snapshots:
             if snapshot in self._all.get(row.id, {}):
                 raise Conflict(f"Snapshot {snapshot!r} of instance {name!r} already exists")
         if body.get("expires_at") is not None:
-            retention.moment(str(body["expires_at"]))
+            expiry.moment(str(body["expires_at"]))
 
     async def create(
         self, project: str, name: str, snapshot: str = "", expires_at: str | None = None, plan: Plan | None = None
@@ -129,7 +129,7 @@ class Snapshots:
 
         Args:
             snapshot: "" for the next name by ``snapshots.pattern``.
-            expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `retention.NEVER` for ever.
+            expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `expiry.NEVER` for ever.
             plan: what name and expiry follow from, of a snapshot that is made as planned.
 
         Returns:
@@ -141,17 +141,17 @@ class Snapshots:
             config, at = self._records.expanded(row)[0], datetime.datetime.now(datetime.UTC)
             taken = self._all.get(row.id, {})
             pattern = plan.pattern if plan else config.get("snapshots.pattern", "")
-            expiry = plan.expiry if plan else config.get("snapshots.expiry", "")
+            kept = plan.expiry if plan else config.get("snapshots.expiry", "")
             snapshot = snapshot or retention.snapshot_name(pattern, taken, at)
             self.validate_create(project, name, {"name": snapshot, "expires_at": expires_at})
             if expires_at is None:
-                expires_at = retention.expires("snapshots.expiry", expiry, at)
+                expires_at = expiry.expires("snapshots.expiry", kept, at)
             doc: Document = {
                 **{key: row.doc[key] for key in KEPT},
                 "creating": True,
                 "of": row.name,
                 "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                "expires_at": retention.moment(expires_at),
+                "expires_at": expiry.moment(expires_at),
             } | ({"schedule": plan.name} if plan else {})
             pool, volume = self._storage.pool(row.pool), qualified(project, name)
             self.put(row, snapshot, doc)
@@ -221,7 +221,7 @@ class Snapshots:
     def update(self, project: str, name: str, snapshot: str, expires_at: str) -> None:
         """Give a snapshot another expiry."""
         row = self._records.get(project, name)
-        self.put(row, snapshot, self.document(row, snapshot) | {"expires_at": retention.moment(expires_at)})
+        self.put(row, snapshot, self.document(row, snapshot) | {"expires_at": expiry.moment(expires_at)})
         self._backups.save(row)
         self.changed()
         self._emit("instance-snapshot-updated", url(row, snapshot), project, None)

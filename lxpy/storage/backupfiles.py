@@ -14,10 +14,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound, Unavailable
 from lxpy.state.store import Document
-from lxpy.storage import retention
 from lxpy.storage.trees import finish
 
 DEFAULT_COMPRESSION = "gzip"  # LXD's
@@ -164,7 +163,7 @@ class BackupFiles:
     def _plan(self, at_least: float = 0.0) -> None:
         self.close()
         moments = [doc["expires_at"] for owner in self._owners() for doc in self.of(owner).values()]
-        if found := [one for one in moments if one != retention.NEVER]:
+        if found := [one for one in moments if one != expiry.NEVER]:
             wait = (datetime.datetime.fromisoformat(min(found)) - _now()).total_seconds()
             self._timer = asyncio.get_running_loop().call_later(max(at_least, min(wait, _LOOK_EVERY)), self._prune)
 
@@ -172,10 +171,7 @@ class BackupFiles:
         failed = False
         for owner in list(self._owners()):
             for name, doc in self.of(owner).items():
-                if (
-                    doc["expires_at"] != retention.NEVER
-                    and datetime.datetime.fromisoformat(doc["expires_at"]) <= _now()
-                ):
+                if doc["expires_at"] != expiry.NEVER and datetime.datetime.fromisoformat(doc["expires_at"]) <= _now():
                     try:
                         self.delete(owner, name)
                     except (ApiError, OSError):
@@ -212,7 +208,7 @@ def record(body: dict[str, Any]) -> Document:
     only = body.get("instance_only") or body.get("container_only") or body.get("volume_only")
     return {
         "created_at": _now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "expires_at": retention.moment(str(body.get("expires_at") or "")),
+        "expires_at": expiry.moment(str(body.get("expires_at") or "")),
         "only": bool(only),
     }
 

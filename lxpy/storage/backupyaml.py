@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lxpy.storage import retention
+from lxpy.api import expiry
 
 
 def dump(document: Any) -> bytes:
@@ -28,8 +28,8 @@ def text(value: Any) -> str:
 
 
 def moment(value: Any) -> str:
-    """A time as the API has it, which YAML may have made a date of; `retention.NEVER` for what is none."""
-    found = retention.NEVER
+    """A time as the API has it, which YAML may have made a date of; `expiry.NEVER` for what is none."""
+    found = expiry.NEVER
     if isinstance(value, datetime.datetime):
         value = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
         if value.year > 1:

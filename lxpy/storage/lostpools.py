@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict
 from lxpy.api.layout import Layout, qualified
 from lxpy.state.store import Document, Store
-from lxpy.storage import drivers, files, retention, volumekeys
+from lxpy.storage import drivers, files, volumekeys
 from lxpy.storage.pool import DirectoryPool
 
 _LARGEST = 16 << 20  # bytes of a backup.yaml; a real one has a few thousand
@@ -275,14 +275,14 @@ def volume_documents(lost: Lost, section: Document) -> tuple[Document, dict[str,
         snapshots[name] = {
             "description": str(one.get("description") or ""),
             "created_at": str(one.get("created_at") or created),
-            "expires_at": str(one.get("expires_at") or retention.NEVER),
+            "expires_at": str(one.get("expires_at") or expiry.NEVER),
             "config": volumekeys.checked(one.get("config") or {}),
         }
     for name in [name for name in lost.snapshots if name not in snapshots]:
         values.object_name("snapshot", name)
         notes.append(f"its snapshot {name!r} is not in backup.yaml: it is kept for ever")
         snapshots[name] = {
-            "description": "", "created_at": created, "expires_at": retention.NEVER, "config": doc["config"],
+            "description": "", "created_at": created, "expires_at": expiry.NEVER, "config": doc["config"],
         }  # fmt: skip
     return doc, snapshots, notes
 

@@ -4,20 +4,18 @@
 own retention: ``snapshots.schedules.NAME``, ``.NAME.expiry``, ``.NAME.keep``, ``.NAME.pattern``.
 """
 
-import calendar
 import datetime
 import functools
 import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from lxpy.api import expiry
 from lxpy.api.errors import BadRequest
 from lxpy.storage import cron
 from lxpy.storage.cron import Schedule
 
 SCHEDULES = "snapshots.schedules."  # the keys of schedules with names
-NEVER = "0001-01-01T00:00:00Z"  # Go's zero time, LXD's word for "no expiry"
-_EXPIRY = re.compile(r"(\d+)([MHdwmy])\Z")
 _DATE = re.compile(r"\{\{\s*creation_date\s*(?:\|\s*date\s*:\s*(['\"])([^'\"]*)\1\s*)?\}\}")
 # Go writes a layout by example; longer parts first.
 _LAYOUT = {
@@ -25,52 +23,6 @@ _LAYOUT = {
     "15": "%H", "03": "%I", "04": "%M", "05": "%S", "06": "%y", "PM": "%p",
 }  # fmt: skip
 _PARTS = re.compile("|".join(_LAYOUT))
-
-
-def check_expiry(key: str, value: str) -> None:
-    """Raises `BadRequest` unless `value` is a list such as ``1d 2H``."""
-    expires(key, value, datetime.datetime.now(datetime.UTC))
-
-
-def expires(key: str, value: str, at: datetime.datetime) -> str:
-    """When something made at `at` and kept for `value` goes: RFC 3339, or `NEVER` for an empty value.
-
-    M minutes, H hours, d days, w weeks, m months, y years; several are added up.
-    """
-    if not value.strip():
-        return NEVER
-    for word in value.split():
-        match = _EXPIRY.match(word)
-        if not match:
-            raise BadRequest(
-                f"Invalid value for {key}: {value!r}; write numbers with M, H, d, w, m or y (minutes to years), "
-                "for example 2w 3d"
-            )
-        count, unit = int(match[1]), match[2]
-        try:
-            if unit in "my":
-                months = at.month - 1 + count * (12 if unit == "y" else 1)
-                year, month = at.year + months // 12, months % 12 + 1
-                at = at.replace(year=year, month=month, day=min(at.day, calendar.monthrange(year, month)[1]))
-            else:
-                at += count * datetime.timedelta(
-                    minutes=unit == "M", hours=unit == "H", days=unit == "d", weeks=unit == "w"
-                )
-        except (ValueError, OverflowError):
-            raise BadRequest(f"Invalid value for {key}: {value!r} lies beyond the year 9999") from None
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def moment(text: str) -> str:
-    """An RFC 3339 time in UTC, to the second; "" and Go's zero time are `NEVER`. Raises `BadRequest`."""
-    if not text or text.startswith("0001-"):
-        return NEVER
-    try:
-        found = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"Invalid expires_at {text!r}: write it as 2026-12-31T23:59:59Z") from None
-    found = found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
-    return found.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def check_pattern(key: str, value: str) -> None:
@@ -147,7 +99,7 @@ def check_schedules(key: str, value: str) -> None:
     if not part:
         check_schedule(key, value)
     elif part == "expiry":
-        check_expiry(key, value)
+        expiry.check(key, value)
     elif part == "pattern":
         check_pattern(key, value)
     elif part != "keep":

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import InternalError
 from lxpy.api.layout import Layout, qualified
 from lxpy.state.store import Document, Store
 from lxpy.state.volumes import VolumeRow
-from lxpy.storage import backupfiles, compression, files, retention, tarwriter, volumekeys
+from lxpy.storage import backupfiles, compression, files, tarwriter, volumekeys
 from lxpy.storage.backupfiles import DEFAULT_COMPRESSION, BackupFiles
 from lxpy.storage.backupreader import BackupReader
 from lxpy.storage.backupyaml import dump, moment, text
@@ -174,7 +174,7 @@ class VolumeBackups:
                     return
                 at = now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
                 # With the mark of one that is being made it is hidden, and the next start of a daemon removes it.
-                doc = {"creating": True, "description": "", "created_at": at, "expires_at": retention.NEVER,
+                doc = {"creating": True, "description": "", "created_at": at, "expires_at": expiry.NEVER,
                        "config": {}}  # fmt: skip
                 self._store.volumes.put_snapshot(row, name, doc)
                 stack.push_async_callback(self._drop, row, name)
@@ -276,8 +276,8 @@ class _Plan:
         created = moment(one.get("created_at"))
         self.snapshots[name] = {
             "description": str(one.get("description") or ""),
-            "created_at": created if created != retention.NEVER else now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "expires_at": retention.moment(moment(one.get("expires_at"))),
+            "created_at": created if created != expiry.NEVER else now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "expires_at": expiry.moment(moment(one.get("expires_at"))),
             "config": {k: v for k, v in keys.items() if not k.startswith("volatile.")},
         }
 

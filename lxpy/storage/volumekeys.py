@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import BadRequest
 from lxpy.storage import retention
 
@@ -25,7 +25,7 @@ def checked(config: Any) -> dict[str, str]:
             if not values.size_bytes(key, text):
                 continue
         elif key == "snapshots.expiry":
-            retention.check_expiry(key, text)
+            expiry.check(key, text)
         elif key == "snapshots.pattern":
             retention.check_pattern(key, text)
         elif key == "snapshots.schedule":

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from lxpy.api import values
+from lxpy.api import expiry, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound, Unavailable
 from lxpy.api.layout import qualified
 from lxpy.api.notices import BACKUP_FILE, CUSTOM_ORPHANS, LEFTOVERS, VOLUME, Notice
@@ -407,7 +407,7 @@ class VolumeManager:
 
         Args:
             snapshot: "" for the next one by ``snapshots.pattern``.
-            expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `retention.NEVER` for ever.
+            expires_at: RFC 3339; None for what ``snapshots.expiry`` says, `expiry.NEVER` for ever.
             plan: what name and expiry follow from, of a snapshot that is made as planned.
         """
         row = self.row(pool, project, name)
@@ -416,18 +416,18 @@ class VolumeManager:
             row = self.row(pool, project, name)
             config, at, taken = row.doc["config"], now(), self._store.volumes.snapshots(row)
             pattern = plan.pattern if plan else config.get("snapshots.pattern", "")
-            expiry = plan.expiry if plan else config.get("snapshots.expiry", "")
+            kept = plan.expiry if plan else config.get("snapshots.expiry", "")
             snapshot = snapshot or retention.snapshot_name(pattern, taken, at)
             values.object_name("snapshot", snapshot)
             if snapshot in taken:
                 raise Conflict(f"Snapshot {snapshot!r} of storage volume {name!r} already exists")
             if expires_at is None:
-                expires_at = retention.expires("snapshots.expiry", expiry, at)
+                expires_at = expiry.expires("snapshots.expiry", kept, at)
             doc: Document = {
                 "creating": True,
                 "description": "",
                 "created_at": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                "expires_at": retention.moment(expires_at),
+                "expires_at": expiry.moment(expires_at),
                 "config": config,
             } | ({"schedule": plan.name} if plan else {})
             self._store.volumes.put_snapshot(row, snapshot, doc)
@@ -452,7 +452,7 @@ class VolumeManager:
         if description is not None:
             doc["description"] = description
         if expires_at is not None:
-            doc["expires_at"] = retention.moment(expires_at)
+            doc["expires_at"] = expiry.moment(expires_at)
         self._store.volumes.put_snapshot(row, snapshot, doc)
         await self._save(row)
         self.changed()

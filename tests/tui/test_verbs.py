@@ -12,12 +12,12 @@ import pytest
 from textual.widgets import Button, Static
 
 from lxpy.api.errors import BadRequest
+from lxpy.api.expiry import NEVER, typed
 from lxpy.cli.main import COMMANDS
 from lxpy.tui import settings
 from lxpy.tui.actions import STATE_VERBS
 from lxpy.tui.app import LxpyApp, binding_ids
 from lxpy.tui.bulk import Batch
-from lxpy.tui.expiry import NEVER, expires_at
 from lxpy.tui.screens.confirm import Confirm
 from lxpy.tui.screens.form import Form
 from lxpy.tui.screens.results import ResultsScreen
@@ -437,14 +437,14 @@ def test_paths_are_completed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
 
 def test_how_long_a_snapshot_is_kept() -> None:
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
-    assert expires_at("2w 3d", now) == "2026-02-17T12:00:00Z"
-    assert expires_at("1m", now) == "2026-02-28T12:00:00Z" and expires_at("1y 30M", now) == "2027-01-31T12:30:00Z"
-    assert expires_at("2027-01-31", now) == "2027-01-31T00:00:00Z"
-    assert expires_at("2026-02-01T02:00:00+02:00", now) == "2026-02-01T00:00:00Z"
-    assert expires_at("never", now) == NEVER
+    assert typed("2w 3d", now) == "2026-02-17T12:00:00Z"
+    assert typed("1m", now) == "2026-02-28T12:00:00Z" and typed("1y 30M", now) == "2027-01-31T12:30:00Z"
+    assert typed("2027-01-31", now) == "2027-01-31T00:00:00Z"
+    assert typed("2026-02-01T02:00:00+02:00", now) == "2026-02-01T00:00:00Z"
+    assert typed("never", now) == NEVER
     for text in ("tomorrow", "3", "3x", "999999y", "2026-13-01", "2026-01-01"):
         with pytest.raises(BadRequest):
-            expires_at(text, now)
+            typed(text, now)
 
 
 async def test_a_batch_of_nothing_ends() -> None:

@@ -60,7 +60,7 @@ async def _issue(call: Call, body: dict[str, object]) -> web.StreamResponse:
     addresses = await daemon.addresses()
     if not config.get("core.https_address") or not daemon.fingerprint():
         raise BadRequest("A token can only be given by a server on the network: set core.https_address first")
-    from lxpy.storage.retention import NEVER, expires
+    from lxpy.api.expiry import NEVER, expires
 
     until = expires("core.remote_token_expiry", config.get("core.remote_token_expiry", ""), datetime.now(UTC))
     doc = daemon.trust.issue(body, daemon.fingerprint(), addresses, "" if until == NEVER else until)

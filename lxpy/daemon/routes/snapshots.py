@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lxpy.api import expiry
 from lxpy.api.errors import BadRequest
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
@@ -9,7 +10,6 @@ from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import SNAPSHOT, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation
-from lxpy.storage import retention
 
 
 async def list_snapshots(call: Call) -> web.StreamResponse:
@@ -50,9 +50,9 @@ async def put(call: Call) -> web.StreamResponse:
     body = await call.body()
     expires = body.get("expires_at")
     if expires is None and call.request.method == "PUT":
-        expires = retention.NEVER
+        expires = expiry.NEVER
     if expires is not None:
-        retention.moment(str(expires))
+        expiry.moment(str(expires))
 
     async def work(op: Operation) -> None:
         if expires is not None:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lxpy.api import expiry
 from lxpy.tui.bulk import Skipped
-from lxpy.tui.expiry import expires_at
 from lxpy.tui.rows import InstanceRow, age, epoch
 from lxpy.tui.screens.form import Answers, Question
 from lxpy.tui.verbs.common import (
@@ -34,7 +34,7 @@ def snapshot(app: "LxpyApp", rows: Sequence[Any]) -> None:
     async def one(row: InstanceRow, answers: Answers) -> str:
         body: dict[str, Any] = {"name": answers["name"], "stateful": False}
         if answers["kept"]:
-            body["expires_at"] = expires_at(answers["kept"])
+            body["expires_at"] = expiry.typed(answers["kept"])
         if answers["reuse"] and answers["name"] in _names(row):
             await done(app, "delete", f"{path(row)}/snapshots/{answers['name']}")
         made = (await done(app, "post", f"{path(row)}/snapshots", body)).get("metadata") or {}
@@ -52,7 +52,7 @@ def snapshot(app: "LxpyApp", rows: Sequence[Any]) -> None:
             Question("kept", "Kept for", "such as 2w 3d, 12H, 2027-01-31, never; empty: as snapshots.expiry says"),
             Question("reuse", "Replace", "a snapshot of that name", flag=True),
         ],
-        one, line, check=lambda a: expires_at(a["kept"]) if a["kept"] else None,
+        one, line, check=lambda a: expiry.typed(a["kept"]) if a["kept"] else None,
     )  # fmt: skip
 
 

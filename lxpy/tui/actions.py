@@ -33,6 +33,7 @@ STATE_VERBS: dict[str, tuple[str, bool, str, tuple[str, ...]]] = {
 }
 
 
+_AT_ONCE = 0.7  # seconds
 # What may be done in a read-only app.
 HARMLESS = frozenset({"log", "pull", "doctor", "results"})
 AT_LEISURE = 0.5  # seconds; work on many that takes longer is watched
@@ -147,15 +148,22 @@ class Actions:
         path = f"/1.0/images/{row.fingerprint}"
         await self.app.model.follow(await self.app.gateway.call(lambda c: c.delete(path)))
 
-    def launch(self, request: "LaunchRequest | None") -> None:
-        """Creates and starts what the launch dialog asked for."""
-        if request is None:
-            return
+    async def launch(self, request: "LaunchRequest") -> None:
+        """Asks for what the launch dialog says; what becomes of it is told.
+
+        Raises:
+            ApiError, OSError: it is refused; nothing was made.
+        """
+        created = await self.app.gateway.call(lambda c: c.post("/1.0/instances", request.body()))
+        making = asyncio.ensure_future(self.app.model.follow(created))
+        # What cannot be made is mostly found out at once: then the dialog is still there to mend it.
+        await asyncio.wait({making}, timeout=_AT_ONCE)
+        if making.done():
+            making.result()
 
         async def work() -> None:
             try:
-                created = await self.app.gateway.call(lambda c: c.post("/1.0/instances", request.body()))
-                done = await self.app.model.follow(created)
+                done = await making
                 name = request.name
                 for source in (done.get("resources") or {}).get("instances") or []:
                     name = name or str(source).partition("?")[0].rsplit("/", 1)[-1]

@@ -170,6 +170,9 @@ class LxpyApp(App[int]):
         if self.read_only:
             self.actions.refuse("launch")
             return
+        if self.model.fresh:  # there is nowhere to put an instance yet
+            self.actions.do("setup", [])
+            return
         from lxpy.tui.screens.launch import LaunchDialog
 
         row = self.main.active.current
@@ -177,7 +180,7 @@ class LxpyApp(App[int]):
             image = row.reference
         elif not image and row is not None and getattr(row, "protocol", "lxd") != "lxd":
             image = f"{row.name}:"
-        self.push_screen(LaunchDialog(self.model, image), self.actions.launch)
+        self.push_screen(LaunchDialog(self.model, self.actions.launch, image))
 
     async def action_filter(self) -> None:
         from lxpy.tui.widgets.filter import FilterBar

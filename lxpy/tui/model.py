@@ -104,7 +104,7 @@ class Model:
 
     def look_elsewhere(self, remote: str, project: str) -> None:
         """At another remote or project from now on: all that was known is of the old one."""
-        self.connected, self.loaded, self.reason = None, False, ""
+        self.connected, self.loaded, self.reason, self.fresh = None, False, "", None
         self.instances, self.images, self.objects, self.server = {}, [], {}, {}
         self.operations, self.history = {}, History()
         self.load, self.memory = "", (0, 0)
@@ -287,6 +287,9 @@ class Model:
             self._images_dirty = True
             self._kick()
         else:
+            if action == "storage-pool-created" and self.fresh:
+                self.fresh = False
+                self._post(Changed("fresh"))
             self._touch_kinds(*(kind for kind, known in KINDS.items() if action.startswith(known.events)))
 
     def _operation(self, operation: dict[str, Any]) -> None:

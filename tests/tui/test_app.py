@@ -247,10 +247,47 @@ async def test_the_launch_dialog_checks_before_it_asks(
         pilot.app.screen.query_one("#name", Input).value = name
         pilot.app.screen.query_one("#profiles", Input).value = profiles
         await pilot.press("ctrl+s")
-        await wait(pilot, lambda: any(complaint in n for n in notices(pilot.app)))
+        await wait(pilot, lambda: complaint in screen.text(pilot.app))
         assert isinstance(pilot.app.screen, LaunchDialog)
-        assert complaint in screen.text(pilot.app)
         assert not [r for r in daemon.requests if r[0] == "POST"]
+
+
+async def test_the_best_match_is_what_is_launched(daemon: FakeDaemon) -> None:
+    daemon.images.append(daemon.catalogue[1] | {"aliases": [{"name": "old-debian", "description": ""}]})
+    async with opened(daemon) as pilot:
+        await pilot.press("n", *"deb")
+        await wait(pilot, lambda: "$ lxpy launch debian/13" in screen.text(pilot.app))
+        await pilot.press("down")
+        await wait(pilot, lambda: "$ lxpy launch old-debian" in screen.text(pilot.app))
+        await pilot.press("i")  # another search begins at the top
+        await wait(pilot, lambda: "$ lxpy launch debian/13" in screen.text(pilot.app))
+
+
+async def test_a_refused_launch_keeps_what_was_typed(daemon: FakeDaemon) -> None:
+    daemon.fail["POST", "/1.0/instances"] = BadRequest("Invalid value for limits.memory: 'lots' is no size")
+    async with opened(daemon) as pilot:
+        await pilot.press("n", *"bb", "enter", *"shop", "ctrl+s")
+        await wait(pilot, lambda: "'lots' is no size" in screen.text(pilot.app))
+        assert isinstance(pilot.app.screen, LaunchDialog)
+        daemon.fail.clear()
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: getattr(pilot.app.model.instances.get("shop"), "status", "") == "Running")
+        assert pilot.app.on_main
+
+
+async def test_the_keys_of_the_list_work_in_the_detail(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web2")
+        await pilot.press("space", "up", "enter")
+        await wait(pilot, lambda: pilot.app.main.detail.has_focus_within)
+        assert "x Stop" in screen.text(pilot.app)
+        subject = pilot.app.main.detail.subject.name
+        await pilot.press("a")
+        await wait(pilot, lambda: f"Snapshot of {subject}" in screen.text(pilot.app))
+        await pilot.press("escape", "ctrl+x")
+        await wait(pilot, lambda: any(m == "PUT" for m, _, _ in daemon.requests))
+        changed = [path for method, path, _ in daemon.requests if method == "PUT"]
+        assert changed == [f"/1.0/instances/{subject}/state"], "what is looked at, and not what is marked"
 
 
 async def test_a_catalogue_that_is_away_says_so_in_the_dialog(daemon: FakeDaemon) -> None:

@@ -4,11 +4,15 @@ import re
 from typing import Any
 
 import pytest
+from textual.widgets import Input
 
+from lxpy.tui.app import LxpyApp
+from lxpy.tui.gateway import local_gateway
 from lxpy.tui.screens.launch import LaunchDialog
+from lxpy.tui.screens.setup import SetupScreen
 from tests.support.daemon import Lxpyd
 from tests.tui import screen
-from tests.tui.test_real_daemon import inside, opened, status, wait
+from tests.tui.test_real_daemon import at_home, inside, opened, status, wait
 
 
 async def click(pilot: Any, words: str, *, last: bool = False, times: int = 1) -> None:
@@ -25,7 +29,7 @@ async def click_pane(pilot: Any, number: int) -> None:
     """Clicks on the number of a pane in the border of the one that is before it."""
     await pilot.pause(0.1)  # what was clicked before has been drawn
     for y, line in enumerate(screen.text(pilot.app).splitlines()):
-        found = re.search(rf"·  .*?\b{number}\b", line)
+        found = re.search(rf"[╭ ]─ .*?  {number}\b", line) or re.search(rf"╭─ {number}\b", line)
         if found:
             await pilot.click(offset=(found.end() - 1, y))
             return
@@ -81,3 +85,38 @@ async def test_from_the_main_screen_to_a_shell_and_back(
         finally:
             if lxpyd.cli("info", name, check=False).returncode == 0:
                 lxpyd.cli("delete", "-f", name)
+
+
+async def test_setting_up_a_bare_server(bare_lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_home(bare_lxpyd, monkeypatch)
+    app = LxpyApp(local_gateway())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await wait(pilot, lambda: isinstance(app.screen, SetupScreen) and app.screen.question is not None)
+        wizard = app.screen
+        assert isinstance(wizard, SetupScreen)
+        await pilot.press("escape")
+        await click(pilot, "New", last=True)  # there is nowhere to put an instance: the questions come again
+        await wait(pilot, lambda: isinstance(app.screen, SetupScreen) and app.screen is not wizard)
+        wizard = app.screen
+        assert isinstance(wizard, SetupScreen)
+        typed = {"bridge.name": bare_lxpyd.bridge, "bridge.ipv4": f"{bare_lxpyd.address}/24"}
+        while (question := wizard.question) is not None and question.id != "bridge.ipv6":
+            if question.id == "pool.driver":
+                await click(pilot, "○ dir")
+            elif question.id in typed:
+                wizard.query_one(Input).value = typed[question.id]
+                await click(pilot, "Next", last=True)
+            else:
+                await click(pilot, "Next", last=True)
+            await wait(pilot, lambda question=question: wizard.question is not question)  # type: ignore[misc]
+            await wait(pilot, lambda: not wizard.query("Button.-active"))  # a double click counts once
+        asked = len(wizard.past)
+        await click(pilot, "Back", last=True)
+        await wait(pilot, lambda: len(wizard.past) == asked - 1)
+        await click(pilot, "Usual answers", last=True)
+        await wait(pilot, lambda: wizard.question is None)
+        wizard.answers["sysctls"] = "no"  # they are the whole machine's
+        await click(pilot, "Set it up", last=True)
+        await wait(pilot, lambda: app.on_main, 40)
+        [pool] = bare_lxpyd.json("query", "/1.0/storage-pools?recursion=1")
+        assert pool["driver"] == "dir"

@@ -107,17 +107,13 @@ class ListPane(Table):
         return [*self.rows, *(row for row in self.all_rows if row.key not in shown)]
 
     def retitle(self) -> None:
-        """Draws the title: number, kind, counts, and the panes folded away behind this one."""
+        """Draws the title: number, kind, counts, and the panes folded away behind this one, all in their order."""
         total, shown = len(self.all_rows), len(self.rows)
-        count = f" {total}" if shown == total else f" {shown}/{total}"
-        self.border_title = f"[b]{self.number}[/b] {self.called}[dim]{count if total else ''}[/dim]"
+        count = ("" if not total else f" {total}") if shown == total else f" {shown}/{total}"
+        own = f"[b]{self.number} {self.called}[/b][dim]{count}[/dim]"
+        self.border_title = own
         if self.others:
-            # Where not all names fit, their numbers do.
-            used = cell_len(f"{self.number} {self.called}{count if total else ''} ·  ") + 4
-            named = used + sum(3 + cell_len(name) for _, name in self.others) <= max(self.size.width, 30)
-            names = (f"[b]{number}[/b]{f' {name}' if named else ''}" for number, name in self.others)
-            links = (by_mouse(f"pane_at({n})", text) for (n, _), text in zip(self.others, names, strict=True))
-            self.border_title += "[dim] ·  " + " ".join(links) + "[/dim]"
+            self.border_title = self._strip(count)
         notes = []
         if self.marks:
             hidden = len(self.marks - {row.key for row in self.rows})
@@ -126,3 +122,16 @@ class ListPane(Table):
             text = self.query_text.replace("[", "\\[")
             notes.append(f"/{text}")
         self.border_subtitle = "  ".join(notes)
+
+    def _strip(self, count: str) -> str:
+        """This pane's title among those of the others. Where not all names fit, their numbers do."""
+        room = max(self.size.width, 30) - 4 - sum(4 + cell_len(name) for _, name in self.others)
+        for own, named in ((self.called, True), (self.short or self.called, True), (self.called, False)):
+            if not named or cell_len(f"{self.number} {own}{count}") <= room:
+                break
+        links = {
+            number: by_mouse(f"pane_at({number})", f"[dim]{number}{f' {name}' if named else ''}[/dim]")
+            for number, name in self.others
+        }
+        links[self.number] = f"[b]{self.number} {own}[/b][dim]{count}[/dim]"
+        return "  ".join(links[number] for number in sorted(links))

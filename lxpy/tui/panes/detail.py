@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from rich.cells import cell_len
 from textual.app import ComposeResult
-from textual.binding import Binding
+from textual.binding import Binding, BindingsMap
 from textual.containers import Vertical
 
 from lxpy.tui.rows import InstanceRow
@@ -29,7 +29,8 @@ class Detail(Vertical):
         self.subject: Any = None
         self.tabs: list[Tab] = _tabs(ALL[:1])
         self._tab = self.tabs[0]
-        self._chosen: dict[str, Tab] = {}  # by instance: its shell that was looked at last
+        self._own = self._bindings
+        self._lent: type | None = None  # the pane whose verbs' keys work here, too
 
     def compose(self) -> ComposeResult:
         yield from self.tabs
@@ -87,12 +88,31 @@ class Detail(Vertical):
         if self._tab not in tabs:
             self._tab = self._stand_in(tabs)
         had_focus = self.has_focus_within and not self.has_focus
+        self._lend()
+        self.screen.set_class(self._lent is None and self.subject is not None, "-shell")
         for tab in self.tabs:
             tab.display = tab is self._tab
             tab.tell(self.subject, tab is self._tab and self.display)
         if had_focus and not self._tab.has_focus_within:
             self.call_after_refresh(self.focus_inside)
         self.retitle()
+
+    def _lend(self) -> None:
+        """What can be done to the object in its list can be done here with the same keys; a tab's own come first.
+
+        Not beside a shell: what is typed into one that does not listen must not stop its instance.
+        """
+        from lxpy.tui.tabs.shell import ShellTab
+
+        lender = None if self.subject is None or isinstance(self._tab, ShellTab) else type(self.screen.active)  # type: ignore[attr-defined]
+        if lender is self._lent:
+            return
+        self._lent = lender
+        verbs = (
+            [b for b in lender.BINDINGS if b.action.startswith("app.") and b.action != "app.filter"] if lender else []
+        )
+        self._bindings = BindingsMap.merge([self._own, BindingsMap(verbs)])
+        self.refresh_bindings()
 
     def _stand_in(self, tabs: list[Tab]) -> Tab:
         """What to show of an object that has no such tab: of the same kind (another instance's shell), or the first."""
@@ -192,9 +212,9 @@ class Detail(Vertical):
     def _hint(self) -> str:
         view = self._tab.inside()
         if not view.has_focus or not hasattr(view, "typing"):
-            return by_mouse("back_at()", "back") if self.screen.has_class("-detail") else ""
+            return by_mouse("back_at()", "esc back") if self.screen.has_class("-detail") else ""
         if view.typing:
-            return by_mouse("back_at()", "ctrl+] leaves the shell")
+            return by_mouse("back_at()", "[$accent]ctrl+] leaves the shell[/]")
         return f"enter types · {by_mouse('zoom_at()', '+ zooms')} · {by_mouse('back_at()', 'esc back')}"
 
 

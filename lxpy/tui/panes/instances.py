@@ -121,6 +121,7 @@ class InstancesPane(ListPane):
             Column("snapshots", "SNAPS", _snapshots, lambda r: -r.snapshots, 5, 5, 0, 5, True),
             Column("age", "AGE", lambda r, w: _text(age(r.created), "dim"), lambda r: -r.created, 5, 5, 0, 4, True),
         ]
+        self.bare = False  # whether this server was never set up
         super().__init__(columns, **kwargs)
 
     def action_columns(self) -> None:
@@ -133,8 +134,7 @@ class InstancesPane(ListPane):
             self.choose_columns([column.key for column in self.all_columns if answers[column.key]])
 
         questions = [
-            Question(c.key, c.key.capitalize(), value="yes" if c.key in shown else "", flag=True)
-            for c in self.all_columns
+            Question(c.key, c.title, value="yes" if c.key in shown else "", flag=True) for c in self.all_columns
         ]
         note = "For good: columns: [name, state …] in ~/.config/lxpy/config.yaml."
         self.app.push_screen(Form("Columns", questions, submit, verb="Show", note=note))
@@ -143,6 +143,12 @@ class InstancesPane(ListPane):
         self.sort_by(key)
 
     def nothing_yet(self) -> list[tuple[Part, ...]]:
+        if self.bare:
+            return [
+                (("This server is not set up yet", "strong"),),
+                (("Press ", "dim"), ("n", "accent"), (" for the questions", "dim")),
+                (("or run  ", "dim"), ("lxpy init", "info")),
+            ]
         return [
             (("No instances yet", "strong"),),
             (("Press ", "dim"), ("n", "accent"), (" to launch one", "dim")),

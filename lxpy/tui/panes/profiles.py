@@ -16,7 +16,7 @@ class ProfilesPane(ListPane):
 
     number = 6
     kind = "profiles"
-    short = "Profs"
+    short = "Prof"
     BINDINGS = [
         Binding("n", "app.verb('create-profile')", "New profile", id="profile.create"),
         Binding("e", "app.verb('edit')", "Edit", id="profile.edit"),

@@ -25,7 +25,7 @@ class RemotesPane(ListPane):
 
     number = 3
     kind = "remotes"
-    short = "Remotes"
+    short = "Remote"
     BINDINGS = [
         Binding("n", "app.launch", "New instance from it", id="remote.launch"),
         Binding("a", "app.verb('add-remote')", "Add", id="remote.add"),

@@ -19,7 +19,7 @@ class WarningsPane(ListPane):
 
     number = 8
     kind = "warnings"
-    short = "Warns"
+    short = "Warn"
     MARKABLE = True
     BINDINGS = [
         Binding("a", "app.verb('acknowledge')", "Acknowledge", id="warning.acknowledge"),

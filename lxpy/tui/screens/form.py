@@ -75,7 +75,7 @@ class Form(ModalScreen[dict[str, str]]):
             box.border_subtitle = f"tab next field  ·  ^s {self.verb.lower()}  ·  esc cancel"
             with VerticalScroll(id="form-fields"):
                 for question in self.questions:
-                    with Horizontal(classes="field"):
+                    with Horizontal(classes="field -flag" if question.flag else "field"):
                         yield Static(question.label, classes="label")
                         yield self._field(question)
             if self.note:

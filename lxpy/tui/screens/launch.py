@@ -1,7 +1,8 @@
 """The launch dialog: image with type-ahead, name, profiles; shows the command line that does the same."""
 
 import shlex
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from textual.app import ComposeResult
@@ -9,6 +10,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Static
 
 from lxpy.api.errors import ApiError
@@ -70,11 +72,12 @@ class Suggestion:
         self.about, self.note = about, note
 
 
-class LaunchDialog(ModalScreen[LaunchRequest]):
+class LaunchDialog(ModalScreen[None]):
     """See the module's text.
 
     Args:
         image: what the image field holds at first.
+        submit: asks the daemon for it; what it refuses is shown, and everything typed stays.
     """
 
     BINDINGS = [
@@ -85,10 +88,15 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         Binding("up", "list(-1)", "Previous image", show=False, id="launch.previous", priority=True),
     ]
 
-    def __init__(self, model: Model, image: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self, model: Model, submit: Callable[[LaunchRequest], Awaitable[object]], image: str = "", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.model = model
+        self._submit = submit
         self._first = image
+        self._typed: str | None = None  # what the suggestions are for
+        self._busy = False
         self._catalogues: dict[str, list[ImageRow] | str] = {}  # a string: still loading, or why there is none
         self._profiles: list[str] = []
 
@@ -137,7 +145,7 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         self.query_one(Table).can_focus = False
         self.query_one("#image", Input).focus()
         self._load("builtin")
-        self.app.run_worker(self._load_profiles(), group="dialog", exit_on_error=False)
+        self.app.run_worker(self._load_names(), group="dialog", exit_on_error=False)
         self._suggest()
         self._line()
 
@@ -167,28 +175,35 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
 
         self.app.run_worker(work(), group="dialog", exit_on_error=False)
 
-    async def _load_profiles(self) -> None:
-        try:
-            paths = await self.model.gateway.call(lambda c: c.get("/1.0/profiles"))
-        except Exception:
-            return  # the daemon judges the names at launch
-        self._profiles = [str(path).partition("?")[0].rsplit("/", 1)[-1] for path in paths]
+    async def _load_names(self) -> None:
+        """Profiles, pools and networks that there are: for completion, and for a word on what is misspelt."""
+        for ident, kind in (("profiles", "profiles"), ("pool", "storage-pools"), ("network", "networks")):
+            try:
+                paths = await self.model.gateway.call(lambda c, kind=kind: c.get(f"/1.0/{kind}"))  # type: ignore[misc]
+            except Exception:
+                continue  # the daemon judges the names at launch
+            names = [str(path).partition("?")[0].rsplit("/", 1)[-1] for path in paths]
+            if ident == "profiles":
+                self._profiles = names
+            if self.is_mounted:
+                self.query_one(f"#{ident}", Input).suggester = SuggestFromList(names)
         if self.is_mounted:
             self._line()
 
     def _suggest(self) -> None:
         typed = self.query_one("#image", Input).value.strip().lower()
+        table = self.query_one(Table)
+        if typed != self._typed:  # another search: its best match is on top
+            self._typed, table.cursor, table.settled = typed, 0, False
         prefix, colon, rest = typed.partition(":")
         found: list[Suggestion] = []
-        note = ""
         if colon:
             self._load(prefix)
             catalogue = self._catalogues.get(prefix, [])
-            if isinstance(catalogue, str):
-                note = catalogue
-            else:
-                found = _images(catalogue, rest)
+            found = _images(catalogue, rest) if isinstance(catalogue, list) else []
         else:
+            if len(typed) > 1:
+                self._load("images")
             found = _images(self.model.images, typed)
             builtin = self._catalogues.get("builtin")
             if isinstance(builtin, list):
@@ -201,8 +216,11 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
                 for r in self.model.remotes
                 if r.protocol == "simplestreams" and (not typed or typed in r.name)
             ]
-        table = self.query_one(Table)
-        table.empty = [((note or "no image matches; what you typed is tried as it is", "dim"),)]
+        away = [
+            text for name, text in self._catalogues.items() if isinstance(text, str) and (not colon or name == prefix)
+        ]
+        fold = textwrap.wrap(away[0] if away else "No image matches; what you typed is tried as it is", 66)
+        table.empty = [((line, "dim"),) for line in fold]
         table.show(found[:500])
 
     def on_changed(self, _: Changed) -> None:
@@ -309,14 +327,14 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
     def _line(self) -> None:
         if not self.is_mounted:
             return
-        note, line = self.query_one("#launch-note", Static), self.query_one("#launch-line", Static)
+        line = self.query_one("#launch-line", Static)
         try:
             request = self._request()
         except (ApiError, ValueError) as error:
             line.update(Content.assemble(("$ ", "$faint"), ("lxpy launch …", "$faint")))
-            note.update(Content.assemble((str(error), "$warning")))
+            self._tell(str(error), "$warning")
             return
-        note.update("")
+        self._tell("", "")
         line.update(Content.assemble(("$ ", "$faint"), (shlex.join(request.words()), "bold $accent")))
 
     def action_copy_line(self) -> None:
@@ -330,18 +348,39 @@ class LaunchDialog(ModalScreen[LaunchRequest]):
         self.notify(text, title="Copied", timeout=2, markup=False)
 
     def action_launch(self) -> None:
+        if self._busy:
+            return
         self._suggest()  # the last key's change may not have been seen yet
         try:
             request = self._request()
         except (ApiError, ValueError) as error:  # a quotation without its end
-            self.notify(str(error), title="Not yet", severity="warning", markup=False)
+            self._tell(str(error), "bold $error")
+            self.app.bell()
             return
-        self.dismiss(request)
+        self._busy = True
+        self._tell("asking the daemon …", "$info")
+        self.app.run_worker(self._ask_for(request), group="verbs", exit_on_error=False)
+
+    async def _ask_for(self, request: LaunchRequest) -> None:
+        try:
+            await self._submit(request)
+        except Exception as error:
+            if self.is_mounted:
+                self._tell(explain(error), "bold $error")
+        else:
+            if self.is_mounted:
+                self.dismiss()
+        finally:
+            self._busy = False
+
+    def _tell(self, text: str, tone: str) -> None:
+        self.query_one("#launch-note", Static).update(Content.assemble((text, tone)))
 
 
 def _images(rows: list[ImageRow], typed: str) -> list[Suggestion]:
     words = typed.lower().split()
     found: dict[str, Suggestion] = {}
+    first: list[str] = []  # whose names begin with it
     for row in rows:
         aliases = sorted(row.aliases, key=lambda a: (len(a), a)) or [row.fingerprint[:12]]
         about = row.description
@@ -350,4 +389,6 @@ def _images(rows: list[ImageRow], typed: str) -> list[Suggestion]:
             exact = next((a for a in hits if a.lower() == typed), hits[0])
             image = f"{row.remote}:{exact}" if row.remote else exact
             found.setdefault(image, Suggestion(image, about, size(row.size) if row.size else row.remote))
-    return list(found.values())
+            if exact.lower().startswith(typed):
+                first.append(image)
+    return [found[image] for image in dict.fromkeys((*first, *found))]

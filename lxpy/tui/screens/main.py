@@ -98,7 +98,9 @@ class MainScreen(Screen[None]):
 
     def changed(self, message: Changed) -> None:
         parts = message.parts
-        if "instances" in parts:
+        if "fresh" in parts:
+            self.panes[0].bare = bool(self.model.fresh)  # type: ignore[attr-defined]
+        if parts & {"instances", "fresh"}:
             self.panes[0].fill(list(self.model.instances.values()))
         elif "usage" in parts:
             if self.panes[0].sort_key in ("memory", "cpu"):
@@ -238,7 +240,9 @@ class MainScreen(Screen[None]):
         self.call_after_refresh(self.active.focus)
 
     def targets(self) -> list[Any]:
-        """What verbs act on."""
+        """What verbs act on: in the detail its object, else the marked ones or the selected one of the list."""
+        if self.detail.has_focus_within and self.detail.subject is not None:
+            return [self.detail.subject]
         return self.active.targets()
 
     def instance(self) -> InstanceRow | None:

@@ -1,13 +1,14 @@
 """The first set-up, question by question: those of ``lxpy init``, from `client.setup`, asked here."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from textual.widgets import Button, Input, Static
 
 from lxpy.api.errors import ApiError
 from lxpy.client import setup
@@ -26,10 +27,13 @@ class SetupScreen(ModalScreen[bool]):
     """
 
     BINDINGS = [
-        Binding("escape", "dismiss(False)", "Leave everything as it is", id="setup.cancel"),
-        Binding("up", "back", "Question before", show=False, priority=True, id="setup.back"),
-        Binding("left", "choose(-1)", "Other answer", show=False, priority=True, id="setup.previous"),
-        Binding("right", "choose(1)", "Other answer", show=False, priority=True, id="setup.next"),
+        Binding("escape", "leave", "Leave everything as it is", id="setup.cancel"),
+        Binding("shift+tab", "back", "Question before", show=False, priority=True, id="setup.back"),
+        Binding("up", "choose(-1)", "Answer before", show=False, priority=True, id="setup.up"),
+        Binding("down", "choose(1)", "Next answer", show=False, priority=True, id="setup.down"),
+        Binding("left", "sideways(-1)", "Answer before", show=False, priority=True, id="setup.previous"),
+        Binding("right", "sideways(1)", "Next answer", show=False, priority=True, id="setup.next"),
+        Binding("ctrl+s", "usual", "The usual answers for the rest", show=False, priority=True, id="setup.usual"),
     ]
 
     def __init__(self, facts: setup.Facts, **kwargs: Any) -> None:
@@ -48,13 +52,19 @@ class SetupScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="setup") as box:
             box.border_title = "Set up this server"
-            box.border_subtitle = "enter takes it  ·  ↑ back  ·  esc changes nothing"
+            box.border_subtitle = "enter next  ·  ↑↓ other answer  ·  ^s the usual rest  ·  esc leave"
             with VerticalScroll(id="setup-past"):
                 yield Static(id="setup-answers")
             yield Static(id="setup-question")
             yield Field(self, id="setup-answer")
-            yield Static(id="setup-explain", classes="note")
+            yield Static(id="setup-choices")
+            with VerticalScroll(id="setup-more", can_focus=False):
+                yield Static(id="setup-explain", classes="note")
             yield Static(id="setup-fault", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Back", id="setup-back", compact=True)
+                yield Button("Usual answers for the rest", id="setup-usual", compact=True)
+                yield Button("Next", id="setup-next", variant="primary", compact=True)
 
     def on_mount(self) -> None:
         self.query_one(Field).focus()
@@ -62,16 +72,23 @@ class SetupScreen(ModalScreen[bool]):
 
     # Questions
 
-    def _next(self) -> setup.Question | None:
-        done = {question.id for question in self.past}
+    def _next(self, done: Collection[str], answers: setup.Answers) -> setup.Question | None:
         for question in setup.QUESTIONS:
             # What to print is the command line's question: here it is shown at the end anyway.
-            if question.id not in done and question.id != "print" and question.asked(self.answers, self.facts):
+            if question.id not in done and question.id != "print" and question.asked(answers, self.facts):
                 return question
         return None
 
+    def _coming(self) -> int:
+        """How many questions there will be if the rest gets its usual answers."""
+        answers, done = dict(self.answers), {question.id for question in self.past}
+        while (question := self._next(done, answers)) is not None:
+            done.add(question.id)
+            answers[question.id] = question.default(answers, self.facts)
+        return len(done)
+
     def _ask(self) -> None:
-        self.question = self._next()
+        self.question = self._next({question.id for question in self.past}, self.answers)
         field = self.query_one(Field)
         if self.question is None:
             field.value = ""
@@ -83,21 +100,23 @@ class SetupScreen(ModalScreen[bool]):
             field.cursor_position = len(field.value)
         self._show()
 
-    def _offered(self) -> list[str]:
+    def _offered(self) -> dict[str, str]:
+        """The answers there are, with a word on each; none where any text may be one."""
         if self.question is None:
-            return []
+            return {}
         if self.question.choices is not None:
-            return list(self.question.choices(self.facts))
-        return ["yes", "no"] if self.question.boolean else []
+            return self.question.choices(self.facts)
+        return {"yes": "", "no": ""} if self.question.boolean else {}
 
     def _show(self) -> None:
         past = [
-            Content.assemble((f"{question.text} ", "$faint"), (self.answers[question.id] or "–", "$success"))
+            Content.assemble(("✔ ", "$success"), (f"{question.text} ", "$faint"), self.answers[question.id] or "–")
             for question in self.past
         ]
         self.query_one("#setup-answers", Static).update(Content("\n").join(past))
         self.query_one("#setup-past").scroll_end(animate=False)
         question, explain = self.query_one("#setup-question", Static), self.query_one("#setup-explain", Static)
+        title = "Set up this server"
         if self.question is None:
             from lxpy.tui.screens.edit import dump
 
@@ -105,16 +124,31 @@ class SetupScreen(ModalScreen[bool]):
             explain.update(Content(dump(self._document())))
         else:
             question.update(Content.assemble((self.question.text, "bold")))
-            lines: list[Any] = [self.question.explain]
-            if self.question.choices is not None:
-                for name, word in self.question.choices(self.facts).items():
-                    lines.append(Content.assemble((f"{name:<9}", "$accent"), word))
-            if self._offered():
-                lines.append(Content.assemble(("← → ", "$accent"), "other answers"))
-            explain.update(Content("\n").join(Content(one) if isinstance(one, str) else one for one in lines))
+            explain.update(Content(self.question.explain))
+            title += f"  [dim]{len(self.past) + 1} of {self._coming()}[/dim]"
+        self.query_one("#setup").border_title = title
+        self._show_choices()
+        self.query_one("#setup-back", Button).disabled = not self.past
+        self.query_one("#setup-usual").display = self.question is not None
+        self.query_one("#setup-next", Button).label = "Next" if self.question is not None else "Set it up"
         fault = self.query_one("#setup-fault", Static)
         fault.display = bool(self._fault)
         fault.update(self._fault)
+
+    def _show_choices(self) -> None:
+        """The offered answers, a line each; a click takes one."""
+        offered, chosen = self._offered(), self.query_one(Field).value
+        longest = max(map(len, offered), default=0)
+        lines = []
+        for name, word in offered.items():
+            mark, tone = ("●", "$accent") if name == chosen else ("○", "$faint")
+            lines.append(f"[@click=screen.take({name!r})][{tone}]{mark}[/] {name:<{longest}}  [$faint]{word}[/][/]")
+        choices = self.query_one("#setup-choices", Static)
+        choices.display = bool(lines)
+        choices.update("\n".join(lines))
+
+    def on_input_changed(self) -> None:
+        self._show_choices()
 
     def entered(self, field: Input) -> None:
         if self._busy:
@@ -122,20 +156,44 @@ class SetupScreen(ModalScreen[bool]):
         if self.question is None:
             self._busy = True
             self.app.run_worker(self._apply(), group="verbs", exit_on_error=False)
-            return
-        default = self.question.default(self.answers, self.facts)
+        elif self._take(field.value.strip()):
+            self._ask()
+
+    def _take(self, answer: str) -> bool:
+        """Takes an answer to the question, or shows what is wrong with it."""
+        assert self.question is not None
         try:
-            answer = self.question.check(field.value.strip() or default, self.answers, self.facts)
+            default = self.question.default(self.answers, self.facts)
+            answer = self.question.check(answer or default, self.answers, self.facts)
         except ApiError as error:
             self._fault = error.message
             self._show()
-            return
+            return False
         self._fault = ""
         self.answers[self.question.id] = answer
         self.past.append(self.question)
-        self._ask()
+        return True
+
+    def action_usual(self) -> None:
+        """The rest as a set-up that asks nothing answers it; then what it comes to."""
+        taken = not self._busy and self.question is not None and self._take(self.query_one(Field).value.strip())
+        while taken:
+            self._ask()
+            taken = self.question is not None and self._take("")
+
+    def action_take(self, name: str) -> None:
+        """A click on an answer."""
+        field = self.query_one(Field)
+        field.value = name
+        field.focus()
+        self.entered(field)
+
+    def action_leave(self) -> None:
+        if not self._busy:
+            self.dismiss(False)
 
     def action_back(self) -> None:
+        self.query_one(Field).focus()
         if self.past and not self._busy:
             self._fault = ""
             self.past.pop()
@@ -148,15 +206,31 @@ class SetupScreen(ModalScreen[bool]):
                 self.query_one(Field).value = known[self.question.id]
 
     def action_choose(self, by: int) -> None:
-        offered, field = self._offered(), self.query_one(Field)
+        offered, field = list(self._offered()), self.query_one(Field)
         if offered:
             at = offered.index(field.value) if field.value in offered else -1
             field.value = offered[(at + by) % len(offered)]
             field.cursor_position = len(field.value)
+        elif self.question is None:
+            self.query_one("#setup-more").scroll_relative(y=by, animate=False)
+
+    def action_sideways(self, by: int) -> None:
+        field = self.query_one(Field)
+        if self._offered():
+            self.action_choose(by)
         elif by < 0:
             field.action_cursor_left()
         else:
             field.action_cursor_right()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "setup-back":
+            self.action_back()
+        elif event.button.id == "setup-usual":
+            self.action_usual()
+        else:
+            self.entered(self.query_one(Field))
+        self.query_one(Field).focus()
 
     # The end
 
@@ -170,7 +244,7 @@ class SetupScreen(ModalScreen[bool]):
         try:
             await self.lxpy.model.follow(await self.lxpy.gateway.call(lambda c: c.post("/1.0/preseed", body)))
         except Exception as error:
-            self._fault = f"{explain(error)} (nothing was changed; ↑ goes back)"
+            self._fault = f"{explain(error)} (nothing was changed; Back goes back)"
             if self.is_mounted:
                 self._show()
         else:
@@ -196,5 +270,7 @@ def offer(app: "LxpyApp") -> None:
         if made:
             app.notify("Press n to launch the first instance", title="lxpy is ready", timeout=8)
             app.run_worker(app.model.reload(), group="verbs", exit_on_error=False)
+        else:
+            app.notify("n asks again, and so does `lxpy init`", title="Nothing was set up", markup=False)
 
     app.run_worker(work(), group="verbs", exit_on_error=False)

@@ -80,6 +80,7 @@ class Table(ScrollView, can_focus=True):
         self.header = header
         self.rows: list[Any] = []
         self.cursor = 0
+        self.settled = False  # whether the user has been here: before that the cursor stays at the top
         self.marks: set[str] = set()
         self.sort_key = next((c.key for c in columns if c.sort), "")
         self.descending = False
@@ -96,7 +97,7 @@ class Table(ScrollView, can_focus=True):
 
     def show(self, rows: Sequence[Any]) -> None:
         """Takes new rows, sorted here; the cursor stays on its row, else at its place."""
-        before = self.current
+        before = self.current if self.settled else None
         column = next((c for c in self.columns if c.key == self.sort_key), None)
         if column is not None and column.sort is not None:
             sort = column.sort
@@ -107,7 +108,7 @@ class Table(ScrollView, can_focus=True):
         if self.marks:
             self.marks &= {row.key for row in self.everything()}
         place = keys.get(before.key) if before is not None else None
-        self.cursor = place if place is not None else max(0, min(self.cursor, len(self.rows) - 1))
+        self.cursor = place if place is not None else max(0, min(self.cursor * self.settled, len(self.rows) - 1))
         self._widths = None
         self.virtual_size = Size(0, len(self.rows) + self.header)
         self._reveal()
@@ -149,6 +150,7 @@ class Table(ScrollView, can_focus=True):
         if not self.rows:
             return
         index = len(self.rows) - 1 if index < 0 else index
+        self.settled = True
         if index != self.cursor:
             self.cursor = index
             self._reveal()
@@ -223,6 +225,7 @@ class Table(ScrollView, can_focus=True):
         super().notify_style_update()
 
     def on_focus(self) -> None:
+        self.settled = True
         self.refresh()
 
     def on_blur(self) -> None:

@@ -89,7 +89,7 @@ class Detail(Vertical):
             self._tab = self._stand_in(tabs)
         had_focus = self.has_focus_within and not self.has_focus
         self._lend()
-        self.screen.set_class(self._lent is None and self.subject is not None, "-shell")
+        self.screen.set_class(self._tab.TYPED_INTO, "-shell")
         for tab in self.tabs:
             tab.display = tab is self._tab
             tab.tell(self.subject, tab is self._tab and self.display)
@@ -102,9 +102,7 @@ class Detail(Vertical):
 
         Not beside a shell: what is typed into one that does not listen must not stop its instance.
         """
-        from lxpy.tui.tabs.shell import ShellTab
-
-        lender = None if self.subject is None or isinstance(self._tab, ShellTab) else type(self.screen.active)  # type: ignore[attr-defined]
+        lender = None if self.subject is None or self._tab.TYPED_INTO else type(self.screen.active)  # type: ignore[attr-defined]
         if lender is self._lent:
             return
         self._lent = lender

@@ -22,6 +22,7 @@ class Tab(Vertical):
     """
 
     TITLE: ClassVar[str] = ""
+    TYPED_INTO: ClassVar[bool] = False  # whether a program inside takes the keys
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -21,6 +21,7 @@ class ShellTab(Tab):
     """
 
     TITLE = "Shell"
+    TYPED_INTO = True
 
     def __init__(self, row: InstanceRow, number: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -124,14 +124,19 @@ class ListPane(Table):
         self.border_subtitle = "  ".join(notes)
 
     def _strip(self, count: str) -> str:
-        """This pane's title among those of the others. Where not all names fit, their numbers do."""
-        room = max(self.size.width, 30) - 4 - sum(4 + cell_len(name) for _, name in self.others)
-        for own, named in ((self.called, True), (self.short or self.called, True), (self.called, False)):
-            if not named or cell_len(f"{self.number} {own}{count}") <= room:
-                break
-        links = {
-            number: by_mouse(f"pane_at({number})", f"[dim]{number}{f' {name}' if named else ''}[/dim]")
-            for number, name in self.others
-        }
-        links[self.number] = f"[b]{self.number} {own}[/b][dim]{count}[/dim]"
-        return "  ".join(links[number] for number in sorted(links))
+        """This pane's title among those of the others, closer together, or theirs as numbers, where there is less room."""
+        names = dict(self.others)
+        room = max(self.size.width, 30) - 4
+
+        def width(own: str, gap: int) -> int:
+            return cell_len(f"{self.number} {own}{count}") + sum(2 + gap + cell_len(name) for name in names.values())
+
+        def link(number: int, text: str) -> str:
+            return by_mouse(f"pane_at({number})", f"[dim]{text}[/dim]")
+
+        for own, gap in ((self.called, 2), (self.called, 1), (self.short or self.called, 1)):
+            if width(own, gap) <= room:
+                titles = {number: link(number, f"{number} {name}") for number, name in names.items()}
+                titles[self.number] = f"[b]{self.number} {own}[/b][dim]{count}[/dim]"
+                return (" " * gap).join(titles[number] for number in sorted(titles))
+        return f"{self.border_title} [dim]·[/dim] " + " ".join(link(number, str(number)) for number in sorted(names))

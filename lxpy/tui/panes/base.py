@@ -124,7 +124,7 @@ class ListPane(Table):
         self.border_subtitle = "  ".join(notes)
 
     def _strip(self, count: str) -> str:
-        """This pane's title among those of the others, closer together, or theirs as numbers, where there is less room."""
+        """This pane's title among the others'; closer together, or theirs as numbers, where there is less room."""
         names = dict(self.others)
         room = max(self.size.width, 30) - 4
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
-from lxpy.api import expiry, values
+from lxpy.api import expiry
 from lxpy.api.errors import InternalError
 from lxpy.api.layout import qualified
 from lxpy.images.manager import Progress
@@ -17,12 +17,10 @@ from lxpy.instances.publish import image_files
 from lxpy.instances.records import now
 from lxpy.instances.snapshots import KEPT
 from lxpy.state.store import Document, InstanceRow
-from lxpy.storage import backupfiles, compression, tarwriter
-from lxpy.storage.backupfiles import DEFAULT_COMPRESSION, BackupFiles
+from lxpy.storage import backupfiles, tarwriter
+from lxpy.storage.backupfiles import BackupFiles
 from lxpy.storage.backupyaml import dump
 from lxpy.storage.tarwriter import File, Tree
-
-PROGRESS = "create_backup_progress"
 
 
 class Exports:
@@ -30,7 +28,10 @@ class Exports:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._files = BackupFiles(f"{parts.layout.backups}/instances", self._ids, self._read, self._write)
+        self._files = BackupFiles(
+            f"{parts.layout.backups}/instances", self._ids, self._read, self._write, parts.store.config,
+            ("instance_only", "container_only"),
+        )  # fmt: skip
 
     def start(self) -> None:
         self._files.start()
@@ -58,18 +59,18 @@ class Exports:
     def all(self, project: str, name: str) -> list[dict[str, Any]]:
         """As the API has them. Raises `NotFound`."""
         row = self._parts.records.get(project, name)
-        return [_render(row, backup, doc) for backup, doc in self._files.of(row.id).items()]
+        return [self._files.rendered(row.id, row.name, backup) for backup in self._files.of(row.id)]
 
     def get(self, project: str, name: str, backup: str) -> dict[str, Any]:
         """Raises `NotFound`."""
         row = self._parts.records.get(project, name)
-        return _render(row, backup, self._files.get(row.id, backup))
+        return self._files.rendered(row.id, row.name, backup)
 
     def path(self, project: str, name: str, backup: str) -> tuple[str, str]:
         """The file of a backup, and the name to save it under. Raises `NotFound`."""
         row = self._parts.records.get(project, name)
         doc = self._files.get(row.id, backup)
-        return self._files.path(row.id, backup), f"{name}.tar{compression.suffix(doc['compression'])}"
+        return self._files.path(row.id, backup), backupfiles.file_name(name, doc["compression"])
 
     def rename(self, project: str, name: str, backup: str, new: str) -> None:
         """Raises `NotFound`, `BadRequest`, `Conflict`."""
@@ -93,24 +94,17 @@ class Exports:
         """
         row = self._parts.records.get(project, name)
         self._parts.rules.check_backup(project)
-        backupfiles.record(body)
-        compression.check("compression_algorithm", self._compression(body))
-        return self._files.free(row.id, str(body.get("name") or "").rpartition("/")[2])
-
-    def _compression(self, body: dict[str, Any]) -> str:
-        asked = str(body.get("compression_algorithm") or "")
-        return asked or self._parts.store.config.all().get("backups.compression_algorithm") or DEFAULT_COMPRESSION
+        return self._files.asked(row.id, body)
 
     async def create(self, project: str, name: str, body: dict[str, Any], progress: Progress) -> None:
         """Make a backup that is kept; see `validate` for the request. Nothing is left of one that fails."""
         backup = self.validate(project, name, body)
         row = self._parts.records.get(project, name)
-        doc = backupfiles.record(body) | {"compression": self._compression(body)}
 
         async def write(fd: int) -> None:
             await self._pack(row, body, fd, progress)
 
-        await self._files.make(row.id, backup, doc, _doing(row), write)
+        await self._files.make(row.id, backup, body, _doing(row), write)
         self._parts.emit("instance-backup-created", _url(row, backup), project, None)
 
     async def stream(self, project: str, name: str, body: dict[str, Any], output: int, progress: Progress) -> None:
@@ -128,13 +122,9 @@ class Exports:
     def file_name(self, project: str, name: str, body: dict[str, Any]) -> str:
         """What to save a streamed backup as. Raises as `validate`."""
         self.validate(project, name, body)
-        return f"{name}.tar{compression.suffix(self._compression(body))}"
+        return backupfiles.file_name(name, self._files.compression(body))
 
     async def _pack(self, row: InstanceRow, body: dict[str, Any], output: int, progress: Progress) -> None:
-        def tell(size: int) -> None:
-            if size:
-                progress(PROGRESS, f"Backing up: {values.human_bytes(size)}")
-
         only = bool(backupfiles.record(body)["only"])
         async with contextlib.AsyncExitStack() as stack:
             row, root = await stack.enter_async_context(self._root(row))
@@ -148,7 +138,8 @@ class Exports:
                 trees.append(Tree(opened, f"backup/snapshots/{name}/rootfs"))
             trees.append(Tree(root, "backup/container/rootfs"))
             privileged = idmaps.privileged(self._parts.records.expanded(row)[0])
-            await tarwriter.write(_doing(row), files, trees, output, self._compression(body), tell, devices=privileged)
+            compress, tell = self._files.compression(body), backupfiles.telling(progress)
+            await tarwriter.write(_doing(row), files, trees, output, compress, tell, devices=privileged)
 
     @contextlib.asynccontextmanager
     async def _root(self, row: InstanceRow) -> AsyncIterator[tuple[InstanceRow, int]]:
@@ -213,14 +204,3 @@ def _doing(row: InstanceRow) -> str:
 
 def _url(row: InstanceRow, backup: str) -> str:
     return f"/1.0/instances/{quote(row.name)}/backups/{quote(backup)}"
-
-
-def _render(row: InstanceRow, backup: str, doc: Document) -> dict[str, Any]:
-    return {
-        "name": f"{row.name}/{backup}",
-        "created_at": doc["created_at"],
-        "expires_at": doc["expires_at"],
-        "instance_only": doc["only"],
-        "container_only": doc["only"],
-        "optimized_storage": False,
-    }

@@ -16,10 +16,12 @@ from typing import Any
 
 from lxpy.api import expiry, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFound, Unavailable
-from lxpy.state.store import Document
+from lxpy.state.store import ConfigTable, Document
+from lxpy.storage import compression
 from lxpy.storage.trees import finish
 
 DEFAULT_COMPRESSION = "gzip"  # LXD's
+_PROGRESS = "create_backup_progress"
 _LOOK_EVERY = 3600.0  # seconds: the clock may be set meanwhile
 _RETRY = 300.0
 
@@ -33,6 +35,8 @@ class BackupFiles:
         directory: where the files lie.
         owners: the ids of all owners.
         read: the records of one owner's; write: replaces them.
+        config: the server's.
+        only: what the API calls that a backup has no snapshots.
     """
 
     def __init__(
@@ -41,8 +45,11 @@ class BackupFiles:
         owners: Callable[[], Iterable[int]],
         read: Callable[[int], Names],
         write: Callable[[int, Names], None],
+        config: ConfigTable,
+        only: tuple[str, ...],
     ) -> None:
         self._directory, self._owners, self._read, self._write = directory, owners, read, write
+        self._config, self._only = config, only
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -99,17 +106,39 @@ class BackupFiles:
             raise Conflict(f"Backup {name!r} already exists")
         return name
 
+    def asked(self, owner: int, body: dict[str, Any]) -> str:
+        """The name of the backup that a request asks for. Raises `BadRequest`, `Conflict`."""
+        record(body)
+        compression.check("compression_algorithm", self.compression(body))
+        return self.free(owner, str(body.get("name") or "").rpartition("/")[2])
+
+    def compression(self, body: dict[str, Any]) -> str:
+        """How the backup that a request asks for is compressed."""
+        asked = str(body.get("compression_algorithm") or "")
+        return asked or self._config.all().get("backups.compression_algorithm") or DEFAULT_COMPRESSION
+
+    def rendered(self, owner: int, owner_name: str, name: str) -> dict[str, Any]:
+        """As the API has it. Raises `NotFound`."""
+        doc = self.get(owner, name)
+        return {
+            "name": f"{owner_name}/{name}",
+            "created_at": doc["created_at"],
+            "expires_at": doc["expires_at"],
+            **dict.fromkeys(self._only, doc["only"]),
+            "optimized_storage": False,
+        }
+
     async def make(
-        self, owner: int, name: str, doc: Document, doing: str, write: Callable[[int], Awaitable[None]]
+        self, owner: int, name: str, body: dict[str, Any], doing: str, write: Callable[[int], Awaitable[None]]
     ) -> None:  # fmt: skip
         """Make one.
 
         Args:
-            doc: the record.
+            body: the request.
             doing: for errors, such as ``Export instance c1``.
             write: writes the file to the descriptor it is given.
         """
-        name = self.free(owner, name)
+        name, doc = self.free(owner, name), record(body) | {"compression": self.compression(body)}
         path = self.path(owner, name)
         self._write(owner, {**self._read(owner), name: {**doc, "creating": True}})
         try:
@@ -211,6 +240,21 @@ def record(body: dict[str, Any]) -> Document:
         "expires_at": expiry.moment(str(body.get("expires_at") or "")),
         "only": bool(only),
     }
+
+
+def file_name(owner: str, compress: str) -> str:
+    """What to save a backup as."""
+    return f"{owner}.tar{compression.suffix(compress)}"
+
+
+def telling(progress: Callable[[str, str], None]) -> Callable[[int], None]:
+    """What shows in an operation how many bytes there are."""
+
+    def tell(size: int) -> None:
+        if size:
+            progress(_PROGRESS, f"Backing up: {values.human_bytes(size)}")
+
+    return tell
 
 
 @contextlib.contextmanager

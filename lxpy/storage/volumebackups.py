@@ -12,8 +12,8 @@ from lxpy.api.errors import InternalError
 from lxpy.api.layout import Layout, qualified
 from lxpy.state.store import Document, Store
 from lxpy.state.volumes import VolumeRow
-from lxpy.storage import backupfiles, compression, files, tarwriter, volumekeys
-from lxpy.storage.backupfiles import DEFAULT_COMPRESSION, BackupFiles
+from lxpy.storage import backupfiles, files, tarwriter, volumekeys
+from lxpy.storage.backupfiles import BackupFiles
 from lxpy.storage.backupreader import BackupReader
 from lxpy.storage.backupyaml import dump, moment, text
 from lxpy.storage.manager import StorageManager
@@ -25,7 +25,6 @@ from lxpy.storage.volumes import VolumeManager, now, url
 _VOLUME, _SNAPSHOTS = "backup/volume", "backup/volume-snapshots/"
 _TREES = (_VOLUME, f"{_SNAPSHOTS}*")
 _DISK_IDMAP = "volatile.idmap.last"  # what the owners on LXD's disk are shifted by
-_PROGRESS = "create_backup_progress"
 
 Progress = Callable[[str, str], None]
 Place = tuple[str, str, str]
@@ -44,7 +43,9 @@ class VolumeBackups:
     ) -> None:  # fmt: skip
         self._store, self._storage, self._volumes, self._allow = store, storage, volumes, allow
         volumes.forgotten = lambda row: self._files.forget(row.id)
-        self._files = BackupFiles(f"{layout.backups}/custom", self._ids, self._read, self._write)
+        self._files = BackupFiles(
+            f"{layout.backups}/custom", self._ids, self._read, self._write, store.config, ("volume_only",)
+        )
 
     def start(self) -> None:
         self._files.start()
@@ -71,18 +72,18 @@ class VolumeBackups:
     def all(self, place: Place) -> list[dict[str, Any]]:
         """As the API has them. Raises `NotFound`."""
         row = self._volumes.row(*place)
-        return [_render(row, backup, doc) for backup, doc in self._files.of(row.id).items()]
+        return [self._files.rendered(row.id, row.name, backup) for backup in self._files.of(row.id)]
 
     def get(self, place: Place, backup: str) -> dict[str, Any]:
         """Raises `NotFound`."""
         row = self._volumes.row(*place)
-        return _render(row, backup, self._files.get(row.id, backup))
+        return self._files.rendered(row.id, row.name, backup)
 
     def path(self, place: Place, backup: str) -> tuple[str, str]:
         """The file of a backup, and the name to save it under. Raises `NotFound`."""
         row = self._volumes.row(*place)
         doc = self._files.get(row.id, backup)
-        return self._files.path(row.id, backup), f"{row.name}.tar{compression.suffix(doc['compression'])}"
+        return self._files.path(row.id, backup), backupfiles.file_name(row.name, doc["compression"])
 
     def rename(self, place: Place, backup: str, new: str) -> None:
         """Raises `NotFound`, `BadRequest`, `Conflict`."""
@@ -106,29 +107,22 @@ class VolumeBackups:
         """
         row = self._volumes.row(*place)
         self._allow(row.project)
-        backupfiles.record(body)
-        compression.check("compression_algorithm", self._compression(body))
-        return self._files.free(row.id, str(body.get("name") or "").rpartition("/")[2])
+        return self._files.asked(row.id, body)
 
     def file_name(self, place: Place, body: dict[str, Any]) -> str:
         """What to save a streamed backup as. Raises as `validate`."""
         self.validate(place, body)
-        return f"{place[2]}.tar{compression.suffix(self._compression(body))}"
-
-    def _compression(self, body: dict[str, Any]) -> str:
-        asked = str(body.get("compression_algorithm") or "")
-        return asked or self._store.config.all().get("backups.compression_algorithm") or DEFAULT_COMPRESSION
+        return backupfiles.file_name(place[2], self._files.compression(body))
 
     async def create(self, place: Place, body: dict[str, Any], progress: Progress) -> None:
         """Make a backup that is kept; see `validate` for the request. Nothing is left of one that fails."""
         backup = self.validate(place, body)
         row = self._volumes.row(*place)
-        doc = backupfiles.record(body) | {"compression": self._compression(body)}
 
         async def write(fd: int) -> None:
             await self._pack(row, body, fd, progress)
 
-        await self._files.make(row.id, backup, doc, _doing(row), write)
+        await self._files.make(row.id, backup, body, _doing(row), write)
         self._volumes.emit("storage-volume-backup-created", _url(row, backup), row.project, None)
 
     async def stream(self, place: Place, body: dict[str, Any], output: int, progress: Progress) -> None:
@@ -141,10 +135,6 @@ class VolumeBackups:
             raise InternalError(f"{_doing(row)}: {error.strerror}") from None
 
     async def _pack(self, row: VolumeRow, body: dict[str, Any], output: int, progress: Progress) -> None:
-        def tell(size: int) -> None:
-            if size:
-                progress(_PROGRESS, f"Backing up: {values.human_bytes(size)}")
-
         pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
         async with contextlib.AsyncExitStack() as stack:
             row, data = await stack.enter_async_context(self._data(row))
@@ -155,7 +145,8 @@ class VolumeBackups:
                 trees.append(Tree(stack.enter_context(opened), f"{_SNAPSHOTS}{name}"))
             trees.append(Tree(data, _VOLUME))
             index = File("backup/index.yaml", dump(_index(row, kept, pool.driver)))
-            await tarwriter.write(_doing(row), [index], trees, output, self._compression(body), tell)
+            compress, tell = self._files.compression(body), backupfiles.telling(progress)
+            await tarwriter.write(_doing(row), [index], trees, output, compress, tell)
 
     @contextlib.asynccontextmanager
     async def _data(self, row: VolumeRow) -> AsyncIterator[tuple[VolumeRow, int]]:
@@ -312,13 +303,3 @@ def _doing(row: VolumeRow) -> str:
 
 def _url(row: VolumeRow, backup: str) -> str:
     return f"{url(row).partition('?')[0]}/backups/{quote(backup)}"
-
-
-def _render(row: VolumeRow, backup: str, doc: Document) -> dict[str, Any]:
-    return {
-        "name": f"{row.name}/{backup}",
-        "created_at": doc["created_at"],
-        "expires_at": doc["expires_at"],
-        "volume_only": doc["only"],
-        "optimized_storage": False,
-    }

@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable
 
 from lxpy.api import values
-from lxpy.api.errors import ApiError, Conflict, NotFound
+from lxpy.api.errors import ApiError, Conflict, InternalError, NotFound
 from lxpy.api.notices import DISK, Notice
 from lxpy.api.objects import Devices
 from lxpy.instances import devices as device_rules
 from lxpy.instances.hotplug import Device, Running
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, underscored
-from lxpy.linux import safe_path
+from lxpy.runtime.attach import guest_path
 from lxpy.runtime.spawner_client import Spawner
 from lxpy.runtime.spec import Mount
 from lxpy.state.store import InstanceRow
@@ -182,21 +182,12 @@ def _required(device: Device) -> bool:
 def _is_mounted(live: Live, path: str) -> bool:
     """Whether anything is mounted at a path of the guest; what cannot be looked at counts as mounted."""
     try:
-        root = os.open(f"/proc/{live.supervisor.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        fd = safe_path.openat2(root, path, os.O_PATH)
-        try:
+        with guest_path(live.supervisor, path) as fd:
             inside = os.readlink(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
     except FileNotFoundError:
         return False
-    except OSError:
+    except (InternalError, OSError):
         return True
-    finally:
-        os.close(root)
     with open(f"/proc/{live.supervisor.init_pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = {line.split(" ")[4] for line in file}
     escaped = inside.replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")

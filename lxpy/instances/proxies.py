@@ -8,19 +8,21 @@ import asyncio
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lxpy.api.errors import ApiError, BadRequest, Conflict
+from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import PROXY, Notice
 from lxpy.api.objects import Devices
 from lxpy.instances import proxyrules
 from lxpy.instances.hotplug import Device, Running
 from lxpy.instances.live import Live
-from lxpy.linux import pidfd, safe_path
+from lxpy.linux import pidfd
 from lxpy.networks.proxynat import Lead, ProxyNat
+from lxpy.runtime.attach import guest_path
 from lxpy.runtime.proxy import remove_stale
 from lxpy.runtime.spawner_client import Spawner
 from lxpy.runtime.spec import ProxyAddress, ProxySpec
@@ -391,7 +393,7 @@ def _remove_stale(path: str) -> None:
 
 def _is_socket(path: str) -> bool:
     try:
-        return (os.lstat(path).st_mode & 0o170000) == 0o140000
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
     except OSError:
         return False
 
@@ -399,16 +401,9 @@ def _is_socket(path: str) -> bool:
 def _is_inside(live: Live, path: str) -> bool:
     """Whether there is a socket at a path of the guest."""
     try:
-        root = os.open(f"/proc/{live.supervisor.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
+        with guest_path(live.supervisor, path) as fd:
+            return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except InternalError:
         return True
-    try:
-        fd = safe_path.openat2(root, path, os.O_PATH)
-        try:
-            return (os.fstat(fd).st_mode & 0o170000) == 0o140000
-        finally:
-            os.close(fd)
     except OSError:
         return False
-    finally:
-        os.close(root)

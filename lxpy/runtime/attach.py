@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from lxpy.api.errors import InternalError
-from lxpy.linux import caps, libc, pidfd
+from lxpy.linux import caps, libc, pidfd, safe_path
 from lxpy.runtime.supervisor_client import Supervisor
 
 
@@ -27,6 +27,24 @@ def open_guest_root(supervisor: Supervisor) -> int:
         os.close(fd)
         raise InternalError(f"Instance {supervisor.name} has just stopped")
     return fd
+
+
+@contextlib.contextmanager
+def guest_path(supervisor: Supervisor, path: str) -> Iterator[int]:
+    """A descriptor (``O_PATH``) of what is at a path of the running guest.
+
+    Raises:
+        InternalError: the guest has ended. OSError: of the path.
+    """
+    root = open_guest_root(supervisor)
+    try:
+        fd = safe_path.openat2(root, path, os.O_PATH)
+    finally:
+        os.close(root)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

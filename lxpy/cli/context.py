@@ -199,6 +199,18 @@ def settings(words: list[str]) -> dict[str, str]:
     return result
 
 
+def text_of(path: str, what: str) -> str:
+    """The text of a file, or of standard input for "" and ``-``. Raises `UsageError` where that is a terminal."""
+    if path and path != "-":
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    if sys.stdin.isatty():
+        from lxpy.cli.args import UsageError
+
+        raise UsageError(f"missing {what}: name a file, or write to standard input")
+    return sys.stdin.read()
+
+
 def edit(text: str, suffix: str = ".yaml") -> str:
     """`text` as the user leaves it: from standard input when that is no terminal, else from $EDITOR."""
     if not sys.stdin.isatty():

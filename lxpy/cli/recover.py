@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from lxpy.api.errors import ApiError, BadRequest
 from lxpy.cli import render, wizard
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context, pairs
+from lxpy.cli.context import Context, pairs, text_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,14 +140,7 @@ def _pool(text: str) -> Document:
 
 
 def _preseed(path: str) -> list[Document]:
-    if path and path != "-":
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    elif sys.stdin.isatty():
-        raise UsageError("missing the pools: name a file, or give them on standard input")
-    else:
-        text = sys.stdin.read()
-    found = render.parse_yaml(text, "The list of pools")
+    found = render.parse_yaml(text_of(path, "the list of pools"), "The list of pools")
     pools = found.get("pools", found.get("storage_pools")) if isinstance(found, dict) else None
     if not isinstance(pools, list) or not all(isinstance(one, dict) and one.get("name") for one in pools):
         raise BadRequest("The list of pools must have the form: pools: [{name: NAME, driver: DRIVER, config: {...}}]")

@@ -6,7 +6,7 @@ import sys
 
 from lxpy.cli import create, render
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context
+from lxpy.cli.context import Context, text_of
 from lxpy.client import preseed
 from lxpy.client.setup import free_bridge
 
@@ -83,14 +83,7 @@ def _check_details(args: Args, modes: list[str]) -> None:
 
 
 def _preseed(path: str) -> Document:
-    if path and path != "-":
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    elif sys.stdin.isatty():
-        raise UsageError("missing the preseed: name a file, or give it on standard input")
-    else:
-        text = sys.stdin.read()
-    document = render.parse_yaml(text, "The preseed")
+    document = render.parse_yaml(text_of(path, "the preseed"), "The preseed")
     return preseed.check(document)
 
 

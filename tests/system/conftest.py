@@ -89,6 +89,14 @@ def pool(request: pytest.FixtureRequest, lxpyd: Lxpyd) -> Iterator[str]:
     lxpyd.cli("storage", "delete", "bt")
 
 
+@pytest.fixture(scope="module")
+def pools(lxpyd: Lxpyd) -> Iterator[dict[str, str]]:
+    """The name of a pool of each driver."""
+    lxpyd.cli("storage", "create", "each", "btrfs", "size=768MiB")
+    yield {"overlay": "default", "dir": "plain", "btrfs": "each"}
+    lxpyd.cli("storage", "delete", "each")
+
+
 @pytest.fixture
 def project(lxpyd: Lxpyd) -> Iterator[str]:
     """A project that uses the images and profiles of ``default``; it goes with all it holds."""

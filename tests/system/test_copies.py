@@ -12,14 +12,6 @@ from tests.support.daemon import Lxpyd, until
 DRIVERS = ("overlay", "dir", "btrfs")
 
 
-@pytest.fixture(scope="module")
-def pools(lxpyd: Lxpyd) -> Iterator[dict[str, str]]:
-    """A pool of every driver."""
-    lxpyd.cli("storage", "create", "copyb", "btrfs", "size=768MiB")
-    yield {"overlay": "default", "dir": "plain", "btrfs": "copyb"}
-    lxpyd.cli("storage", "delete", "copyb")
-
-
 @pytest.fixture(params=DRIVERS)
 def running(request: pytest.FixtureRequest, lxpyd: Lxpyd, pools: dict[str, str], name: str) -> Iterator[str]:
     """A running busybox container on each of them, with a snapshot."""

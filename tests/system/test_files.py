@@ -15,14 +15,6 @@ from tests.support.daemon import Lxpyd
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def pools(lxpyd: Lxpyd) -> Iterator[dict[str, str]]:
-    """A pool of each driver."""
-    lxpyd.cli("storage", "create", "files-btrfs", "btrfs", "size=400MiB")
-    yield {"overlay": "default", "dir": "plain", "btrfs": "files-btrfs"}
-    lxpyd.cli("storage", "delete", "files-btrfs")
-
-
 @pytest.fixture(params=["overlay", "dir", "btrfs"])
 def instance(request: pytest.FixtureRequest, lxpyd: Lxpyd, pools: dict[str, str], name: str) -> Iterator[str]:
     """A running busybox container on each driver."""

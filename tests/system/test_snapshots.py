@@ -22,14 +22,6 @@ from tests.support.daemon import Lxpyd, until
 NEVER = "0001-01-01T00:00:00Z"
 
 
-@pytest.fixture(scope="module")
-def pools(lxpyd: Lxpyd) -> Iterator[dict[str, str]]:
-    """A pool of every driver."""
-    lxpyd.cli("storage", "create", "snapb", "btrfs", "size=768MiB")
-    yield {"overlay": "default", "dir": "plain", "btrfs": "snapb"}
-    lxpyd.cli("storage", "delete", "snapb")
-
-
 @pytest.fixture(params=["overlay", "dir", "btrfs"])
 def running(request: pytest.FixtureRequest, lxpyd: Lxpyd, pools: dict[str, str], name: str) -> Iterator[str]:
     """A running busybox container on each of them."""

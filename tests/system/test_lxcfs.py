@@ -51,9 +51,15 @@ def with_lxcfs() -> Iterator[tuple[Lxpyd, subprocess.Popen[bytes]]]:
 
 def _memory(lxpyd: Lxpyd, name: str) -> list[int]:
     """Total and used kilobytes, from where procps' `free` and `top` have them (busybox's `free` asks sysinfo(2))."""
-    lines = (line.split() for line in lxpyd.sh(name, "cat /proc/meminfo").stdout.splitlines())
-    found = {line[0]: int(line[1]) for line in lines if len(line) > 1}  # lxcfs cuts what changes under it
-    return [found.get("MemTotal:", 0), found.get("MemTotal:", 0) - found.get("MemAvailable:", 0)]
+
+    def read() -> dict[str, int]:
+        lines = (line.split() for line in lxpyd.sh(name, "cat /proc/meminfo").stdout.splitlines())
+        found = {line[0]: int(line[1]) for line in lines if line[2:] == ["kB"]}
+        return found if {"MemTotal:", "MemAvailable:"} <= found.keys() else {}
+
+    # lxcfs cuts what has become longer since it was opened.
+    found = until(read, 5, "no whole reading of /proc/meminfo")
+    return [found["MemTotal:"], found["MemTotal:"] - found["MemAvailable:"]]
 
 
 def test_programs_inside_see_their_own(with_lxcfs: tuple[Lxpyd, subprocess.Popen[bytes]]) -> None:

@@ -170,6 +170,26 @@ async def test_shells_in_tabs(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.Mo
         await pilot.press("enter", "ctrl+d")
         await wait(pilot, lambda: not app.in_shell and app.focused is app.main.panes[0])
         assert not [t for t in app.main.detail.tabs if isinstance(t, ShellTab)]
+        assert app.main.detail.subject.name == busybox and not app.main.detail.border_subtitle
+
+
+async def test_a_stopped_instance_gets_another_shell_once_it_runs_again(
+    lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        tab = await shell(pilot, busybox)
+        await pilot.press("ctrl+right_square_bracket")
+        await asyncio.to_thread(lxpyd.cli, "stop", "-f", busybox)
+        await wait(pilot, lambda: "was stopped" in tab.view.note)
+        await asyncio.to_thread(lxpyd.cli, "start", busybox)
+        await pilot.press("1")
+        await wait(pilot, lambda: status(app, busybox) == "Running")
+        again = await shell(pilot, busybox)
+        assert again is not tab
+        await pilot.press("ctrl+right_square_bracket", "left_square_bracket", "enter")  # the old one: nobody to type to
+        await wait(pilot, lambda: tab not in app.main.detail.tabs)
+        assert app.main.detail.tab is again
 
 
 async def test_a_flood_is_survived_and_can_be_stopped(

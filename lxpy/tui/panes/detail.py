@@ -95,7 +95,14 @@ class Detail(Vertical):
             tab.tell(self.subject, tab is self._tab and self.display)
         if had_focus and not self._tab.has_focus_within:
             self.call_after_refresh(self.focus_inside)
+        self.sweep()
         self.retitle()
+
+    def sweep(self) -> None:
+        """Takes away what nobody can come to any more: ended shells of instances that are gone."""
+        for tab in [tab for tab in self.tabs if tab is not self._tab and tab.is_orphan()]:
+            self.tabs.remove(tab)
+            tab.remove()
 
     def _lend(self) -> None:
         """What can be done to the object in its list can be done here with the same keys; a tab's own come first.
@@ -168,8 +175,9 @@ class Detail(Vertical):
         self.subject = row
         kind = ConsoleTab if console else ShellTab
         shells = [tab for tab in self.fitting() if type(tab) is kind]
-        if shells and (console or not another):
-            tab = shells[-1]
+        going = [tab for tab in shells if not tab.ended]
+        if going and (console or not another):
+            tab = going[-1]
         else:
             tab = kind(row, max((s.number for s in shells), default=0) + 1, classes="tab")
             self.tabs.append(tab)
@@ -186,17 +194,19 @@ class Detail(Vertical):
         if tab not in self.tabs:
             return
         seen, had_focus = tab is self._tab, tab.has_focus_within
+        if had_focus:  # or the keyboard goes to whatever comes next on the screen
+            self.screen.set_focus(None)
         self.tabs.remove(tab)
         await tab.remove()
         if seen:
             shells = [t for t in self.fitting() if type(t) is type(tab)]
             self._tab = shells[-1] if shells else self.tabs[0]
         self._arrange()
-        if had_focus:
-            if seen and type(self._tab) is type(tab):
-                self.focus_inside()
-            else:
-                self.screen.action_close_detail()  # type: ignore[attr-defined]
+        if had_focus and type(self._tab) is type(tab):
+            self.focus_inside()
+        elif had_focus:
+            self.border_subtitle = ""
+            self.screen.action_close_detail()  # type: ignore[attr-defined]
 
     def on_terminal_view_typing(self) -> None:
         self.border_subtitle = self._hint()

@@ -40,6 +40,10 @@ class Tab(Vertical):
         """Whether this tab is among those of such an object."""
         return self.fits(subject)
 
+    def is_orphan(self) -> bool:
+        """Whether it is of an object that is gone, and has no use without it."""
+        return False
+
     @property
     def title(self) -> str:
         """As it stands in the border."""

@@ -46,10 +46,19 @@ class ShellTab(Tab):
         return Shell(self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, command)
 
     @property
-    def title(self) -> str:
+    def ended(self) -> bool:
+        """Whether only its last words are left."""
         shell = getattr(self, "shell", None)
+        return shell is not None and self._opened and not shell.alive and not shell.opening
+
+    def is_orphan(self) -> bool:
+        lxpy = self.lxpy
+        return self.ended and self.home == lxpy.gateway.home and self.key not in lxpy.model.instances
+
+    @property
+    def title(self) -> str:
         name = self.TITLE if self.number == 1 else f"{self.TITLE} {self.number}"
-        return name if shell is None or shell.alive or not self._opened else f"{name} ✖"
+        return f"{name} ✖" if self.ended else name
 
     def inside(self) -> Widget:
         return self.view
@@ -76,10 +85,14 @@ class ShellTab(Tab):
         if orderly:
             self.view.post_message(TerminalView.Shut(self.view))
             return
-        if self.key not in self.lxpy.model.instances:
+        row = self.lxpy.model.instances.get(self.key)
+        if row is None:
             text = f"{self.name_of} was deleted"
+        elif not row.running or self.name_of in self.lxpy.model.busy():
+            text = f"{self.name_of} was stopped"
         self.view.note = f"{text} · enter closes this shell"
         self.view.refresh()
+        self.lxpy.main.detail.sweep()
         self.lxpy.main.detail.retitle()
 
     def on_unmount(self) -> None:

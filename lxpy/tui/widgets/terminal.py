@@ -212,6 +212,8 @@ class TerminalView(Widget, can_focus=True):
     def _colour(self, colour: int) -> Color | None:
         if colour < 0:
             return None
+        if colour < 16 and self.app.current_theme.ansi:
+            return Color.from_ansi(colour)
         if colour < 16:
             value = int(PALETTES[self.app.current_theme.dark].split()[colour], 16)
         else:
@@ -260,6 +262,9 @@ class TerminalView(Widget, can_focus=True):
         self._type(False)
 
     def action_type(self) -> None:
+        if not self.shell.alive and not self.shell.opening:
+            self.action_shut()  # nobody is there to type to
+            return
         self._first = None
         self._type(True)
 

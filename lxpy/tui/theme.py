@@ -39,6 +39,7 @@ LXPY_LIGHT = Theme(
 # The terminal's own 16 colours, so that a user's palette is respected and nothing is approximated.
 LXPY_ANSI = Theme(
     name="lxpy-16",
+    ansi=True,
     primary="ansi_blue",
     secondary="ansi_magenta",
     accent="ansi_yellow",
@@ -53,7 +54,12 @@ LXPY_ANSI = Theme(
     dark=True,
     variables={
         "line": "ansi_bright_black", "line-focus": "ansi_cyan", "faint": "ansi_bright_black", "row": "ansi_blue",
-        "info": "ansi_cyan",
+        "info": "ansi_cyan", "ansi-background": "ansi_black", "ansi-foreground": "ansi_white",
+        "block-cursor-foreground": "ansi_bright_white", "block-cursor-background": "ansi_blue",
+        "block-hover-background": "ansi_blue", "input-cursor-foreground": "ansi_black",
+        "input-cursor-background": "ansi_white", "input-selection-foreground": "ansi_black",
+        "input-selection-background": "ansi_cyan", "screen-selection-foreground": "ansi_black",
+        "screen-selection-background": "ansi_cyan",
     },
 )  # fmt: skip
 

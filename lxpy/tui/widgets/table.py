@@ -236,6 +236,8 @@ class Table(ScrollView, can_focus=True):
         style = self._tones.get(key)
         if style is None:
             style = self.rich_style
+            if self.app.current_theme.ansi and "cursor" in names:  # not every colour can be read on the bar's
+                names = (*names, "cursor")
             for name in names:
                 partial = self.get_component_styles(f"table--{name}").partial_rich_style
                 style += partial

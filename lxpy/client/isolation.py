@@ -24,8 +24,8 @@ _GONE = {
 _FEW = 15
 
 
-def lines(name: str, found: dict[str, Any], whole: bool = False) -> list[str]:
-    """What shuts `name` in; with `whole` nothing is left out of long lists."""
+def lines(name: str, found: dict[str, Any], whole: bool = False, width: int = 96) -> list[str]:
+    """What shuts `name` in; with `whole` nothing is left out of long lists, which are folded at `width`."""
     privileged = next((one["host"] for one in found["namespaces"] if one["name"] == "user"), False)
     out = [f"Isolation of {name}", ""]
     if privileged:
@@ -38,8 +38,8 @@ def lines(name: str, found: dict[str, Any], whole: bool = False) -> list[str]:
         for kind in ("uid", "gid"):
             for inside, outside, count in found["idmap"][kind]:
                 out.append(f"  {kind}s {_span(inside, count)} inside are {_span(outside, count)} outside")
-    out += ["", *_capabilities(found["capabilities"], privileged), "", *_filters(found)]
-    out += ["", "Devices it may open (whoever makes the file):", *_wrapped(found["devices"])]
+    out += ["", *_capabilities(found["capabilities"], privileged, width), "", *_filters(found, width)]
+    out += ["", "Devices it may open (whoever makes the file):", *_wrapped(found["devices"], width)]
     out += ["", *_cgroups(found["cgroups"]), "", *_processes(found["processes"], whole)]
     out += ["", *_mounts(found["mounts"], whole)]
     return out
@@ -49,7 +49,7 @@ def _span(first: int, count: int) -> str:
     return str(first) if count == 1 else f"{first}-{first + count - 1}"
 
 
-def _wrapped(words: list[str], width: int = 96) -> list[str]:
+def _wrapped(words: list[str], width: int) -> list[str]:
     out = ["  "]
     for word in words:
         if len(out[-1]) + len(word) + 2 > width:
@@ -70,19 +70,20 @@ def _namespaces(found: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-def _capabilities(found: dict[str, list[str]], privileged: bool) -> list[str]:
+def _capabilities(found: dict[str, list[str]], privileged: bool, width: int) -> list[str]:
     scope = "over the whole host" if privileged else "over what belongs to its own namespaces"
-    out = [f"Capabilities of root inside ({scope}):", *_wrapped(found["effective"])]
+    out = [f"Capabilities of root inside ({scope}):", *_wrapped(found["effective"], width)]
     if found["effective"] != found["bounding"]:
-        out += ["  and its programs may get:", *_wrapped(found["bounding"])]
+        out += ["  and its programs may get:", *_wrapped(found["bounding"], width)]
     out.append("Capabilities nobody inside can have:")
     return out + [f"  {one}: {_GONE[one]}" if one in _GONE else f"  {one}" for one in found["missing"]]
 
 
-def _filters(found: dict[str, Any]) -> list[str]:
+def _filters(found: dict[str, Any], width: int) -> list[str]:
     seccomp = found["seccomp"]
     if seccomp["mode"] == "filter":
-        out = [f"System calls: filtered by seccomp ({seccomp['filters']}), refused:", *_wrapped(seccomp["refused"])]
+        refused = _wrapped(seccomp["refused"], width)
+        out = [f"System calls: filtered by seccomp ({seccomp['filters']}), refused:", *refused]
     else:
         out = [f"System calls: NOT FILTERED (seccomp mode {seccomp['mode']})"]
     setuid = "setuid programs gain nothing" if found["no_new_privs"] else "setuid programs work as on any system"

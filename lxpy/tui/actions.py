@@ -337,7 +337,8 @@ class Actions:
         """Puts `text` on the clipboard."""
         if text:
             self.app.copy_to_clipboard(text)
-            self.app.notify(text, title="Copied", timeout=2, markup=False)
+            lines = text.count("\n")
+            self.app.notify(f"{lines} lines" if lines > 1 else text, title="Copied", timeout=2, markup=False)
 
 
 def _name(row: Any) -> str:

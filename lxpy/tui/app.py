@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.geometry import Size
 from textual.screen import Screen
 
 from lxpy.api.status import SUCCESS
@@ -110,6 +111,7 @@ class LxpyApp(App[int]):
     async def _begin(self) -> None:
         self.model.start()
         await self.main.complete()
+        self._fit(self.size)
         if not self.is_headless:
             # What has been made until now stays: to look through it again and again would only make the app stutter.
             gc.collect()
@@ -149,6 +151,21 @@ class LxpyApp(App[int]):
         # Failures of others' work (another client's) are seen in the operations list; ours are told by the verb.
         if self.screen_stack and message.operation["status_code"] == SUCCESS and self.main.detail.display:
             self.main.detail.tab.tick()
+
+    def on_resize(self, event: events.Resize) -> None:
+        self._fit(event.size)
+
+    def _fit(self, size: Size) -> None:
+        """Says so instead of drawing what nobody could read."""
+        from lxpy.tui.screens.small import SmallScreen, too_small
+
+        if not self.screen_stack:
+            return  # it is still to come
+        if not too_small(size):
+            if isinstance(self.screen, SmallScreen):
+                self.pop_screen()
+        elif not any(isinstance(screen, SmallScreen) for screen in self.screen_stack):
+            self.push_screen(SmallScreen())
 
     def on_app_focus(self, event: events.AppFocus) -> None:
         self.model.focused = True

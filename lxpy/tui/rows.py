@@ -151,7 +151,7 @@ def epoch(stamp: str) -> float:
 
 
 def age(since: float, now: float | None = None) -> str:
-    """``8s``, ``5m``, ``3h``, ``12d``: as k9s counts ages."""
+    """``8s``, ``5m``, ``3h``, ``12d``, ``5y``: as k9s counts ages."""
     if not since:
         return "–"
     seconds = max(0, int((time.time() if now is None else now) - since))
@@ -161,7 +161,8 @@ def age(since: float, now: float | None = None) -> str:
         return f"{seconds // 60}m"
     if seconds < 86400:
         return f"{seconds // 3600}h"
-    return f"{seconds // 86400}d"
+    days = seconds // 86400
+    return f"{days}d" if days < 1000 else f"{days // 365}y"
 
 
 def size(count: float) -> str:

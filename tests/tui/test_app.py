@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import yaml
+from rich.color import ColorType
 from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -581,3 +583,35 @@ async def test_a_regular_expression_filters(daemon: FakeDaemon) -> None:
     async with opened(daemon) as pilot:
         await pilot.press("slash", *"~^web[2-9]", "enter")
         await wait(pilot, lambda: [row.name for row in pilot.app.main.panes[0].rows] == ["web2"])
+
+
+async def test_a_terminal_that_is_too_small_gets_one_line(daemon: FakeDaemon) -> None:
+    async with opened(daemon, SMALL) as pilot:
+        await pilot.press("n", *"deb")
+        for size in ((20, 5), (1, 1), (20, 5)):
+            await pilot.resize_terminal(*size)
+        await wait(pilot, lambda: screen.text(pilot.app).split() == ["lxpy", "needs", "80x24"])
+        await pilot.resize_terminal(*SMALL)
+        await wait(pilot, lambda: isinstance(pilot.app.screen, LaunchDialog))
+        assert "$ lxpy launch debian/13" in screen.text(pilot.app), "all is as it was"
+
+
+async def test_the_whole_of_an_object_can_be_copied(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        await pilot.press("y", "end", "enter")
+        await wait(pilot, lambda: pilot.app.on_main and pilot.app.clipboard)
+        assert yaml.safe_load(pilot.app.clipboard)["config"] == daemon.instances["web1"]["config"]
+
+
+async def test_sixteen_colours_are_the_terminal_s_own(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        pilot.app.theme = "lxpy-16"
+        await pilot.pause()
+        colours = {
+            segment.style.color.type
+            for strip in pilot.app.main._compositor.render_strips(pilot.app.size)
+            for segment in strip
+            if segment.style and segment.style.color
+        }
+        assert colours <= {ColorType.DEFAULT, ColorType.STANDARD}, colours

@@ -11,11 +11,16 @@ from lxpy.tui.widgets.table import Column, Table
 
 
 class Choice:
-    """One line of a menu."""
+    """One line of a menu.
 
-    def __init__(self, label: str, value: str) -> None:
+    Args:
+        shown: stands beside the label instead of `value`.
+    """
+
+    def __init__(self, label: str, value: str, shown: str = "") -> None:
         self.key = self.label = label
         self.value = value
+        self.shown = shown or value
 
 
 class Choose(ModalScreen[str]):
@@ -31,7 +36,7 @@ class Choose(ModalScreen[str]):
         table = Table(
             [
                 Column("label", "", lambda r, w: ((r.label, "strong"),), None, 8, 16),
-                Column("value", "", lambda r, w: ((r.value, "dim"),), None, 10, 80, 1),
+                Column("value", "", lambda r, w: ((r.shown, "dim"),), None, 10, 80, 1),
             ],
             header=False, classes="dialog", id="choose",
         )  # fmt: skip
@@ -65,4 +70,10 @@ def copy_menu(row: Any) -> Choose:
         words = {"storage-pools": "storage", "networks": "network", "profiles": "profile"}
         show = f"lxpy {words[row.kind]} show {row.name}" if row.kind in words else ""
         choices = [("Name", row.name), ("Show", show), ("API", getattr(row, "path", ""))]
-    return Choose("Copy", [Choice(label, value) for label, value in choices if value])
+    menu = [Choice(label, value) for label, value in choices if value]
+    if raw := getattr(row, "raw", None):
+        from lxpy.tui.screens.edit import dump
+
+        text = dump({key: value for key, value in raw.items() if key not in ("state", "resources")})
+        menu.append(Choice("YAML", text, f"the whole of it, {text.count(chr(10))} lines"))
+    return Choose("Copy", menu)

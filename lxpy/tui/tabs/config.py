@@ -13,7 +13,7 @@ from lxpy.tui.objects import ObjectRow, WarningRow
 from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.tabs.base import Tab
 
-_WIDE = 34  # where the origin of a value begins, if the line is that short
+_WIDE = 56  # longer lines do not move the column that says where values come from
 
 
 class ConfigView(VerticalScroll, can_focus=True):
@@ -76,41 +76,64 @@ class ConfigTab(Tab):
         return ""
 
     def _instance(self, row: InstanceRow) -> Content:
-        raw = row.raw
-        lines = [
-            _pair("architecture", raw.get("architecture", "")),
-            _pair("description", raw.get("description", "")),
-            _pair("ephemeral", str(bool(raw.get("ephemeral"))).lower()),
-            _pair("profiles", ", ".join(raw.get("profiles") or [])),
-            _head("config"),
-        ]
-        config = raw.get("expanded_config") or {}
-        visible = {key: value for key, value in sorted(config.items()) if not key.startswith("volatile.")}
-        for key, value in visible.items():
-            shown = value.splitlines() if "\n" in value else [value]
-            lines.append(_pair(f"  {key}", "|" if len(shown) > 1 else value, self._origin(row, "config", key)))
-            lines += [Content.assemble((f"    {line}", "$foreground")) for line in shown[:40]] if len(shown) > 1 else []
-        if not visible:
-            lines.append(Content.assemble(("  none", "$faint")))
-        lines.append(_head("devices"))
+        """Keys, values and where each comes from, in three columns; what nobody sets by hand comes last."""
+        raw, told = row.raw, _Told()
+        told.pair("architecture", raw.get("architecture", ""))
+        told.pair("description", raw.get("description", "") or "–")
+        told.pair("ephemeral", str(bool(raw.get("ephemeral"))).lower())
+        told.pair("profiles", ", ".join(raw.get("profiles") or []) or "–")
+        config = dict(sorted((raw.get("expanded_config") or {}).items()))
+        plain = {key: value for key, value in config.items() if not key.startswith(("volatile.", "image."))}
+        told.head("config")
+        for key, value in plain.items():
+            told.pair(f"  {key}", value, self._origin(row, "config", key))
+        if not plain:
+            told.note("  nothing is set: e edits")
+        told.head("devices")
         for name, device in sorted((raw.get("expanded_devices") or {}).items()):
-            lines.append(_pair(f"  {name}", "", self._origin(row, "devices", name)))
-            lines += [_pair(f"    {key}", value) for key, value in sorted(device.items())]
-        hidden = {key: value for key, value in sorted(config.items()) if key.startswith("volatile.")}
-        if hidden:
-            lines.append(_head("volatile: kept by the daemon, not yours to change"))
-            lines += [Content.assemble((f"  {key[9:]}: {value}", "$faint")) for key, value in hidden.items()]
+            told.pair(f"  {name}", "", self._origin(row, "devices", name))
+            for key, value in sorted(device.items()):
+                told.pair(f"    {key}", value)
+        for prefix, title in (("image.", "image it was made of"), ("volatile.", "volatile: kept by the daemon")):
+            some = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+            if some:
+                told.head(title)
+            for key, value in some.items():
+                told.note(f"  {key}: {value}")
+        return told.content()
+
+
+class _Told:
+    """Collects lines; where values come from stands in a column of its own, behind the longest of them."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[Content, str]] = []
+
+    def head(self, text: str) -> None:
+        self._lines.append((Content.assemble(("\n" + text + ("" if ":" in text else ":"), "bold $primary")), ""))
+
+    def note(self, text: str) -> None:
+        self._lines.append((Content.assemble((text, "$faint")), ""))
+
+    def pair(self, key: str, value: str, origin: str = "") -> None:
+        shown = value.splitlines() if "\n" in value else [value]
+        self._lines.append((Content.assemble((f"{key}: ", "$faint"), "|" if len(shown) > 1 else value), origin))
+        if len(shown) > 1:
+            indent = " " * (len(key) - len(key.lstrip()) + 2)
+            self._lines += [(Content(f"{indent}{line}"), "") for line in shown[:40]]
+            if len(shown) > 40:
+                self.note(f"{indent}… {len(shown) - 40} more lines")
+
+    def content(self) -> Content:
+        longest = max(
+            (line.cell_length for line, origin in self._lines if origin and line.cell_length <= _WIDE), default=0
+        )
+        lines = []
+        for line, origin in self._lines:
+            gap = " " * max(2, longest + 3 - line.cell_length)
+            tone = "$success" if origin == "own" else "$accent"
+            lines.append(Content.assemble(line, (f"{gap}{origin}", tone)) if origin else line)
         return Content("\n").join(lines)
-
-
-def _head(text: str) -> Content:
-    return Content.assemble(("\n" + text + ("" if ":" in text else ":"), "bold $primary"))
-
-
-def _pair(key: str, value: str, origin: str = "") -> Content:
-    room = " " * max(2, _WIDE - len(key) - len(value) - 2)
-    note = (f"{room}{origin}", "$success" if origin == "own" else "$accent") if origin else ""
-    return Content.assemble((f"{key}: ", "$faint"), value, note)
 
 
 def coloured(text: str) -> Content:

@@ -1,8 +1,10 @@
 """What keeps the selected instance in, and its processes as the host and as it sees them."""
 
+import textwrap
 from typing import Any
 from urllib.parse import quote
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -20,7 +22,7 @@ async def read(tab: Tab) -> dict[str, Any] | str:
     """What the daemon says of the tab's instance, or why it cannot."""
     row = tab.subject
     if not isinstance(row, InstanceRow) or not row.running:
-        return "It does not run"
+        return "It does not run: u starts it"
     try:
         found: dict[str, Any] = await tab.lxpy.gateway.call(
             lambda c: c.get(f"/1.0/instances/{quote(row.name)}/isolation")
@@ -36,6 +38,7 @@ class IsolationTab(Tab):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.body = Static(classes="yaml")
+        self._found: dict[str, Any] | str | None = None
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(can_focus=True):
@@ -55,20 +58,36 @@ class IsolationTab(Tab):
         subject = self.subject
         found = await read(self)
         if self.subject is subject or getattr(self.subject, "key", 0) == getattr(subject, "key", 1):
-            told = _told(subject.name, found) if isinstance(found, dict) else Content.assemble((found, "$faint"))
-            self.body.update(told)
+            self._found = found
+            self._show()
+
+    def on_resize(self) -> None:
+        self._show()
+
+    def _show(self) -> None:
+        found, width = self._found, max(30, self.size.width - 2)
+        if isinstance(found, dict) and self.subject is not None:
+            self.body.update(_told(self.subject.name, found, width))
+        elif isinstance(found, str):
+            self.body.update(Content.assemble((f"\n{found}", "$faint")))
 
 
-def _told(name: str, found: dict[str, Any]) -> Content:
-    """The words of ``lxpy info --isolation``, all of them."""
+def _told(name: str, found: dict[str, Any], width: int) -> Content:
+    """The words of ``lxpy info --isolation``, all of them; long lines go on below themselves, further in."""
     lines = []
-    for line in words.lines(name, found, whole=True)[2:]:
+    for line in words.lines(name, found, whole=True, width=width)[2:]:
         if not line.startswith(" ") and line:
             head, colon, rest = line.partition(":")
             tone = "bold $warning" if head.isupper() or "NOT FILTERED" in rest else "bold $primary"
             lines.append(Content.assemble((head + colon, tone), rest))
-        else:
-            lines.append(Content.assemble((line, "$warning" if "THE HOST'S" in line else "")))
+            continue
+        tone = "$warning" if "THE HOST'S" in line else ""
+        inner = line.lstrip()
+        indent = " " * (len(line) - len(inner) + 2)
+        folded = (
+            textwrap.wrap(line, width, subsequent_indent=indent, drop_whitespace=True) if cell_len(line) > width else []
+        )
+        lines += [Content.assemble((part, tone)) for part in folded or [line]]
     return Content("\n").join(lines)
 
 
@@ -91,7 +110,7 @@ class ProcessesTab(Tab):
         super().__init__(**kwargs)
 
         def user(row: ProcessRow, _: int) -> tuple[Part, ...]:
-            return ((str(row.uid_inside) if row.uid_inside >= 0 else "–", "" if row.uid_inside else "warn"),)
+            return ((str(row.uid_inside), "") if row.uid_inside >= 0 else ("–", "dim"),)
 
         def inside(row: ProcessRow, _: int) -> tuple[Part, ...]:
             return ((str(row.inside), "strong"),)

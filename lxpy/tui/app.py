@@ -6,18 +6,20 @@ The frame is painted first and filled from the daemon afterwards; dialogs are im
 import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.screen import Screen
 
 from lxpy.api.status import SUCCESS
 from lxpy.tui.actions import Actions
 from lxpy.tui.gateway import Gateway, explain, local_gateway
+from lxpy.tui.harmless import Harmless
 from lxpy.tui.model import Changed, Connection, Finished, Model
 from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
@@ -72,6 +74,7 @@ class LxpyApp(App[int]):
         self.actions = Actions(self)
         self.main = MainScreen(self.model)
         self.fault: Exception | None = None
+        self._harmless = Harmless()
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "lxpy-16" if few_colours(os.environ) else "lxpy-dark"
@@ -80,6 +83,9 @@ class LxpyApp(App[int]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(FALLBACK)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), self._harmless]
 
     def get_default_screen(self) -> Screen[Any]:
         # As the first resize will find it: everything would be styled and laid out once more otherwise.

@@ -615,3 +615,17 @@ async def test_sixteen_colours_are_the_terminal_s_own(daemon: FakeDaemon) -> Non
             if segment.style and segment.style.color
         }
         assert colours <= {ColorType.DEFAULT, ColorType.STANDARD}, colours
+
+
+async def test_nothing_that_a_guest_says_is_a_command_to_the_terminal(daemon: FakeDaemon) -> None:
+    evil = "a\x1b[31mb\x07\x9b1mc"
+    daemon.instances["web1"]["description"] = evil
+    daemon.images[0]["aliases"][0]["name"] = evil
+    async with opened(daemon) as pilot:
+        pilot.app.action_go(1, "web1")
+        pilot.app.notify(evil, title=evil, markup=False)
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        strips = pilot.app.screen._compositor.render_strips(pilot.app.size)
+        assert all(text.isprintable() for strip in strips for text, _, _ in strip)
+        assert "a␛[31mb␇" in screen.text(pilot.app), "a table shows what it is"

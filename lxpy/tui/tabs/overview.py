@@ -1,5 +1,7 @@
 """What is selected, at a glance."""
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from textual.app import ComposeResult
@@ -99,7 +101,17 @@ def _graphs(row: InstanceRow, history: list[Sample], width: int) -> list[Content
 
 def _graph(label: str, text: str, values: list[float], width: int, top: float, tone: str) -> list[Content]:
     rows = graph(values, width, 2, top)
-    return [Content.assemble((f"{label:<12}", "$faint"), text), *(Content.assemble((row, tone)) for row in rows)]
+    # A line for nothing, so that one sees where the graph is while there is nothing to see in it.
+    bottom = [(run, "$line" if blank else tone) for run, blank in _runs(rows[-1])]
+    lines = [Content.assemble((row, tone)) for row in rows[:-1]]
+    return [Content.assemble((f"{label:<12}", "$faint"), text), *lines, Content.assemble(*bottom)]
+
+
+def _runs(row: str) -> Iterator[tuple[str, bool]]:
+    """`row` in pieces; blanks, which the second says, as a line at the bottom."""
+    for blank, cells in itertools.groupby(row, key=lambda cell: cell == " "):
+        run = "".join(cells)
+        yield ("▁" * len(run), True) if blank else (run, False)
 
 
 def _rate(value: float) -> str:

@@ -16,6 +16,8 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from lxpy.tui.harmless import pictures
+
 Part = tuple[str, str]  # text and tone; a tone names the component class table--TONE
 
 
@@ -38,6 +40,7 @@ class Column(NamedTuple):
     right: bool = False
 
 
+_NAME = 24
 TONES = ("ok", "warn", "bad", "dim", "info", "accent", "strong", "plain")
 
 
@@ -255,6 +258,8 @@ class Table(ScrollView, can_focus=True):
         def need(column: Column) -> int:
             # What matters is shown whole before what matters less is shown at all.
             least = min(wanted[column.key], max(column.width, 1))
+            if column.share and not column.priority:
+                return min(wanted[column.key], max(least, _NAME))  # one very long name must not cost the rest
             return wanted[column.key] if column.priority <= 3 and not (column.share and column.priority) else least
 
         while len(columns) > 1 and sum(need(c) + 2 for c in columns) - 2 > room:
@@ -307,7 +312,7 @@ class Table(ScrollView, can_focus=True):
         segments = [Segment(gutter, self._tone(*layers, "accent" if marked else "info")), Segment(" ", base)]
         columns = self._columns()
         for i, (column, room) in enumerate(columns):
-            parts = column.cells(row, room)
+            parts = [(pictures(text), tone) for text, tone in column.cells(row, room)]
             length = sum(cell_len(text) for text, _ in parts)
             pad = room - length
             if pad > 0 and column.right:
@@ -350,3 +355,4 @@ class Table(ScrollView, can_focus=True):
         segments = [Segment(" " * max(0, (width - length) // 2), base)]
         segments += [Segment(text, self._tone(tone) if tone else base) for text, tone in parts]
         return Strip(segments).adjust_cell_length(width, base)
+

@@ -106,14 +106,18 @@ class ListPane(Table):
         shown = {row.key for row in self.rows}
         return [*self.rows, *(row for row in self.all_rows if row.key not in shown)]
 
+    def action_to(self, index: int) -> None:
+        super().action_to(index)
+        self._tell()
+
     def retitle(self) -> None:
-        """Draws the title: number, kind, counts, and the panes folded away behind this one, all in their order."""
+        """Draws the title: number and kind among the panes folded away behind this one, all in their order."""
+        self.border_title = self._strip() if self.others else f"[b]{self.number} {self.called}[/b]"
+        self._tell()
+
+    def _tell(self) -> None:
+        """Says at the bottom what is marked, what filters, and where in how many the cursor is."""
         total, shown = len(self.all_rows), len(self.rows)
-        count = ("" if not total else f" {total}") if shown == total else f" {shown}/{total}"
-        own = f"[b]{self.number} {self.called}[/b][dim]{count}[/dim]"
-        self.border_title = own
-        if self.others:
-            self.border_title = self._strip(count)
         notes = []
         if self.marks:
             hidden = len(self.marks - {row.key for row in self.rows})
@@ -121,22 +125,23 @@ class ListPane(Table):
         if self.query_text:
             text = self.query_text.replace("[", "\\[")
             notes.append(f"/{text}")
+        if total:
+            place = f"{min(self.cursor + 1, shown)} of {shown}" + (f", {total} in all" if shown != total else "")
+            notes.append(f"[$faint]{place}[/]")
         self.border_subtitle = "  ".join(notes)
 
-    def _strip(self, count: str) -> str:
-        """This pane's title among the others'; closer together, or theirs as numbers, where there is less room."""
+    def _strip(self) -> str:
+        """This pane's title among the others'; shorter, or theirs as numbers, where there is less room."""
         names = dict(self.others)
         room = max(self.size.width, 30) - 4
-
-        def width(own: str, gap: int) -> int:
-            return cell_len(f"{self.number} {own}{count}") + sum(2 + gap + cell_len(name) for name in names.values())
 
         def link(number: int, text: str) -> str:
             return by_mouse(f"pane_at({number})", f"[dim]{text}[/dim]")
 
-        for own, gap in ((self.called, 2), (self.called, 1), (self.short or self.called, 1)):
-            if width(own, gap) <= room:
+        for own in (self.called, self.short or self.called):
+            if cell_len(f"{self.number} {own}") + sum(4 + cell_len(name) for name in names.values()) <= room:
                 titles = {number: link(number, f"{number} {name}") for number, name in names.items()}
-                titles[self.number] = f"[b]{self.number} {own}[/b][dim]{count}[/dim]"
-                return (" " * gap).join(titles[number] for number in sorted(titles))
-        return f"{self.border_title} [dim]·[/dim] " + " ".join(link(number, str(number)) for number in sorted(names))
+                titles[self.number] = f"[b]{self.number} {own}[/b]"
+                return "  ".join(titles[number] for number in sorted(titles))
+        numbers = " ".join(link(number, str(number)) for number in sorted(names))
+        return f"[b]{self.number} {self.called}[/b] [dim]·[/dim] {numbers}"

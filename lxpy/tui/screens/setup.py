@@ -1,5 +1,6 @@
 """The first set-up, question by question: those of ``lxpy init``, from `client.setup`, asked here."""
 
+import textwrap
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,9 +51,7 @@ class SetupScreen(ModalScreen[bool]):
         return cast("LxpyApp", self.app)
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog", id="setup") as box:
-            box.border_title = "Set up this server"
-            box.border_subtitle = "enter next  ·  ↑↓ other answer  ·  ^s the usual rest  ·  esc leave"
+        with Vertical(classes="dialog", id="setup"):
             with VerticalScroll(id="setup-past"):
                 yield Static(id="setup-answers")
             yield Static(id="setup-question")
@@ -114,6 +113,7 @@ class SetupScreen(ModalScreen[bool]):
             for question in self.past
         ]
         self.query_one("#setup-answers", Static).update(Content("\n").join(past))
+        self.query_one("#setup-past").display = self.question is not None  # at the end all of it is below
         self.query_one("#setup-past").scroll_end(animate=False)
         question, explain = self.query_one("#setup-question", Static), self.query_one("#setup-explain", Static)
         title = "Set up this server"
@@ -126,7 +126,12 @@ class SetupScreen(ModalScreen[bool]):
             question.update(Content.assemble((self.question.text, "bold")))
             explain.update(Content(self.question.explain))
             title += f"  [dim]{len(self.past) + 1} of {self._coming()}[/dim]"
-        self.query_one("#setup").border_title = title
+        box = self.query_one("#setup")
+        box.border_title = title
+        if self.question is None:
+            box.border_subtitle = "enter sets it up  ·  ↑↓ scroll  ·  shift+tab back  ·  esc leave"
+        else:
+            box.border_subtitle = "enter next  ·  ↑↓ other answer  ·  ^s the usual rest  ·  esc leave"
         self._show_choices()
         self.query_one("#setup-back", Button).disabled = not self.past
         self.query_one("#setup-usual").display = self.question is not None
@@ -139,10 +144,15 @@ class SetupScreen(ModalScreen[bool]):
         """The offered answers, a line each; a click takes one."""
         offered, chosen = self._offered(), self.query_one(Field).value
         longest = max(map(len, offered), default=0)
+        room = max(20, self.query_one("#setup").size.width - longest - 6)
         lines = []
         for name, word in offered.items():
-            mark, tone = ("●", "$accent") if name == chosen else ("○", "$faint")
-            lines.append(f"[@click=screen.take({name!r})][{tone}]{mark}[/] {name:<{longest}}  [$faint]{word}[/][/]")
+            mark = "[$accent]●[/]" if name == chosen else "[$faint]○[/]"
+            first, *rest = textwrap.wrap(word, room) or [""]
+            more = "".join(f"\n{'':<{longest + 4}}{line}" for line in rest)
+            lines.append(
+                f"[@click=screen.take({name!r})]{mark} {name}[/]{'':<{longest - len(name) + 2}}[$faint]{first}{more}[/]"
+            )
         choices = self.query_one("#setup-choices", Static)
         choices.display = bool(lines)
         choices.update("\n".join(lines))

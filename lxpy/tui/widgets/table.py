@@ -355,4 +355,3 @@ class Table(ScrollView, can_focus=True):
         segments = [Segment(" " * max(0, (width - length) // 2), base)]
         segments += [Segment(text, self._tone(tone) if tone else base) for text, tone in parts]
         return Strip(segments).adjust_cell_length(width, base)
-

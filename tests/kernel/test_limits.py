@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 
+from lxpy.linux import cgroups
 from tests.kernel.conftest import Guest, Lab
 
 
@@ -30,10 +31,19 @@ async def test_cpu_quota_and_live_change(lab: Lab) -> None:
         await asyncio.sleep(seconds)
         return (guest.cgroup.usage()["cpu_ns"] - before) / (time.monotonic() - t) / 1e9
 
-    await asyncio.sleep(0.3)
-    assert 0.03 < await share(1.0) < 0.2
+    def throttled() -> int:
+        return cgroups.read_keyed(f"{guest.cgroup.v1('cpu') or guest.cgroup.unified}/cpu.stat")["nr_throttled"]
+
+    for _ in range(20):  # others use this machine, too: the guest may have to wait for its tenth of a processor
+        assert await share(1.0) < 0.15
+        if throttled():
+            break
+    assert throttled()
     guest.cgroup.apply({})
-    assert max([await share(1.0) for _ in range(4)]) > 0.25  # others use this machine too
+    shares = []
+    while len(shares) < 20 and max(shares, default=0) < 0.15:
+        shares.append(await share(1.0))
+    assert max(shares) >= 0.15, shares
     await guest.stop()
     await burner
 

@@ -59,7 +59,7 @@ async def test_terminal(guest: Guest) -> None:
     async def until(text: bytes) -> None:
         nonlocal out
         while text not in out:
-            out += await asyncio.wait_for(asyncio.to_thread(os.read, files.pty, 4096), 5)
+            out += await asyncio.wait_for(asyncio.to_thread(os.read, files.pty, 4096), 20)
 
     await until(b"30 100")
     await until(b"/dev/pts/0")
@@ -68,7 +68,7 @@ async def test_terminal(guest: Guest) -> None:
     await until(b"25 90")
     await asyncio.sleep(0.1)
     os.write(files.pty, b"\x03")
-    status = json.loads(await asyncio.wait_for(asyncio.to_thread(os.read, files.status, 4096), 5))
+    status = json.loads(await asyncio.wait_for(asyncio.to_thread(os.read, files.status, 4096), 20))
     assert status in ({"signal": 2}, {"exit": 130})
     for fd in (files.pty, files.status, files.pidfd):
         os.close(fd)

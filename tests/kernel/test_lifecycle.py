@@ -88,7 +88,7 @@ async def test_network_is_put_in_before_init_runs(lab: Lab) -> None:
 
     spec = lab.spec(init=["/bin/sh", "-c", "[ -e /sys/class/net/kt0 ] && exit 0; exit 1"])
     supervisor = await lab.spawner.launch(spec, connect)
-    assert (await asyncio.wait_for(supervisor.exited, 5))[:2] == ("exit", 0)
+    assert (await asyncio.wait_for(supervisor.exited, 20))[:2] == ("exit", 0)
 
 
 async def test_twenty_at_once(lab: Lab) -> None:
@@ -118,7 +118,7 @@ async def test_console(lab: Lab) -> None:
         await loop.sock_sendall(sock, b"there\n")
         seen = b""
         while seen.count(b"33 77") < 1 or b"hello console" not in seen:
-            seen += await asyncio.wait_for(loop.sock_recv(sock, 4096), 5)
+            seen += await asyncio.wait_for(loop.sock_recv(sock, 4096), 20)
         sock.close()
     log = pathlib.Path(guest.spec["console_log"]).read_bytes()
     assert log.startswith(b"hello console\r\n") and b"got there" in log
@@ -313,7 +313,7 @@ async def test_whoever_starts_may_go_at_any_moment(lab: Lab) -> None:
     """What was begun ends by itself, and the name can be started again at once."""
 
     async def connect(netns: int, pid: int) -> None:
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
 
     spec = lab.spec()
     for milliseconds in range(16):
@@ -323,7 +323,7 @@ async def test_whoever_starts_may_go_at_any_moment(lab: Lab) -> None:
         await asyncio.gather(start, return_exceptions=True)
     began = time.monotonic()
     guest = await lab.launch(spec)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     await guest.stop()
 
 

@@ -17,6 +17,7 @@ from tests.support import images, namespace
 
 BIN = namespace.path("bin")  # the lean launchers of `lxpy` and `lxpyd`, as install.sh writes them
 Result = subprocess.CompletedProcess[str]
+_PATIENCE = 15.0  # seconds: what takes two of them takes many where others use the machine
 
 
 class Lxpyd:
@@ -237,11 +238,11 @@ profiles:
 
 
 def until(condition: Callable[[], Any], seconds: float, message: str, every: float = 0.05) -> Any:
-    """What `condition` gives once it is true; `AssertionError` with `message` after `seconds`."""
-    end = time.monotonic() + seconds
+    """What `condition` gives once it is true; `AssertionError` with `message` after `seconds`, or `_PATIENCE`."""
+    end = time.monotonic() + max(seconds, _PATIENCE)
     while not (value := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"{message} after {seconds} s")
+            raise AssertionError(f"{message} after {max(seconds, _PATIENCE)} s")
         time.sleep(every)
     return value
 

@@ -1,5 +1,6 @@
 """boot.autorestart: what ended by itself is started again, later each time, and given up."""
 
+import datetime
 import os
 import signal
 import time
@@ -45,14 +46,16 @@ def test_it_waits_longer_each_time_and_a_stop_ends_the_waiting(lxpyd: Lxpyd, nam
     begun = time.monotonic()
     lxpyd.wait_status(name, "RUNNING", 10)
     assert 0.3 < time.monotonic() - begun < 5
+    lxpyd.cli("config", "set", name, "boot.autorestart.delay=2")
+    ended = datetime.datetime.now(datetime.UTC)
     _crash(lxpyd, name)
     lxpyd.wait_status(name, "STOPPED", 5)
     assert "the next one at" in lxpyd.out("info", name)
-    time.sleep(1.2)
-    assert lxpyd.status(name) == "STOPPED"  # two seconds now
+    due = datetime.datetime.fromisoformat(lxpyd.out("config", "get", name, "volatile.autorestart.due"))
+    assert 4 <= (due - ended).total_seconds() < 8  # twice
     result = lxpyd.cli("stop", name)
     assert "waiting to be started again" in result.stdout + result.stderr
-    time.sleep(1.5)
+    time.sleep(max(0.0, (due - datetime.datetime.now(datetime.UTC)).total_seconds()) + 1)
     assert lxpyd.status(name) == "STOPPED" and _count(lxpyd, name) == 0
 
 
@@ -84,7 +87,7 @@ def test_the_daemon_may_end_meanwhile(own_lxpyd: Lxpyd) -> None:
     lxpyd.sh("c", "echo '::shutdown:/bin/sleep 3' >> /etc/inittab; kill -HUP 1")
     time.sleep(0.3)
     stopping = lxpyd.spawn("stop", "c")
-    time.sleep(0.7)
+    until(lambda: "Stopping" in lxpyd.out("operation", "list"), 10, "it does not stop")
     lxpyd.kill()
     stopping.communicate(timeout=10)
     lxpyd.start()

@@ -89,7 +89,7 @@ def test_many_at_once(lxpyd: Lxpyd, name: str) -> None:
     assert failed.returncode == 1 and "no-such" in failed.stderr
     before = time.monotonic()
     lxpyd.cli("delete", "-f", *names)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 25  # nothing is asked to shut down: that takes 30
     assert lxpyd.out("list", name + "-", "-f", "csv") == ""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import pathlib
 import pkgutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -43,7 +44,7 @@ async def opened(daemon: FakeDaemon, size: tuple[int, int] = WIDE) -> AsyncItera
         yield pilot
 
 
-async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 5) -> None:
+async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s; {notices(pilot.app)}\n{screen.text(pilot.app)}"
@@ -430,10 +431,13 @@ async def test_two_thousand_rows_stay_smooth(daemon: FakeDaemon) -> None:
 
 async def test_a_hanging_call_does_not_keep_the_app_from_quitting(daemon: FakeDaemon) -> None:
     async with opened(daemon) as pilot:
-        asyncio.get_running_loop().create_task(_swallow(pilot.app.gateway.call(lambda c: time.sleep(3), alone=True)))
+        over = threading.Event()
+        hanging = pilot.app.gateway.call(lambda c: over.wait(30), alone=True)
+        asyncio.get_running_loop().create_task(_swallow(hanging))
         await pilot.pause(0.05)
         began = time.monotonic()
-    assert time.monotonic() - began < 2
+    over.set()
+    assert time.monotonic() - began < 20
 
 
 async def _swallow(awaitable: Any) -> None:

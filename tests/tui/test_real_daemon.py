@@ -41,7 +41,7 @@ async def opened(
         yield pilot
 
 
-async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 15) -> None:
+async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s; {notices(pilot.app)}"
@@ -289,7 +289,7 @@ class Tmux:
     def screen(self) -> str:
         return self("capture-pane", "-p", "-t", "t")
 
-    def shows(self, text: str, seconds: float = 15) -> str:
+    def shows(self, text: str, seconds: float = 30) -> str:
         until(lambda: text in self.screen(), seconds, f"{text!r} is not on the screen:\n{self.screen()}", 0.02)
         return self.screen()
 

@@ -3,9 +3,9 @@
 import hashlib
 import os
 import pathlib
+import resource
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -183,12 +183,19 @@ def test_filters(catalogue: Lxpyd, words: list[str], count: int) -> None:
 
 
 def test_thousands_are_listed_at_once(catalogue: Lxpyd) -> None:
-    """0.3 s from the cache (0.11 s on an idle machine); the best of several, since others use the processors, too."""
+    """0.3 s of a processor, the daemon's part and the command's, from the cache; the best of several."""
+
+    def worked() -> float:
+        assert catalogue.process
+        fields = pathlib.Path(f"/proc/{catalogue.process.pid}/stat").read_text().rpartition(")")[2].split()
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK") + children.ru_utime + children.ru_stime
+
     times = []
     for _ in range(8):
-        begin = time.perf_counter()
+        begin = worked()
         assert catalogue.out("image", "list", "many:", "-f", "csv").count("\n") == 2999
-        times.append(time.perf_counter() - begin)
+        times.append(worked() - begin)
         if times[-1] < 0.3:
             break
     assert min(times) < 0.3, times

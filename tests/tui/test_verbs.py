@@ -231,8 +231,7 @@ async def test_several_have_a_result_each_and_the_failed_stay_marked(daemon: Fak
         await wait(pilot, lambda: app.screen.work.ended)
         states = {item.name: item.state for item in app.screen.work.items}
         assert states == {"web1": "done", "db": "failed", "build": "done"}
-        assert "wait for it to end" in screen.text(app)
-        assert "2 done, 1 failed" in screen.text(app)
+        await wait(pilot, lambda: "2 done, 1 failed" in screen.text(app) and "wait for it to end" in screen.text(app))
         assert app.main.panes[0].marks == {"db"}
         await pilot.press("escape")
         await wait(pilot, lambda: app.on_main)
@@ -250,7 +249,7 @@ async def test_the_failed_are_tried_again(daemon: FakeDaemon) -> None:
         await pilot.press("y")
         await wait(pilot, lambda: isinstance(app.screen, ResultsScreen) and app.screen.work.ended)
         assert [i.state for i in app.screen.work.items] == ["skipped", "done", "failed"]
-        assert "is locked: wait" in screen.text(app) and "already stopped" in screen.text(app)
+        await wait(pilot, lambda: "is locked: wait" in (now := screen.text(app)) and "already stopped" in now)
         del daemon.fail["PUT", "/1.0/instances/web2"]
         await pilot.press("r")
         await wait(pilot, lambda: app.on_main and daemon.instances["web2"]["status"] == "Stopped")

@@ -291,6 +291,7 @@ async def test_refreshing_a_copy(lab: Lab, images: dict[str, ImageFiles]) -> Non
         assert _read(root, "sub/file") == _read(past, "sub/file") == b"new"
     await pool.refresh_instance("c2", other, "c2")  # and back: from a complete root
     await pool.close()
+    await other.close()
     with pool.open_root("c2") as root, other.open_root("c2") as source:
         assert _tree(root) == _tree(source)
     for target in (pool, other):

@@ -14,7 +14,7 @@ from lxpy.api.objects import Config
 from lxpy.networks import config as keys
 
 _SOCKET = "/run/systemd/resolve/io.systemd.Resolve"  # there while the service runs
-_PATIENCE = 5.0  # seconds
+_PATIENCE = 10.0  # seconds for one command and its repetitions
 
 
 def commands(name: str, config: Config) -> list[list[str]]:
@@ -32,13 +32,7 @@ async def register(name: str, config: Config, warn: Callable[[str], None]) -> No
     if not os.path.exists(_SOCKET):
         return
     for command in commands(name, config):
-        for pause in (0.1, 0.2, 0.4, 0.8, 0.0):
-            fault = await _run(command)
-            # A link that has just been made may reach us before it reaches resolved.
-            if "not known" not in fault or not pause:
-                break
-            await asyncio.sleep(pause)
-        if fault:
+        if fault := await _tell(command):
             warn(
                 Notice(
                     f"This host cannot resolve names on network {name!r}: {command[0]} {command[1]}: {fault}",
@@ -49,7 +43,19 @@ async def register(name: str, config: Config, warn: Callable[[str], None]) -> No
             return
 
 
-async def _run(command: list[str]) -> str:
+async def _tell(command: list[str]) -> str:
+    """As `_run`. A link that has just been made may reach us long before it reaches resolved on a busy host."""
+    loop = asyncio.get_running_loop()
+    end, pause = loop.time() + _PATIENCE, 0.1
+    while True:
+        fault = await _run(command, end - loop.time())
+        if "not known" not in fault or loop.time() + pause > end:
+            return fault
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, 1.0)
+
+
+async def _run(command: list[str], patience: float) -> str:
     """What went wrong, one line; empty when nothing did, or there is no resolvectl."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -59,7 +65,7 @@ async def _run(command: list[str]) -> str:
     except FileNotFoundError:
         return ""
     try:
-        _, err = await asyncio.wait_for(process.communicate(), _PATIENCE)
+        _, err = await asyncio.wait_for(process.communicate(), patience)
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -85,8 +85,8 @@ def bus(packages: tuple[str, ...]) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def service(command: list[str], log: pathlib.Path, ready: Callable[[], bool]) -> Iterator[None]:
-    """A service that runs, once `ready` says so."""
+def service(command: list[str], log: pathlib.Path, ready: Callable[[], bool]) -> Iterator[subprocess.Popen[bytes]]:
+    """A service that runs, once `ready` says so; its process."""
     with log.open("ab") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
@@ -94,7 +94,7 @@ def service(command: list[str], log: pathlib.Path, ready: Callable[[], bool]) ->
         while not ready():
             assert time.monotonic() < end and process.poll() is None, log.read_text()[-2000:]
             time.sleep(0.1)
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(20)

@@ -124,10 +124,11 @@ class Gateway:
             self._jobs.put(job)
         return await future
 
-    def subscribe(self) -> Iterator[dict[str, Any]]:
+    def subscribe(self) -> Iterator[list[dict[str, Any]]]:
         """Events of operations and life cycles until the connection ends. Blocks: for a thread of its own.
 
-        The subscription stands when the first item, ``{}``, is given, so that what is loaded after it misses nothing.
+        What has come meanwhile is given together. The subscription stands when the first item, ``[]``, is given, so
+        that what is loaded after it misses nothing.
         """
         import json
 
@@ -135,9 +136,12 @@ class Gateway:
         try:
             stream = self._events = client.websocket("/1.0/events", type="operation,lifecycle")
             try:
-                yield {}
+                yield []
                 while (message := stream.receive()) is not None:
-                    yield json.loads(message[1])
+                    found = [json.loads(message[1])]
+                    while stream.pending() and (message := stream.receive()) is not None:
+                        found.append(json.loads(message[1]))
+                    yield found
             finally:
                 self._events = None
                 stream.close()

@@ -7,7 +7,7 @@ Loading happens on the gateway's threads, everything else on the app's loop. Cha
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,12 @@ from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.usage import History
 
 DEBOUNCE_SECONDS = 0.05  # a launch makes several events at once; one reading answers them all
+REST, LONGEST_REST = 20, 2.0  # after a reading a rest so many times as long, at most so many seconds
+MORE_REST, TIRED_REST = (
+    1.5,
+    1.0,
+)  # one after the other, each rest is so much longer than the last, up to so many seconds
+EVENTS_SECONDS, LONGEST_EVENTS_SECONDS = 0.02, 0.25  # between two looks at the events; the more come, the longer
 FEW = 8  # so many changed instances are read one by one; more by one bulk request
 KEEP_FINISHED = 30
 
@@ -77,10 +83,13 @@ class Model:
         self._dirty: set[str] = set()
         self._settling: dict[str, float] = {}  # just started, no address yet: until when to look often
         self._flushing = False
+        self._read_at, self._rest = 0.0, DEBOUNCE_SECONDS
         self._images_dirty = False
         self._wanted: set[str] = set()
         self._kinds_dirty: set[str] = set()
         self._waiters: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._doing: dict[str, str] | None = None  # what `busy` says, until an operation changes
+        self._untold: set[str] = set()  # parts of a `Changed` that is about to be posted
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = threading.Event()
         self._wake = asyncio.Event()
@@ -106,21 +115,22 @@ class Model:
         """At another remote or project from now on: all that was known is of the old one."""
         self.connected, self.loaded, self.reason, self.fresh = None, False, "", None
         self.instances, self.images, self.objects, self.server = {}, [], {}, {}
-        self.operations, self.history = {}, History()
+        self.operations, self.history, self._doing = {}, History(), None
         self.load, self.memory = "", (0, 0)
         self._settling.clear()
         self._dirty.clear()
         self.gateway.retarget(remote, project)
         self._post(Connection())
-        self._post(Changed("instances", "images", "operations", *KINDS))
+        self._tell("instances", "images", "operations", *KINDS)
 
     def busy(self) -> dict[str, str]:
         """What is being done to which instance: name to the operation's description."""
-        doing: dict[str, str] = {}
-        for operation in self.running():
-            for source in (operation.get("resources") or {}).get("instances") or []:
-                doing[_name(source)] = operation.get("description", "")
-        return doing
+        if self._doing is None:
+            self._doing = {}
+            for operation in self.running():
+                for source in (operation.get("resources") or {}).get("instances") or []:
+                    self._doing[_name(source)] = operation.get("description", "")
+        return self._doing
 
     def running(self) -> list[dict[str, Any]]:
         """The operations still going on, oldest first; shells and consoles are not work."""
@@ -173,7 +183,7 @@ class Model:
         for listed in operations.values() if isinstance(operations, dict) else [operations]:
             for operation in listed or []:
                 self._operation(operation)
-        self._post(Changed("images", "remotes", "operations", "host"))
+        self._tell("images", "remotes", "operations", "host")
         self._touch_kinds(*self._wanted)
         if not self.instances and self.fresh is None:
             await self._look_whether_fresh()
@@ -183,7 +193,7 @@ class Model:
             self.fresh = not await self.gateway.call(lambda c: c.get("/1.0/storage-pools"))
         except (ApiError, OSError, EOFError):
             return  # it is asked again with the next reading
-        self._post(Changed("fresh"))
+        self._tell("fresh")
 
     def want(self, kind: str) -> None:
         """Somebody looks at the objects of a kind: they are read, and kept current from now on."""
@@ -209,7 +219,7 @@ class Model:
             for raw, space in zip(raws, spaces, strict=True):
                 raw["resources"] = space
         self.objects[kind] = [found.row(raw) for raw in raws]
-        self._post(Changed(kind))
+        self._tell(kind)
 
     async def _space(self, pool: str) -> Any:
         try:
@@ -219,17 +229,21 @@ class Model:
 
     async def _load_instances(self) -> None:
         raws = await self.gateway.call(lambda c: c.get("/1.0/instances", recursion="2"))
-        self.instances = {raw["name"]: InstanceRow(raw) for raw in raws}
+        before, self.instances = self.instances, {raw["name"]: InstanceRow(raw) for raw in raws}
         self.loaded = True
-        self._settle(self.instances.values())
-        self._post(Changed("instances"))
+        self._settle(self.instances.values(), before)
+        self._tell("instances")
 
-    def _settle(self, rows: Any) -> None:
+    def _settle(self, rows: Iterable[InstanceRow], before: Mapping[str, InstanceRow]) -> None:
+        """Looks often at those that run now and have no address yet; some never get one."""
         for row in rows:
-            if row.running and not row.ipv4:
-                self._settling.setdefault(row.name, time.monotonic() + 10)
-            else:
+            was = before.get(row.name)
+            if not row.running or row.ipv4:
                 self._settling.pop(row.name, None)
+            elif was is None or not was.running or was.ipv4:
+                self._settling.setdefault(row.name, time.monotonic() + 10)
+            if was is not None and was.running and row.running:
+                row.cpu, row.processes = was.cpu, was.processes  # until the next reading
         if self._settling:
             self._wake.set()
 
@@ -239,10 +253,17 @@ class Model:
         delay = 0.1
         while not self._stopped.is_set():
             reason = "The daemon closed the connection"
+            rest = EVENTS_SECONDS
             try:
-                for event in self.gateway.subscribe():
+                for events in self.gateway.subscribe():
                     delay = 0.1
-                    loop.call_soon_threadsafe(self.apply, event) if event else loop.call_soon_threadsafe(self._up)
+                    if not events:
+                        loop.call_soon_threadsafe(self._up)
+                        continue
+                    loop.call_soon_threadsafe(self._apply_all, events)
+                    # The first one is told at once. Of a flood many are taken together: waking up is what costs.
+                    rest = min(max(EVENTS_SECONDS, rest * len(events) / 2), LONGEST_EVENTS_SECONDS)
+                    self._stopped.wait(rest)
             except RuntimeError:
                 return  # the loop is closed: the app has gone
             except Exception as error:
@@ -253,6 +274,10 @@ class Model:
                 return
             self._stopped.wait(delay)
             delay = min(delay * 2, 2.0)
+
+    def _apply_all(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            self.apply(event)
 
     def _up(self) -> None:
         self.connected, self.reason = True, ""
@@ -298,6 +323,7 @@ class Model:
         if known is not None and known["status_code"] in FINAL:
             return
         self.operations[ident] = operation
+        self._doing = None
         if operation["status_code"] in FINAL:
             waiter = self._waiters.pop(ident, None)
             if waiter is not None and not waiter.done():
@@ -309,12 +335,12 @@ class Model:
             finished = [i for i, o in self.operations.items() if o["status_code"] in FINAL]
             for old in finished[:-KEEP_FINISHED]:
                 del self.operations[old]
-        self._post(Changed("operations"))
+        self._tell("operations")
 
     def _forget(self, name: str) -> None:
         self._dirty.discard(name)
         if self.instances.pop(name, None) is not None:
-            self._post(Changed("instances"))
+            self._tell("instances")
 
     def _touch(self, name: str) -> None:
         self._dirty.add(name)
@@ -328,7 +354,8 @@ class Model:
     async def _flush(self) -> None:
         try:
             while self._dirty or self._images_dirty or self._kinds_dirty:
-                await asyncio.sleep(DEBOUNCE_SECONDS)
+                await asyncio.sleep(max(DEBOUNCE_SECONDS, self._read_at + self._rest - time.monotonic()))
+                began = time.monotonic()
                 dirty, self._dirty = self._dirty, set()
                 images, self._images_dirty = self._images_dirty, False
                 kinds, self._kinds_dirty = self._kinds_dirty, set()
@@ -336,18 +363,26 @@ class Model:
                     if images:
                         raws = await self.gateway.call(lambda c: c.get("/1.0/images", recursion="1"))
                         self.images = [ImageRow(raw) for raw in raws]
-                        self._post(Changed("images"))
+                        self._tell("images")
                     if len(dirty) > FEW:
                         await self._load_instances()
                     elif dirty:
                         await asyncio.gather(*(self._load_one(name) for name in dirty))
-                        self._post(Changed("instances"))
+                        self._tell("instances")
                     for kind in kinds:
                         await self._load_kind(kind)
                 except (ApiError, OSError, EOFError):
                     return  # the connection is gone; all is read anew when it is back
+                self._tire(began)
         finally:
             self._flushing = False
+
+    def _tire(self, began: float) -> None:
+        """Says how long no more is read: others may do so much that reading and drawing would be all that we do."""
+        now = time.monotonic()
+        tired = min(self._rest * MORE_REST, TIRED_REST) if began - self._read_at < 2 * TIRED_REST else 0.0
+        self._rest = max(DEBOUNCE_SECONDS, tired, min(REST * (now - began), LONGEST_REST))
+        self._read_at = now
 
     async def _load_one(self, name: str) -> None:
         try:
@@ -355,39 +390,47 @@ class Model:
         except NotFound:
             self.instances.pop(name, None)
             return
-        row = self.instances[name] = InstanceRow(raw)
-        self._settle([row])
+        row = InstanceRow(raw)
+        self._settle([row], self.instances)
+        self.instances[name] = row
 
     # Usage
 
     async def _sample(self) -> None:
-        """Addresses and memory of running instances: one bulk request, only while somebody looks."""
+        """What running instances use, and addresses still awaited: bulk requests, only while somebody looks."""
+        read = time.monotonic()
         while True:
             self._wake.clear()
-            wait = 0.25 if self._settling else self._refresh
+            wait = max(0.0, read + self._refresh - time.monotonic())
             try:
-                await asyncio.wait_for(self._wake.wait(), wait)
+                await asyncio.wait_for(self._wake.wait(), min(wait, 0.25) if self._settling else wait)
                 await asyncio.sleep(0.1)
             except TimeoutError:
                 pass
-            if not (self.connected and (self.focused or self._settling)):
+            due = time.monotonic() - read >= self._refresh
+            if due:
+                read = time.monotonic()
+            if not self.connected:
                 continue
-            parts = ["host"] if self._host() else []
-            if any(row.running for row in self.instances.values()) and await self._usage():
+            parts = ["host"] if due and self.focused and self._host() else []
+            try:
+                changed = due and self.focused and any(row.running for row in self.instances.values())
+                changed = changed and await self._usage()
+                if self._settling:
+                    changed |= await self._addresses()
+            except (ApiError, OSError, EOFError):
+                changed = False  # the connection's own end is told by the events
+            if changed:
                 parts.append("usage")
             if parts:
-                self._post(Changed(*parts))
+                self._tell(*parts)
 
     async def _usage(self) -> bool:
-        """CPU, memory, network and disk of all that run; addresses too while some are still awaited."""
-        try:
-            reading = await self.gateway.call(lambda c: c.get("/1.0/usage"))
-            addressed = await self._addresses() if self._settling else False
-        except (ApiError, OSError, EOFError):
-            return False
+        """CPU, memory, network and disk of all that run; whether anything shown has changed."""
+        reading = await self.gateway.call(lambda c: c.get("/1.0/usage"))
         self.history.take(reading)
         self.history.keep(set(self.instances))
-        changed = addressed
+        changed = False
         for one in reading["instances"]:
             row = self.instances.get(one["name"])
             if row is None or not row.running:
@@ -433,6 +476,16 @@ class Model:
         if changed:
             self.load, self.memory = load, memory
         return changed
+
+    def _tell(self, *parts: str) -> None:
+        """Posts `Changed`; once for all that changes in this turn of the loop."""
+        if not self._untold:
+            asyncio.get_running_loop().call_soon(self._told)
+        self._untold.update(parts)
+
+    def _told(self) -> None:
+        parts, self._untold = self._untold, set()
+        self._post(Changed(*parts))
 
     def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from lxpy.api.values import size_bytes
@@ -139,6 +140,7 @@ def image_text(config: dict[str, str]) -> str:
     return config.get("image.description", "") or config.get("volatile.base_image", "")[:12]
 
 
+@lru_cache(1 << 14)
 def epoch(stamp: str) -> float:
     """Seconds since 1970 of an RFC 3339 stamp; 0 where it is empty, broken or LXD's zero date."""
     if len(stamp) < 19 or stamp.startswith(("0001", "1970")):

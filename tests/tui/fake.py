@@ -206,6 +206,9 @@ class FakeSocket:
 
     def close(self) -> None: ...
 
+    def pending(self) -> bool:
+        return not self._box.empty()
+
     def receive(self) -> tuple[int, bytes] | None:
         data = self._box.get()
         return None if data is None else (1, data)

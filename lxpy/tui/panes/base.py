@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from textual.binding import Binding
 
 from lxpy.tui.rows import matcher
-from lxpy.tui.widgets.links import by_mouse
+from lxpy.tui.widgets.links import by_mouse, entitle
 from lxpy.tui.widgets.table import Column, Part, Table
 
 
@@ -112,7 +112,7 @@ class ListPane(Table):
 
     def retitle(self) -> None:
         """Draws the title: number and kind among the panes folded away behind this one, all in their order."""
-        self.border_title = self._strip() if self.others else f"[b]{self.number} {self.called}[/b]"
+        entitle(self, self._strip() if self.others else f"[b]{self.number} {self.called}[/b]")
         self._tell()
 
     def _tell(self) -> None:
@@ -128,7 +128,7 @@ class ListPane(Table):
         if total:
             place = f"{min(self.cursor + 1, shown)} of {shown}" + (f", {total} in all" if shown != total else "")
             notes.append(f"[$faint]{place}[/]")
-        self.border_subtitle = "  ".join(notes)
+        entitle(self, None, "  ".join(notes))
 
     def _strip(self) -> str:
         """This pane's title among the others'; shorter, or theirs as numbers, where there is less room."""

@@ -106,10 +106,10 @@ class MainScreen(Screen[None]):
             if self.panes[0].sort_key in ("memory", "cpu"):
                 self.panes[0].fill(list(self.model.instances.values()))
             else:
-                self.panes[0].refresh()
+                self.panes[0].redraw()
                 self._show_detail()
         elif "operations" in parts:
-            self.panes[0].refresh()
+            self.panes[0].redraw()
         if "images" in parts:
             self.panes[1].fill(list(self.model.images))
         if "remotes" in parts:
@@ -152,7 +152,7 @@ class MainScreen(Screen[None]):
 
     def _ages(self) -> None:
         for pane in self.panes:
-            pane.refresh()
+            pane.redraw()
 
     # Panes
 

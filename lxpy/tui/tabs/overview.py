@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -26,6 +27,7 @@ class OverviewTab(Tab):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.body = Static(id="overview")
+        self._shown: Content | None = None
 
     @classmethod
     def fits(cls, subject: Any) -> bool:
@@ -42,9 +44,11 @@ class OverviewTab(Tab):
         subject = self.subject
         kind = getattr(subject, "kind", "")
         if isinstance(subject, InstanceRow):
-            history = self.lxpy.model.history.of(subject.name)
-            self.body.update(_instance(subject, history, max(20, self.size.width - 4)))
-        elif isinstance(subject, ImageRow):
+            width = max(20, self.size.width - 4)
+            self._show(_instance(subject, self.lxpy.model.history.of(subject.name), width), width)
+            return
+        self._shown = None
+        if isinstance(subject, ImageRow):
             self.body.update(_image(subject))
         elif kind and (facts := facts_of(self.lxpy.main.pane(kind), subject)):
             self.body.update(facts)
@@ -52,6 +56,13 @@ class OverviewTab(Tab):
                 self.soon(self._leases)
         else:
             self.body.update(_other(subject))
+
+    def _show(self, content: Content, width: int) -> None:
+        """Shows `content`; a new layout of the whole screen only where lines come or go."""
+        before, self._shown = self._shown, content
+        if before is None or not content.is_same(before):
+            heights = [_heights(one, width) for one in (before, content) if one is not None]
+            self.body.update(content, layout=len(heights) < 2 or heights[0] != heights[1])
 
     def tick(self) -> None:
         if isinstance(self.subject, NetworkRow) and self.subject.managed:
@@ -68,6 +79,12 @@ class OverviewTab(Tab):
             return  # what was known stays
         if self.subject is row and (facts := facts_of(self.lxpy.main.pane(row.kind), row)):
             self.body.update(facts)
+
+
+def _heights(content: Content, width: int) -> int | list[str]:
+    """How high it is; the lines themselves where some may be broken."""
+    lines = content.plain.split("\n")
+    return lines if any(cell_len(line) > width for line in lines) else len(lines)
 
 
 def _line(label: str, value: str, style: str = "") -> Content:

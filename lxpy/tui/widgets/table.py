@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -90,6 +90,7 @@ class Table(ScrollView, can_focus=True):
         self.empty: Sequence[tuple[Part, ...]] = ()
         self._widths: tuple[int, list[tuple[Column, int]]] | None = None
         self._tones: dict[str, Style] = {}
+        self._drawn: dict[int, Strip] = {}  # by line: as it is on the screen
 
     # Content
 
@@ -115,8 +116,16 @@ class Table(ScrollView, can_focus=True):
         self._widths = None
         self.virtual_size = Size(0, len(self.rows) + self.header)
         self._reveal()
-        self.refresh()
+        self.redraw()
         self.post_message(self.Highlighted(self))
+
+    def redraw(self) -> None:
+        """Draws the lines that come out different from what they were, and no others: most stay as they are."""
+        if not self.is_attached or not self.size:
+            return
+        changed = [y for y in range(self.size.height) if self._drawn.get(y) != self._line(y)]
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
     def targets(self) -> list[Any]:
         """What verbs act on: the marked rows, else the one under the cursor."""
@@ -157,7 +166,7 @@ class Table(ScrollView, can_focus=True):
         if index != self.cursor:
             self.cursor = index
             self._reveal()
-            self.refresh()
+            self.redraw()
             self.post_message(self.Highlighted(self))
 
     def action_choose(self) -> None:
@@ -169,7 +178,7 @@ class Table(ScrollView, can_focus=True):
             self.marks ^= {self.current.key}
             if self.cursor + 1 < len(self.rows):
                 self.action_move(1)
-            self.refresh()
+            self.redraw()
             self.post_message(self.Highlighted(self))
 
     def action_mark_range(self) -> None:
@@ -294,6 +303,10 @@ class Table(ScrollView, can_focus=True):
         return max(least, min(column.most, longest))
 
     def render_line(self, y: int) -> Strip:
+        strip = self._drawn[y] = self._line(y)
+        return strip
+
+    def _line(self, y: int) -> Strip:
         width = self.size.width
         if self.header and y == 0:
             return self._header_line(width)

@@ -50,6 +50,20 @@ class Daemon(Lxpyd):
         return text.replace(f"{usual}100-{usual}219", f"{usual}100-{wide}219")
 
 
+# The app before a daemon of the imagination with so many instances.
+_ROWS = """
+import sys
+from lxpy.tui.app import LxpyApp
+from tests.tui.fake import FakeDaemon, instance
+daemon = FakeDaemon()
+daemon.instances = {
+    f"i{n:04}": instance(f"i{n:04}", "Stopped" if n % 7 == 3 else "Running", n % 250 + 1, 20_000_000 + n * 4096 * (n % 13))
+    for n in range(int(sys.argv[1]))
+}
+LxpyApp(daemon.gateway()).run()
+"""
+
+
 def say(what: str, *figures: str) -> None:
     print(f"{what:52}", "   ".join(figures), flush=True)
 
@@ -150,6 +164,43 @@ def _look_on(seat: Seat, daemon: int, seconds: float, what: str) -> None:
     say(what, f"app {app * 100:.2f} %", f"daemon {server * 100:.2f} %", f"{drawing:.1f} KiB/s drawn")
 
 
+def _keys(seat: Seat, keys: Sequence[str], shown: Sequence[str]) -> tuple[str, str]:
+    """Presses each key and waits for what it shows."""
+    times, used = [], fine_cpu(seat.pid)
+    for key, text in zip(keys, shown, strict=True):
+        seat.type(key)
+        times.append(seat.until(lambda screen, text=text: text in screen and screen.count("▌ i") < 2))
+    return milliseconds(times), f"CPU {(fine_cpu(seat.pid) - used) / len(times) * 1000:.0f} ms each"
+
+
+def rows(count: int) -> None:
+    """Keys in a long list: wall time from a key to what it draws, and CPU."""
+    with Seat([sys.executable, "-c", _ROWS, str(count)], os.environ) as seat:
+        seat.until(f"Instances {count}", 30)
+        seat.watch(3)
+        for what, times in (("a step within the screen", 30), ("a step that scrolls", 300)):
+            first = 0 if times == 30 else 30
+            say(f"j, {what}", *_keys(seat, ["j"] * times, [f"▌ i{n:04}" for n in range(first + 1, first + times + 1)]))
+        began, used = time.perf_counter(), fine_cpu(seat.pid)
+        for _ in range(300):  # as a keyboard repeats
+            seat.type("j")
+            seat.watch(1 / 30)
+        late = seat.until("▌ i0630")
+        used = (fine_cpu(seat.pid) - used) / (time.perf_counter() - began)
+        say("j held down, 30 a second", f"app {used * 100:.0f} %", f"{late * 1000:.0f} ms behind at the end")
+        say("G and g", *_keys(seat, ["G", "g"] * 10, [f"▌ i{count - 1:04}", "▌ i0000"] * 10))
+        seat.type("/")
+        seat.until("state:running")
+        letters = ["1", "9", "9", "\x7f", "\x7f", "\x7f"]
+        typed = ["─ /1 ─", "─ /19 ─", "─ /199 ─", "─ /19 ─", "─ /1 ─", f"Instances {count} ─"]
+        say("a letter of a filter", *_keys(seat, letters * 5, typed * 5))
+        seat.type("\x1b")
+        seat.watch(1)
+        say("another sorting", *_keys(seat, ["M", "N"] * 5, ["MEMORY ↑", "NAME ↑        STATE"] * 5))
+        say("  the app's memory", f"{memory(seat.pid) / 2**20:.0f} MiB (PSS)")
+        quit_app(seat)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.app")
     parser.add_argument("parts", nargs="*", help="start, idle, rows, shell; all of them")
@@ -169,6 +220,8 @@ def main() -> int:
             lxpyd.cli("delete", "-f", "c1")
         if "idle" in parts:
             idle(lxpyd, given.instances, given.seconds)
+        if "rows" in parts:
+            rows(2000)
     finally:
         lxpyd.destroy()
     say("load", " ".join(pathlib.Path("/proc/loadavg").read_text().split()[:3]))

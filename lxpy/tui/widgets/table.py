@@ -69,6 +69,10 @@ class Table(ScrollView, can_focus=True):
             super().__init__()
             self.table = table
 
+        def can_replace(self, message: Message) -> bool:
+            """Of those that wait only the last one counts, while a key is held down."""
+            return isinstance(message, Table.Highlighted) and message.table is self.table
+
     class Chosen(Message):
         """Enter or a double click on a row."""
 
@@ -164,9 +168,11 @@ class Table(ScrollView, can_focus=True):
         index = len(self.rows) - 1 if index < 0 else index
         self.settled = True
         if index != self.cursor:
+            before, top = self.cursor, round(self.scroll_offset.y)
             self.cursor = index
             self._reveal()
-            self.redraw()
+            if round(self.scroll_offset.y) == top:  # otherwise everything is drawn anew anyhow
+                self.refresh(*(Region(0, i - top + self.header, self.size.width, 1) for i in (before, index)))
             self.post_message(self.Highlighted(self))
 
     def action_choose(self) -> None:

@@ -28,7 +28,7 @@ from tests.support.seat import Seat, cpu, fine_cpu, memory
 
 APP = [str(BIN / "lxpy"), "tui"]
 # Changes the configuration of instances so often a second: each makes an event.
-_CHANGES = """
+CHANGES = """
 import sys, time
 from lxpy.client.client import connect
 client, rate, names = connect(""), int(sys.argv[1]), sys.argv[2:]
@@ -57,7 +57,7 @@ from lxpy.tui.app import LxpyApp
 from tests.tui.fake import FakeDaemon, instance
 daemon = FakeDaemon()
 daemon.instances = {
-    f"i{n:04}": instance(f"i{n:04}", "Stopped" if n % 7 == 3 else "Running", n % 250 + 1, 20_000_000 + n * 4096 * (n % 13))
+    f"i{n:04}": instance(f"i{n:04}", "Running" if n % 7 else "Stopped", n % 250 + 1, 20_000_000 + n * 4096 * (n % 13))
     for n in range(int(sys.argv[1]))
 }
 LxpyApp(daemon.gateway()).run()
@@ -134,7 +134,7 @@ def idle(lxpyd: Lxpyd, count: int, seconds: float) -> None:
             _look_on(seat, daemon, seconds, f"{count} running, 160x50, graphs")
             say("  the app's memory", f"{memory(seat.pid) / 2**20:.0f} MiB (PSS)")
             changes = subprocess.Popen(
-                [sys.executable, "-c", _CHANGES, "100", *names], env=lxpyd.environment, cwd=pathlib.Path.cwd()
+                [sys.executable, "-c", CHANGES, "100", *names], env=lxpyd.environment, cwd=pathlib.Path.cwd()
             )
             try:
                 seat.watch(3)

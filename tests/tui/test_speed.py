@@ -1,12 +1,23 @@
 """How soon it is there and what it costs, in CPU time beside something else of the same minute: machines differ."""
 
+import asyncio
 import os
 import statistics
+import subprocess
 import sys
+import time
+from typing import Any
 
+from textual.geometry import Region
+
+from lxpy.tui.app import LxpyApp
+from lxpy.tui.settings import Settings
 from lxpy.tui.shells import own_command
+from tests.bench.app import CHANGES, reads
 from tests.support.daemon import BIN, Lxpyd
 from tests.support.seat import Seat, fine_cpu
+from tests.tui.fake import FakeDaemon, instance
+from tests.tui.test_app import opened, wait
 
 # Runs the app, and says in a file what has been imported when it begins to ask the daemon.
 _LISTING = """
@@ -72,3 +83,96 @@ def test_keys_typed_before_the_first_frame_are_not_lost(lxpyd: Lxpyd) -> None:
         seat.type("q")
         seat.watch(1)
         assert seat.process.wait(10) == 0
+
+
+def test_what_many_others_do_costs_little_and_nobody_is_asked_while_nobody_looks(lxpyd: Lxpyd, name: str) -> None:
+    names = [f"{name}-{number}" for number in range(8)]
+    for one in names:
+        lxpyd.cli("launch", "bb", one)
+    assert lxpyd.process
+    daemon = lxpyd.process.pid
+    with Seat([str(BIN / "lxpy"), "tui"], lxpyd.environment) as seat:
+        seat.until(lambda text: text.count("● Running") >= len(names) and "Over time" in text, 30)
+        for one in names:
+            lxpyd.wait_address(one)
+        changes = subprocess.Popen([sys.executable, "-c", CHANGES, "100", *names], env=lxpyd.environment)
+        try:
+            seat.watch(3)  # from now on it reads as seldom as it will
+            began, used = time.monotonic(), fine_cpu(seat.pid)
+            seat.watch(6)
+            share = (fine_cpu(seat.pid) - used) / (time.monotonic() - began)
+            assert changes.poll() is None
+        finally:
+            changes.kill()
+            changes.wait()
+        assert share < 0.05, share  # 26 % when every event was answered
+        seat.type("\x1b[O")  # the terminal is out of sight
+        seat.watch(3)
+        before = reads(daemon)
+        seat.watch(4.2)
+        unseen = reads(daemon) - before
+        seat.type("\x1b[I")
+        seat.watch(4.2)
+        seen = reads(daemon) - before - unseen
+        assert unseen < len(names) <= seen, (unseen, seen)
+        seat.type("q")
+        seat.watch(1)
+        assert seat.process.wait(10) == 0
+
+
+async def test_a_flood_of_events_is_answered_by_few_readings() -> None:
+    daemon = FakeDaemon()
+    async with opened(daemon) as pilot:
+        await pilot.pause(0.3)
+        before = len(daemon.requests)
+        for n in range(600):
+            daemon.lifecycle("instance-updated", f"web{n % 2 + 1}")
+            if n % 10 == 0:
+                await pilot.pause(0.05)
+        daemon.instances["web1"]["status"] = "Error"
+        daemon.lifecycle("instance-updated", "web1")
+        await wait(pilot, lambda: pilot.app.model.instances["web1"].status == "Error")  # and the last one counts
+        assert len(daemon.requests) - before < 40
+
+
+async def test_only_what_has_changed_is_drawn(monkeypatch: Any) -> None:
+    daemon = FakeDaemon()
+    async with opened(daemon) as pilot:
+        pane = pilot.app.main.panes[0]
+        drawn: list[Region] = []
+        refresh = pane.refresh
+
+        def spy(*regions: Region, **options: Any) -> Any:
+            drawn.extend(regions or [pane.size.region])
+            return refresh(*regions, **options)
+
+        monkeypatch.setattr(pane, "refresh", spy)
+        pane.fill(list(pilot.app.model.instances.values()))
+        assert drawn == []
+        daemon.instances["web2"] = instance("web2", "Stopped")
+        daemon.lifecycle("instance-stopped", "web2")
+        await wait(pilot, lambda: "Stopped" in str(pane.render_line(4).text))
+        assert {region.y for region in drawn} == {4}, drawn
+        drawn.clear()
+        await pilot.press("j")
+        assert {region.y for region in drawn} <= {1, 2} and drawn, drawn
+
+
+async def test_an_instance_without_an_address_is_not_looked_after_for_ever() -> None:
+    daemon = FakeDaemon()
+    daemon.instances["lonely"] = instance("lonely")
+    app = LxpyApp(daemon.gateway(), Settings(refresh=3600))
+    async with app.run_test() as pilot:
+        await wait(pilot, lambda: app.model.loaded)
+        assert set(app.model._settling) == {"lonely"}
+        app.model._settling.clear()
+        daemon.lifecycle("instance-updated", "lonely")
+        daemon.lifecycle("instance-updated", "web1")
+        await asyncio.sleep(0.5)
+        assert not app.model._settling
+        daemon.instances["lonely"]["status"] = "Stopped"
+        daemon.lifecycle("instance-stopped", "lonely")
+        await wait(pilot, lambda: app.model.instances["lonely"].status == "Stopped")
+        daemon.instances["lonely"]["status"] = "Running"
+        daemon.lifecycle("instance-started", "lonely")
+        await wait(pilot, lambda: set(app.model._settling) == {"lonely"})

@@ -42,9 +42,17 @@ class Client:
         self.project = project
         self.local = local
         self._stream = Stream(dial, host)
+        self._joining: Stream | None = None  # a websocket's, until the server has agreed
 
     def close(self) -> None:
         self._stream.close()
+
+    def hang_up(self) -> None:
+        """Wakes the thread that waits for an answer here: to it the server has gone."""
+        self._stream.hang_up()
+        joining = self._joining
+        if joining is not None:
+            joining.hang_up()
 
     def target(self, path: str, query: dict[str, str] | None = None) -> str:
         """The request target: `path` with `query` and the project."""
@@ -204,7 +212,14 @@ class Client:
     def _websocket(self, target: str) -> WebSocket:
         from lxpy.client.websocket import WebSocket
 
-        return WebSocket(Stream(self._dial, self._host), target)
+        stream = self._joining = Stream(self._dial, self._host)
+        try:
+            return WebSocket(stream, target)
+        except BaseException:
+            stream.close()
+            raise
+        finally:
+            self._joining = None
 
     def websocket(self, path: str, **query: str) -> WebSocket:
         """An open websocket at `path`."""

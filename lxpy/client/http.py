@@ -65,6 +65,17 @@ class Stream:
             self._sock.close()
             self._sock = None
 
+    def hang_up(self) -> None:
+        """Ends the connection for whoever reads or writes on it in another thread: that one closes it."""
+        import socket
+
+        sock = self._sock
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # gone by itself
+
     def send(self, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> None:
         """Send a request whose body is at hand."""
         extra = "".join(f"{key}: {value}\r\n" for key, value in headers.items())

@@ -58,8 +58,9 @@ def dialler(remote: Remote) -> tuple[Callable[[], socket.socket], str]:
             context.load_cert_chain(f"{own}/client.crt", f"{own}/client.key")
         try:
             plain = socket.create_connection((host, port), timeout=10)
-            plain.settimeout(None)
-            return context.wrap_socket(plain, server_hostname=host)
+            sock = context.wrap_socket(plain, server_hostname=host)  # who accepts and then says nothing is not there
+            sock.settimeout(None)
+            return sock
         except ssl.SSLCertVerificationError as error:
             raise Unavailable(f"{remote.url} shows a certificate that is not trusted: {error.verify_message}") from None
         except OSError as error:

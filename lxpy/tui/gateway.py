@@ -16,6 +16,9 @@ from lxpy.api.errors import ApiError, Forbidden, NotFound, Unavailable
 
 T = TypeVar("T")
 
+TELL_SECONDS = 4.0  # no answer for so long is worth a word
+PATIENCE = 30.0  # seconds for an answer to what only reads; then the daemon is taken for gone, and asked anew
+
 
 class ClientLike(Protocol):
     """What the app uses of `lxpy.client.Client`; a test hands in its own."""
@@ -28,7 +31,25 @@ class ClientLike(Protocol):
     def delete(self, path: str, body: Any = None) -> Any: ...
     def request(self, method: str, path: str, *, headers: dict[str, str] | None = None) -> Any: ...
     def websocket(self, path: str, **query: str) -> Any: ...
+    def hang_up(self) -> None: ...
     def close(self) -> None: ...
+
+
+class _Wait:
+    """A question without an answer yet.
+
+    Attributes:
+        until: when it is given up.
+        fail: what tells the one who waits.
+        alone: whether it may take long, on a thread of its own.
+        client: who asks, once it has a thread.
+    """
+
+    def __init__(self, patience: float | None, fail: Callable[[], None], alone: bool = False) -> None:
+        self.since = time.monotonic()
+        self.until = self.since + patience if patience else float("inf")
+        self.fail, self.alone = fail, alone
+        self.client: ClientLike | None = None
 
 
 class RemoteInfo(NamedTuple):
@@ -62,6 +83,8 @@ class Gateway:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._events: Any = None
+        self._waits: set[_Wait] = set()
+        self._fault = ""  # why we have hung up
         self._closed = False
 
     def connect(self) -> ClientLike:
@@ -77,20 +100,34 @@ class Gateway:
         """Another remote or project: every client is opened anew, and the events begin anew."""
         self.remote, self.project = remote, project
         self._generation += 1
+        self._abandon([wait for wait in list(self._waits) if not wait.alone])
         self._hang_up()
 
-    async def call(self, work: Callable[[ClientLike], T], *, alone: bool = False) -> T:
+    async def call(
+        self, work: Callable[[ClientLike], T], *, alone: bool = False, patience: float | None = None,
+        unwanted: Callable[[T], None] | None = None,
+    ) -> T:  # fmt: skip
         """The result of `work` with a client, run on a thread.
 
         Args:
             work: given the thread's client; what it raises is raised here.
             alone: on a thread of its own, for calls that may take long (a far catalogue).
+            patience: seconds; then `TimeoutError` is raised here, and `check` hangs up.
+            unwanted: given a result that nobody waits for any more.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
+        def fail() -> None:
+            if not future.done():
+                future.set_exception(TimeoutError())
+
+        wait = _Wait(patience, fail, alone)
+
         def settle(result: T | None, error: BaseException | None) -> None:
-            if future.cancelled():
+            if future.done():
+                if unwanted is not None and error is None:
+                    unwanted(result)  # type: ignore[arg-type]
                 return
             if error is not None:
                 future.set_exception(error)
@@ -101,7 +138,7 @@ class Gateway:
             result: T | None = None
             error: BaseException | None = None
             try:
-                result = self._with_client(work)
+                result = self._with_client(work, wait)
             except Exception as exc:
                 error = exc
             try:
@@ -122,7 +159,42 @@ class Gateway:
                 self._threads.append(thread)
                 thread.start()
             self._jobs.put(job)
-        return await future
+        self._waits.add(wait)
+        try:
+            return await future
+        finally:
+            self._waits.discard(wait)
+
+    def waited(self) -> float:
+        """Seconds since the oldest question without an answer was asked, but for those that may take long."""
+        return max((time.monotonic() - wait.since for wait in list(self._waits) if not wait.alone), default=0.0)
+
+    def check(self) -> None:
+        """Gives up what has waited too long. The daemon is then taken for gone: everything is hung up, and events too.
+
+        To be called now and then by the loop's thread.
+        """
+        now = time.monotonic()
+        late = [wait for wait in list(self._waits) if now > wait.until]
+        self._abandon(late)
+        late = [wait for wait in late if not wait.alone]
+        if late:
+            seconds = round(now - min(wait.since for wait in late))
+            self._fault = f"{self.remote or 'The daemon'} has not answered for {seconds} s; it is asked again"
+            self._generation += 1
+            self._hang_up()
+
+    def _abandon(self, waits: Sequence[_Wait]) -> None:
+        for wait in waits:
+            wait.fail()
+            self._waits.discard(wait)
+            if wait.client is not None:
+                wait.client.hang_up()
+
+    def take_fault(self) -> str:
+        """Why we have hung up, if we have; once."""
+        fault, self._fault = self._fault, ""
+        return fault
 
     def subscribe(self) -> Iterator[list[dict[str, Any]]]:
         """Events of operations and life cycles until the connection ends. Blocks: for a thread of its own.
@@ -133,8 +205,14 @@ class Gateway:
         import json
 
         client = self.connect()
+        wait = _Wait(PATIENCE, lambda: None)
+        wait.client = client
+        self._waits.add(wait)
         try:
-            stream = self._events = client.websocket("/1.0/events", type="operation,lifecycle")
+            try:
+                stream = self._events = client.websocket("/1.0/events", type="operation,lifecycle")
+            finally:
+                self._waits.discard(wait)
             try:
                 yield []
                 while (message := stream.receive()) is not None:
@@ -170,13 +248,14 @@ class Gateway:
             job()
         self._drop()
 
-    def _with_client(self, work: Callable[[ClientLike], T]) -> T:
+    def _with_client(self, work: Callable[[ClientLike], T], wait: _Wait) -> T:
         if getattr(self._local, "generation", -1) != self._generation:
             self._drop()
             self._local.generation = self._generation
         fresh = getattr(self._local, "client", None) is None
         if fresh:
             self._local.client = self.connect()
+        wait.client = self._local.client
         try:
             return work(self._local.client)
         except ApiError as error:
@@ -187,9 +266,9 @@ class Gateway:
             # The daemon restarted under a kept connection: nothing was sent for certain only if it was stale, and
             # every call of the app is safe to repeat (a repeated create answers "exists").
             self._drop()
-            if fresh:
+            if fresh or time.monotonic() > wait.until:
                 raise
-            self._local.client = self.connect()
+            wait.client = self._local.client = self.connect()
             return work(self._local.client)
 
     def _drop(self) -> None:

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from textual.message import Message
 
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.api.status import FINAL, SUCCESS
+from lxpy.tui import gateway as way
 from lxpy.tui.gateway import Gateway, RemoteInfo, explain
 from lxpy.tui.objects import KINDS, USED, ObjectRow
 from lxpy.tui.rows import ImageRow, InstanceRow
@@ -29,6 +30,7 @@ MORE_REST, TIRED_REST = (
 EVENTS_SECONDS, LONGEST_EVENTS_SECONDS = 0.02, 0.25  # between two looks at the events; the more come, the longer
 FEW = 8  # so many changed instances are read one by one; more by one bulk request
 KEEP_FINISHED = 30
+T = TypeVar("T")
 
 
 class Changed(Message):
@@ -57,6 +59,7 @@ class Model:
     Attributes:
         connected: None until the first answer.
         reason: why it is not connected, one line.
+        waited: seconds for which an answer has been waited for, 0 while that is no matter.
         objects: rows by kind, of the kinds that somebody has looked at; see `want`.
         operations: by id, running ones and the last finished ones, oldest first.
         load: the host's load average, "" where unknown; `memory` is (used, total) bytes.
@@ -68,6 +71,7 @@ class Model:
         self._refresh = refresh
         self.connected: bool | None = None
         self.reason = ""
+        self.waited = 0  # seconds without an answer, once there is something to say about it
         self.server: dict[str, Any] = {}
         self.instances: dict[str, InstanceRow] = {}
         self.images: list[ImageRow] = []
@@ -101,6 +105,7 @@ class Model:
         self._listener = threading.Thread(target=self._listen, args=(loop,), name="lxpy-tui-events", daemon=True)
         self._listener.start()
         self._spawn(self._sample())
+        self._spawn(self._watch())
 
     def stop(self) -> None:
         """Ends every task; threads end with their present call."""
@@ -154,7 +159,7 @@ class Model:
                 current = await asyncio.wait_for(asyncio.shield(waiter), 2.0)
             except TimeoutError:
                 try:
-                    current = await self.gateway.call(lambda c: c.get(f"/1.0/operations/{ident}"))
+                    current = await self._read(lambda c: c.get(f"/1.0/operations/{ident}"))
                 except NotFound:
                     current = {**current, "status_code": SUCCESS}  # ended and forgotten: its effect is what counts
                 except (ApiError, OSError):
@@ -169,10 +174,10 @@ class Model:
         try:
             await self._load_instances()
             server, images, remotes, operations = await asyncio.gather(
-                self.gateway.call(lambda c: c.get("/1.0")),
-                self.gateway.call(lambda c: c.get("/1.0/images", recursion="1")),
-                self.gateway.call(lambda _: list(self.gateway.remotes())),
-                self.gateway.call(lambda c: c.get("/1.0/operations", recursion="1")),
+                self._read(lambda c: c.get("/1.0")),
+                self._read(lambda c: c.get("/1.0/images", recursion="1")),
+                self._read(lambda _: list(self.gateway.remotes())),
+                self._read(lambda c: c.get("/1.0/operations", recursion="1")),
             )
         except (ApiError, OSError, EOFError) as error:
             self.reason = explain(error)
@@ -190,7 +195,7 @@ class Model:
 
     async def _look_whether_fresh(self) -> None:
         try:
-            self.fresh = not await self.gateway.call(lambda c: c.get("/1.0/storage-pools"))
+            self.fresh = not await self._read(lambda c: c.get("/1.0/storage-pools"))
         except (ApiError, OSError, EOFError):
             return  # it is asked again with the next reading
         self._tell("fresh")
@@ -213,7 +218,7 @@ class Model:
 
     async def _load_kind(self, kind: str) -> None:
         found = KINDS[kind]
-        raws = await self.gateway.call(lambda c: c.get(found.path, recursion="1"))
+        raws = await self._read(lambda c: c.get(found.path, recursion="1"))
         if kind == "storage-pools":
             spaces = await asyncio.gather(*(self._space(raw["name"]) for raw in raws))
             for raw, space in zip(raws, spaces, strict=True):
@@ -223,12 +228,12 @@ class Model:
 
     async def _space(self, pool: str) -> Any:
         try:
-            return await self.gateway.call(lambda c: c.get(f"/1.0/storage-pools/{pool}/resources"))
+            return await self._read(lambda c: c.get(f"/1.0/storage-pools/{pool}/resources"))
         except ApiError:
             return {}  # it is away: its row says so without the bar
 
     async def _load_instances(self) -> None:
-        raws = await self.gateway.call(lambda c: c.get("/1.0/instances", recursion="2"))
+        raws = await self._read(lambda c: c.get("/1.0/instances", recursion="2"))
         before, self.instances = self.instances, {raw["name"]: InstanceRow(raw) for raw in raws}
         self.loaded = True
         self._settle(self.instances.values(), before)
@@ -268,6 +273,7 @@ class Model:
                 return  # the loop is closed: the app has gone
             except Exception as error:
                 reason = explain(error)
+            reason = self.gateway.take_fault() or reason
             try:
                 loop.call_soon_threadsafe(self._down, reason)
             except RuntimeError:
@@ -361,7 +367,7 @@ class Model:
                 kinds, self._kinds_dirty = self._kinds_dirty, set()
                 try:
                     if images:
-                        raws = await self.gateway.call(lambda c: c.get("/1.0/images", recursion="1"))
+                        raws = await self._read(lambda c: c.get("/1.0/images", recursion="1"))
                         self.images = [ImageRow(raw) for raw in raws]
                         self._tell("images")
                     if len(dirty) > FEW:
@@ -386,13 +392,28 @@ class Model:
 
     async def _load_one(self, name: str) -> None:
         try:
-            raw = await self.gateway.call(lambda c: c.get(f"/1.0/instances/{name}", recursion="1"))
+            raw = await self._read(lambda c: c.get(f"/1.0/instances/{name}", recursion="1"))
         except NotFound:
             self.instances.pop(name, None)
             return
         row = InstanceRow(raw)
         self._settle([row], self.instances)
         self.instances[name] = row
+
+    async def _watch(self) -> None:
+        """Tells of answers that do not come, and gives up in the end."""
+        while True:
+            await asyncio.sleep(min(1.0, way.PATIENCE))
+            self.gateway.check()
+            seconds = self.gateway.waited()
+            waited = round(seconds) if seconds > way.TELL_SECONDS else 0
+            if waited != self.waited:
+                self.waited = waited
+                self._post(Connection())
+
+    async def _read(self, work: Callable[[Any], T]) -> T:
+        """What `work` reads with a client; given up when it takes too long."""
+        return await self.gateway.call(work, patience=way.PATIENCE)
 
     # Usage
 
@@ -427,7 +448,7 @@ class Model:
 
     async def _usage(self) -> bool:
         """CPU, memory, network and disk of all that run; whether anything shown has changed."""
-        reading = await self.gateway.call(lambda c: c.get("/1.0/usage"))
+        reading = await self._read(lambda c: c.get("/1.0/usage"))
         self.history.take(reading)
         self.history.keep(set(self.instances))
         changed = False
@@ -441,7 +462,7 @@ class Model:
 
     async def _addresses(self) -> bool:
         query = {"recursion": "2", "fields": "state.network"}
-        raws = await self.gateway.call(lambda c: c.get("/1.0/instances", **query))
+        raws = await self._read(lambda c: c.get("/1.0/instances", **query))
         now, changed = time.monotonic(), False
         for raw in raws:
             row = self.instances.get(raw["name"])

@@ -24,6 +24,7 @@ from lxpy.tui.terminal import Terminal
 
 # How much is read at a time; one read a turn of the loop is what keeps a flood from the keys.
 _SOME = 1 << 16
+PATIENCE = 20.0  # seconds for the daemon to start a shell
 LOGIN = ("su", "-l")
 _ENVIRONMENT = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
@@ -42,6 +43,7 @@ class Shell:
         terminal: what it shows.
         alive: whether it still runs.
         opening: whether it is still to come; what is typed meanwhile waits for it.
+        heard: whether it has said something.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Shell:
         self.terminal = Terminal()
         self.alive = False
         self.opening = True
+        self.heard = False
         self._gateway, self._changed, self._ended = gateway, changed, ended
         self._command = list(command)
         self._own = list(own)
@@ -84,7 +87,9 @@ class Shell:
             return local_exec.start({**request, "project": client.project or "default"})
 
         try:
-            files = await self._gateway.call(start, alone=True)
+            files = await self._gateway.call(start, alone=True, patience=PATIENCE, unwanted=_discard)
+        except TimeoutError:
+            raise ApiError(f"The daemon has started no shell in {self.name} within {PATIENCE:.0f} s") from None
         finally:
             self.opening = False
         if files is None:
@@ -103,6 +108,13 @@ class Shell:
             loop.add_reader(self._status, self._told)
         if self._waiting:
             self._flush()
+
+    @property
+    def awaited(self) -> str:
+        """Who has yet to answer before there is anything to see; "" once there is."""
+        if self.opening:
+            return "the daemon"
+        return self._gateway.remote if self.alive and self._process is not None and not self.heard else ""
 
     def _start_command(self, columns: int, rows: int) -> None:
         """``lxpy exec REMOTE:NAME``, or what is run instead, in a terminal of our own."""
@@ -172,6 +184,7 @@ class Shell:
             return False
         if not data:
             return False
+        self.heard = True
         self.terminal.feed(data)
         if replies := self.terminal.take_replies():
             self.write(replies)
@@ -243,6 +256,14 @@ class Shell:
             # It has lost its terminal as well: this takes no time.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2)
+
+
+def _discard(files: Any) -> None:
+    """Hangs up a shell that came too late."""
+    if files is not None:
+        for fd in (files.pty, files.status, files.pidfd):
+            os.close(fd)
+        files.control.close()
 
 
 def own_command(words: list[str], terminal: bool = False) -> list[str]:

@@ -35,7 +35,8 @@ class Seat:
         self._pty, slave = os.openpty()
         self.resize(*size)
         environment = {**environment, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        environment.pop("NO_COLOR", None)
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):  # the terminal says how large it is
+            environment.pop(name, None)
 
         def sit() -> None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -222,6 +222,8 @@ class FakeClient:
 
     def close(self) -> None: ...
 
+    def hang_up(self) -> None: ...
+
     def websocket(self, path: str, **query: str) -> FakeSocket:
         self._enter("GET", path, query)
         box: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

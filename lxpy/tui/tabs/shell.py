@@ -1,5 +1,6 @@
 """A shell in the selected instance; there may be several, each in a tab of its own."""
 
+import time
 from typing import Any
 
 from textual.app import ComposeResult
@@ -43,7 +44,7 @@ class ShellTab(Tab):
     def make(self) -> Shell:
         """What runs in it."""
         command = self.lxpy.settings.shell
-        return Shell(self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, command)
+        return Shell(self.lxpy.gateway, self.name_of, self._changed, self._ended, command)
 
     @property
     def ended(self) -> bool:
@@ -71,13 +72,31 @@ class ShellTab(Tab):
 
     async def _open(self) -> None:
         self.view.note = "opening …"
+        self._began = time.monotonic()
+        self._awaiting = self.set_interval(0.5, self._await)
         try:
             await self.shell.open(self.size.width, self.size.height)
         except Exception as error:
+            self._awaiting.stop()
             self._ended(explain(error), False)
             return
-        self.view.note = ""
-        self.view.refresh()
+        self._await()
+
+    def _changed(self) -> None:
+        if self.view.note:
+            self._await()
+        self.view.changed()
+
+    def _await(self) -> None:
+        """Says who is waited for, until there is something to see."""
+        who, seconds = self.shell.awaited, time.monotonic() - self._began
+        note = f"waiting for {who} … {seconds:.0f} s" if seconds > 1 else "opening …"
+        if not who:
+            self._awaiting.stop()
+            note = "" if self.shell.alive else self.view.note
+        if note != self.view.note:
+            self.view.note = note
+            self.view.refresh()
 
     def _ended(self, text: str, orderly: bool) -> None:
         if not self.is_mounted or not self.is_attached:
@@ -105,6 +124,4 @@ class ConsoleTab(ShellTab):
     TITLE = "Console"
 
     def make(self) -> Shell:
-        return Shell(
-            self.lxpy.gateway, self.name_of, lambda: self.view.changed(), self._ended, own=("console", self.name_of)
-        )
+        return Shell(self.lxpy.gateway, self.name_of, self._changed, self._ended, own=("console", self.name_of))

@@ -27,6 +27,8 @@ class HeaderBar(Widget):
             link = [("◌", "$warning"), (f" connecting to {remote} …", "$faint")]
         else:
             link = [("✖", "$error"), (" disconnected, reconnecting …", "$error")]
+        if model.waited and model.connected is not False:
+            link.append((f"  no answer for {model.waited} s", "$warning"))
         if model.gateway.project not in ("", "default"):
             link += [("  project ", "$faint"), (model.gateway.project, "$accent")]
         if getattr(self.app, "read_only", False):

@@ -81,9 +81,9 @@ async def test_launch_stop_start_and_delete(lxpyd: Lxpyd, name: str, monkeypatch
         await wait(pilot, lambda: status(app, name) == "Running")
         before = lxpyd.json("query", f"/1.0/instances/{name}/state")["pid"]
         await pilot.press("r")
-        await wait(pilot, lambda: app.model.running())
+        pid = f"/1.0/instances/{name}/state"
+        await wait(pilot, lambda: lxpyd.json("query", pid)["pid"] not in (0, before), 40)
         await wait(pilot, lambda: not app.model.running() and status(app, name) == "Running", 40)
-        assert lxpyd.json("query", f"/1.0/instances/{name}/state")["pid"] not in (0, before)
         await pilot.press("x")
         await wait(pilot, lambda: status(app, name) == "Stopped", 40)
         assert lxpyd.status(name) == "STOPPED"

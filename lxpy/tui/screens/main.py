@@ -180,6 +180,11 @@ class MainScreen(Screen[None]):
         if not pane.is_attached:
             self._rest()
         self._activate(pane)
+        self._focus(pane)
+
+    def _focus(self, pane: ListPane) -> None:
+        """At once, for the next key may have been typed already; and once more, as what was folded away must wait."""
+        self.set_focus(pane, scroll_visible=False)
         # What was folded away gets its place only with the next layout; focus needs it.
         self.call_after_refresh(pane.focus)
 
@@ -237,7 +242,7 @@ class MainScreen(Screen[None]):
 
     def action_close_detail(self) -> None:
         self.remove_class("-detail", "-zoom")
-        self.call_after_refresh(self.active.focus)
+        self._focus(self.active)
 
     def targets(self) -> list[Any]:
         """What verbs act on: in the detail its object, else the marked ones or the selected one of the list."""

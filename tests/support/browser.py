@@ -68,6 +68,16 @@ class Browser:
         keys = [{"type": kind, "value": c} for c in text for kind in ("keyDown", "keyUp")]
         self._ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": keys}]})
 
+    def tab(self) -> None:
+        """Opens a second tab, and looks at it from now on."""
+        self._first = self._ask("GET", "/window")
+        self._ask("POST", "/window", {"handle": self._ask("POST", "/window/new", {"type": "tab"})["handle"]})
+
+    def close_tab(self) -> None:
+        """Closes that tab; back to the first."""
+        self._ask("DELETE", "/window")
+        self._ask("POST", "/window", {"handle": self._first})
+
     def screenshot(self, path: pathlib.Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("GET", "/screenshot")))
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import os
 import pathlib
 import re
 import signal
@@ -91,6 +92,11 @@ async def test_without_textual_serve_it_says_what_to_install(monkeypatch: pytest
         await web.application(web.Guard(1), ["true"])
 
 
+def _children(pid: int) -> set[str]:
+    tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
+    return {child for task in tasks for child in task.read_text().split()}
+
+
 async def _screen(ws: Any, wanted: str, seconds: float = 30) -> None:
     """Reads until `wanted` has been drawn."""
     seen, end = "", time.monotonic() + seconds
@@ -117,8 +123,15 @@ async def test_the_command_serves_the_app_and_ends_with_it(lxpyd: Lxpyd, busybox
                 await _screen(ws, busybox)
                 await ws.send_json(["stdin", "S"])
                 await _screen(ws, "browser")
-                children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-                assert children
+                first = _children(process.pid)
+                async with session.ws_connect(f"{base}/ws?width=100&height=30") as other:
+                    await _screen(other, busybox)  # another tab, another app
+                    assert len(_children(process.pid)) == 2 * len(first) > 0
+                # It goes with its tab; the first one stays.
+                await asyncio.to_thread(until, lambda: _children(process.pid) == first, 10, "the second app is there")
+                await ws.send_json(["stdin", "?"])
+                await _screen(ws, "Keys here")
+                children = _children(process.pid)
                 process.send_signal(signal.SIGINT)
                 assert await asyncio.to_thread(process.wait, 20) == 0
         for child in children:
@@ -154,6 +167,7 @@ async def test_a_browser_clicks_its_way_to_a_shell(
 
     monkeypatch.setattr(AppService, "set_terminal_size", resized)
     monkeypatch.setattr(AppService, "on_data", drew)
+    before = _children(os.getpid())
     async with served(own_command(["tui"])) as guard:
 
         def user() -> None:
@@ -176,8 +190,19 @@ async def test_a_browser_clicks_its_way_to_a_shell(
                 browser.wait(lambda: b"leaves the shell" in drawn, "the shell")
                 browser.type("touch /root/clicked\n")
                 until(lambda: lxpyd.sh(busybox, "ls /root").stdout == "clicked\n", 20, "the shell did nothing")
+                count = len(_children(os.getpid()) - before)
+                drawn.clear()
+                browser.tab()
+                browser.open(guard.url)  # the address has been used, the cookie has not
+                assert "has been used" in browser.script("return document.body.textContent")
+                browser.open(f"http://{guard.host}/")
+                browser.wait(lambda: busybox.encode() in drawn, "a second app, in a second tab")
+                assert len(_children(os.getpid()) - before) > count
+                browser.close_tab()
+                until(lambda: len(_children(os.getpid()) - before) == count, 20, "the second app outlived its tab")
             finally:
                 browser.screenshot(tmp_path / "browser.png")
                 browser.close()
 
         await asyncio.to_thread(user)
+        await asyncio.to_thread(until, lambda: _children(os.getpid()) <= before, 20, "processes are left")

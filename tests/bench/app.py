@@ -1,4 +1,4 @@
-"""What the app costs: ``python -m tests.bench.app [PART ...]``. Needs root; all of it takes about six minutes.
+"""What the app costs: ``python -m tests.bench.app [PART ...]``. Needs root; all of it takes about eight minutes.
 
 | part | what |
 | --- | --- |
@@ -6,6 +6,9 @@
 | idle | CPU of app and daemon with many running instances (``--instances``): looking on, events, nobody looking |
 | rows | keys, filter, sorting with 2 000 rows |
 | shell | a flood, an echo, ctrl+c in a shell inside beside a bare one (`tests.bench.shell`) |
+| flood | keys in the other panes while a shell inside floods for 20 s |
+| log | a console log of 100 MB: until its end is seen, and what it costs in memory |
+| reconnect | until the app is connected again to a daemon that was killed |
 
 CPU times are of the process measured, so other work on the machine matters little to them; wall times are of one
 machine at one time.
@@ -22,10 +25,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.bench import shell
 from tests.support import namespace
 from tests.support.daemon import BIN, Lxpyd, until
 from tests.support.seat import Seat, cpu, fine_cpu, memory
 
+PARTS = ["start", "idle", "rows", "shell", "flood", "log", "reconnect"]
 APP = [str(BIN / "lxpy"), "tui"]
 # Changes the configuration of instances so often a second: each makes an event.
 CHANGES = """
@@ -201,13 +206,85 @@ def rows(count: int) -> None:
         quit_app(seat)
 
 
+def flood(lxpyd: Lxpyd) -> None:
+    """Keys in other panes while a shell floods."""
+    lxpyd.cli("launch", "bb", "c1")
+    steps = {"4": "overlay", "5": lxpyd.bridge, "1": "● Running"}
+    for command in ("", "yes", "cat /dev/urandom"):
+        with Seat(APP, lxpyd.environment) as seat:
+            seat.until("● Running")
+            if command:
+                seat.type("s")
+                seat.until("leaves the shell")
+                seat.until("#")
+                seat.type(f"{command}\r")
+                seat.watch(1)
+                seat.type("\x1d")
+                seat.until("zooms")
+            times, began, used = [], time.perf_counter(), fine_cpu(seat.pid)
+            while time.perf_counter() - began < (20 if command else 5):
+                for key, text in steps.items():
+                    seat.type(key)
+                    times.append(seat.until(text))
+                    seat.watch(0.1)
+            share = (fine_cpu(seat.pid) - used) / (time.perf_counter() - began)
+            say(f"another pane, {command or 'no shell'}", milliseconds(times), f"app {share * 100:.0f} %")
+            quit_app(seat)
+    lxpyd.cli("delete", "-f", "c1")
+
+
+def log(lxpyd: Lxpyd) -> None:
+    """A console log of 100 MB."""
+    lxpyd.cli("create", "bb", "c1")
+    path = pathlib.Path(lxpyd.layout.instance_log("default", "c1")) / "console.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page = b"".join(b"line %07d of a guest that has a lot to say to its console\n" % n for n in range(16_000))
+    with path.open("wb") as file:
+        for _ in range(105):
+            file.write(page)
+        file.write(b"the very last line\n")
+    with Seat(APP, lxpyd.environment) as seat:
+        seat.until("○ Stopped")
+        seat.watch(1)
+        before, used = memory(seat.pid), fine_cpu(seat.pid)
+        seat.type("l")
+        took = seat.until("the very last line")
+        used = fine_cpu(seat.pid) - used
+        say("a log of 100 MB, its end", f"{took * 1000:.0f} ms", f"CPU {used * 1000:.0f} ms")
+        for _ in range(20):
+            seat.type("g")
+            seat.watch(0.2)
+        grown = memory(seat.pid) - before
+        say("  twenty older pages (5 MB)", f"{grown / 2**20:.0f} MiB more memory")
+        seat.type("\x1b")
+        seat.watch(0.5)
+        quit_app(seat)
+    lxpyd.cli("delete", "-f", "c1")
+
+
+def reconnect(lxpyd: Lxpyd) -> None:
+    """Until the app has everything again, from the moment at which a new daemon answers."""
+    lxpyd.cli("launch", "bb", "c1")
+    times = []
+    with Seat(APP, lxpyd.environment) as seat:
+        seat.until("● Running")
+        for _ in range(5):
+            lxpyd.kill()
+            seat.until("disconnected")
+            lxpyd.start()
+            times.append(seat.until(lambda shown: "disconnected" not in shown and "● Running" in shown))
+        quit_app(seat)
+    say("connected again, after the daemon answers", milliseconds(times))
+    lxpyd.cli("delete", "-f", "c1")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.app")
-    parser.add_argument("parts", nargs="*", help="start, idle, rows, shell; all of them")
+    parser.add_argument("parts", nargs="*", help=f"{', '.join(PARTS)}; all of them")
     parser.add_argument("--instances", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
-    parts = given.parts or ["start", "idle", "rows", "shell"]
+    parts = given.parts or PARTS
     say("load", " ".join(pathlib.Path("/proc/loadavg").read_text().split()[:3]))
     lxpyd = Daemon("s", 0)
     lxpyd.environment["LXPY_IDMAP"] = f"10000000:{(given.instances + 8) * 65536}"
@@ -222,6 +299,13 @@ def main() -> int:
             idle(lxpyd, given.instances, given.seconds)
         if "rows" in parts:
             rows(2000)
+        if "shell" in parts:
+            lxpyd.cli("launch", "bb", "c1")
+            shell.compare(lxpyd)
+            lxpyd.cli("delete", "-f", "c1")
+        for part in (flood, log, reconnect):
+            if part.__name__ in parts:
+                part(lxpyd)
     finally:
         lxpyd.destroy()
     say("load", " ".join(pathlib.Path("/proc/loadavg").read_text().split()[:3]))

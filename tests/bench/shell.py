@@ -44,27 +44,32 @@ def measure(terminal: Tmux) -> dict[str, float]:
     return result
 
 
+def compare(lxpyd: Lxpyd) -> None:
+    """A shell in `c1`, bare and in the app."""
+    figures = []
+    for inside in (False, True):
+        terminal = Tmux(lxpyd, (160, 50))
+        try:
+            terminal.keys(f"{BIN / 'lxpy'} {'tui' if inside else 'shell c1'}", "Enter")
+            if inside:
+                until_shown(terminal, "● Running")
+                terminal.keys("s")
+                until_shown(terminal, "leaves the shell")
+            until_shown(terminal, "# ")
+            figures.append(measure(terminal))
+        finally:
+            terminal("kill-server")
+    for what, bare in figures[0].items():
+        print(f"{what:45} bare {bare * 1000:7.0f} ms   in the app {figures[1][what] * 1000:7.0f} ms", flush=True)
+
+
 def main() -> int:
     lxpyd = Lxpyd("s", 0)
     lxpyd.start()
     try:
         lxpyd.initialise()
         lxpyd.cli("launch", "bb", "c1")
-        figures = []
-        for inside in (False, True):
-            terminal = Tmux(lxpyd, (160, 50))
-            try:
-                terminal.keys(f"{BIN / 'lxpy'} {'tui' if inside else 'shell c1'}", "Enter")
-                if inside:
-                    until_shown(terminal, "● Running")
-                    terminal.keys("s")
-                    until_shown(terminal, "leaves the shell")
-                until_shown(terminal, "# ")
-                figures.append(measure(terminal))
-            finally:
-                terminal("kill-server")
-        for what, bare in figures[0].items():
-            print(f"{what:45} bare {bare * 1000:7.0f} ms   in the app {figures[1][what] * 1000:7.0f} ms")
+        compare(lxpyd)
     finally:
         lxpyd.destroy()
     return 0

@@ -96,6 +96,7 @@ class Model:
         self._untold: set[str] = set()  # parts of a `Changed` that is about to be posted
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = threading.Event()
+        self._again = threading.Event()  # the listener need not wait before it tries once more
         self._wake = asyncio.Event()
         self._listener: threading.Thread | None = None
 
@@ -110,6 +111,7 @@ class Model:
     def stop(self) -> None:
         """Ends every task; threads end with their present call."""
         self._stopped.set()
+        self._again.set()
         for task in self._tasks:
             task.cancel()
         self.gateway.close()
@@ -125,6 +127,7 @@ class Model:
         self._settling.clear()
         self._dirty.clear()
         self.gateway.retarget(remote, project)
+        self._again.set()
         self._post(Connection())
         self._tell("instances", "images", "operations", *KINDS)
 
@@ -257,7 +260,7 @@ class Model:
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         delay = 0.1
         while not self._stopped.is_set():
-            reason = "The daemon closed the connection"
+            reason, home = "The daemon closed the connection", self.gateway.home
             rest = EVENTS_SECONDS
             try:
                 for events in self.gateway.subscribe():
@@ -274,11 +277,15 @@ class Model:
             except Exception as error:
                 reason = explain(error)
             reason = self.gateway.take_fault() or reason
+            if home != self.gateway.home:
+                delay = 0.1
+                continue  # we have been told to look elsewhere, and how the old one ended is no news
             try:
                 loop.call_soon_threadsafe(self._down, reason)
             except RuntimeError:
                 return
-            self._stopped.wait(delay)
+            self._again.wait(delay)
+            self._again.clear()
             delay = min(delay * 2, 2.0)
 
     def _apply_all(self, events: list[dict[str, Any]]) -> None:

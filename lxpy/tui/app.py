@@ -116,11 +116,11 @@ class LxpyApp(App[int]):
 
     async def _begin(self) -> None:
         self.model.start()
-        await self.main.complete()
-        self._fit(self.size)
+        if self.screen_stack:
+            await self.main.complete()
+            self._fit(self.size)
         if not self.is_headless:
             # What has been made until now stays: to look through it again and again would only make the app stutter.
-            gc.collect()
             gc.freeze()
             gc.enable()
 

@@ -87,7 +87,7 @@ async def test_a_remote_that_hangs(lxpyd: Lxpyd, busybox: str, monkeypatch: pyte
                 monkeypatch.setattr(gateway, "TELL_SECONDS", 60.0)
                 app.model.look_elsewhere("", "")
                 await wait(pilot, lambda: app.model.connected and busybox in app.model.instances)
-                await wait(pilot, lambda: "● local" in screen.text(app) and "no answer" not in screen.text(app))
+                await wait(pilot, lambda: " ● " in screen.text(app)[:40] and "no answer" not in screen.text(app))
         finally:
             lxpyd.cli("remote", "remove", "lame")
 

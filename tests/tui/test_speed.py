@@ -66,7 +66,10 @@ def test_nothing_is_imported_before_the_first_frame_that_it_does_not_show(lxpyd:
         assert seat.process.wait(10) == 0
     there = set(place.read_text().split())
     assert "lxpy.tui.app" in there
-    early = {name for name in there if name.startswith("lxpy.tui.screens.")} - {"lxpy.tui.screens.main"}
+    early = {name for name in there if name.startswith("lxpy.tui.screens.")} - {
+        "lxpy.tui.screens.main",
+        "lxpy.tui.screens.small",
+    }
     early |= {name for name in there if name.startswith("lxpy.tui.tabs.")}
     early -= {"lxpy.tui.tabs.base", "lxpy.tui.tabs.overview", "lxpy.tui.tabs.facts"}
     heavy = {"yaml", "aiohttp", "lxpy.tui.web", "lxpy.tui.widgets.terminal", "textual.widgets._text_area"}

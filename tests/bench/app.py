@@ -181,7 +181,7 @@ def _keys(seat: Seat, keys: Sequence[str], shown: Sequence[str]) -> tuple[str, s
 def rows(count: int) -> None:
     """Keys in a long list: wall time from a key to what it draws, and CPU."""
     with Seat([sys.executable, "-c", _ROWS, str(count)], os.environ) as seat:
-        seat.until(f"Instances {count}", 30)
+        seat.until(f"1 of {count} ", 30)
         seat.watch(3)
         for what, times in (("a step within the screen", 30), ("a step that scrolls", 300)):
             first = 0 if times == 30 else 30
@@ -197,7 +197,7 @@ def rows(count: int) -> None:
         seat.type("/")
         seat.until("state:running")
         letters = ["1", "9", "9", "\x7f", "\x7f", "\x7f"]
-        typed = ["─ /1 ─", "─ /19 ─", "─ /199 ─", "─ /19 ─", "─ /1 ─", f"Instances {count} ─"]
+        typed = ["─ /1  ", "─ /19  ", "─ /199  ", "─ /19  ", "─ /1  ", f" of {count} ─"]
         say("a letter of a filter", *_keys(seat, letters * 5, typed * 5))
         seat.type("\x1b")
         seat.watch(1)

@@ -7,11 +7,11 @@ from rich.cells import cell_len
 from textual.binding import Binding
 
 from lxpy.tui.rows import matcher
-from lxpy.tui.widgets.links import by_mouse, entitle
+from lxpy.tui.widgets.links import Titled, by_mouse
 from lxpy.tui.widgets.table import Column, Part, Table
 
 
-class ListPane(Table):
+class ListPane(Titled, Table):
     """A numbered pane: a table of one kind of object.
 
     Attributes:
@@ -112,7 +112,7 @@ class ListPane(Table):
 
     def retitle(self) -> None:
         """Draws the title: number and kind among the panes folded away behind this one, all in their order."""
-        entitle(self, self._strip() if self.others else f"[b]{self.number} {self.called}[/b]")
+        self.entitle(self._strip() if self.others else f"[b]{self.number} {self.called}[/b]")
         self._tell()
 
     def _tell(self) -> None:
@@ -128,7 +128,7 @@ class ListPane(Table):
         if total:
             place = f"{min(self.cursor + 1, shown)} of {shown}" + (f", {total} in all" if shown != total else "")
             notes.append(f"[$faint]{place}[/]")
-        entitle(self, None, "  ".join(notes))
+        self.entitle(None, "  ".join(notes))
 
     def _strip(self) -> str:
         """This pane's title among the others'; shorter, or theirs as numbers, where there is less room."""

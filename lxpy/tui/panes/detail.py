@@ -11,12 +11,12 @@ from textual.containers import Vertical
 
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.tabs import ALL, Tab
-from lxpy.tui.widgets.links import by_mouse, entitle
+from lxpy.tui.widgets.links import Titled, by_mouse
 
 T = TypeVar("T", bound=Tab)
 
 
-class Detail(Vertical):
+class Detail(Titled, Vertical):
     """Shows one object; the screen's `[` and `]` turn its tabs, and `+` gives it the whole width."""
 
     BINDINGS = [
@@ -130,7 +130,7 @@ class Detail(Vertical):
         tabs = self.fitting()
         name = name.replace("[", "\\[")
         if len(tabs) < 2:
-            entitle(self, name or "Nothing selected")
+            self.entitle(name or "Nothing selected")
             return
         first, last = self._window([cell_len(tab.title) + 3 for tab in tabs], tabs.index(self._tab), cell_len(name))
         links = []
@@ -139,7 +139,7 @@ class Detail(Vertical):
             links.append(by_mouse(f"tab_at({number})", f"[{weight}]{tabs[number].title}[/{weight}]"))
         before = by_mouse(f"tab_at({first - 1})", "[dim]‹[/dim] ") if first else ""
         after = by_mouse(f"tab_at({last})", " [dim]›[/dim]") if last < len(tabs) else ""
-        entitle(self, f"{name} [dim]·[/dim] {before}" + " [dim]│[/dim] ".join(links) + after)
+        self.entitle(f"{name} [dim]·[/dim] {before}" + " [dim]│[/dim] ".join(links) + after)
 
     def _window(self, widths: list[int], at: int, name: int) -> tuple[int, int]:
         """Which of the names, `widths` cells wide, fit into the border: those around number `at`."""

@@ -95,8 +95,8 @@ async def test_a_remote_that_hangs(lxpyd: Lxpyd, busybox: str, monkeypatch: pyte
 async def test_a_daemon_that_stops_answering(own_lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped by a signal, it keeps its connections and says nothing; a shell asked for meanwhile is given up."""
     monkeypatch.setattr(gateway, "TELL_SECONDS", 0.5)
-    monkeypatch.setattr(gateway, "PATIENCE", 4.0)
-    monkeypatch.setattr(shells, "PATIENCE", 2.5)
+    monkeypatch.setattr(gateway, "PATIENCE", 12.0)
+    monkeypatch.setattr(shells, "PATIENCE", 8.0)
     own_lxpyd.cli("launch", "bb", "stays")
     assert own_lxpyd.process
     async with opened(own_lxpyd, monkeypatch) as pilot:

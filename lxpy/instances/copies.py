@@ -11,7 +11,7 @@ from lxpy.api.errors import BadRequest, Conflict, InternalError, NotFound
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.images.manager import Progress
-from lxpy.instances import boot, changes, keys, names, rootsize
+from lxpy.instances import boot, changes, keys, lineage, names, rootsize
 from lxpy.instances import devices as device_rules
 from lxpy.instances.parts import Parts
 from lxpy.instances.records import now
@@ -96,6 +96,7 @@ class Copies:
     def _document(self, body: dict[str, Any], source: InstanceRow, snapshot: str) -> Document:
         """The copy's: what the request says, and else what the source has but for its ``volatile.*`` keys."""
         past = self._snapshots.document(source, snapshot) if snapshot else source.doc
+        taken = self._taken_along(body, source, snapshot)
         asked = {"config": body.get("config") or {}, "devices": body.get("devices") or {}}
         profiles = past["profiles"] if body.get("profiles") is None else body["profiles"]
         # The types are checked as those of a change are.
@@ -123,7 +124,9 @@ class Copies:
                 "volatile.cloud-init.instance-id": str(uuid.uuid4()),
                 "volatile.last_state.power": "STOPPED",
                 "volatile.apply_template": "copy",
-            },
+            }
+            # The snapshots that go along are as much the copy's past as they are the source's.
+            | ({lineage.BASE: found} if (found := lineage.base(past["config"])) in taken else {}),
         }
 
     # -- the work --------------------------------------------------------------------------------------------------
@@ -250,7 +253,7 @@ class Copies:
             one for one, doc in have.items() if one not in taken or doc["created_at"] != taken[one]["created_at"]
         ]  # fmt: skip
         for one in stale:
-            await self._snapshots.remove(target, one)
+            target = await self._snapshots.remove(target, one)
         missing = {one: past for one, past in taken.items() if one not in have or one in stale}
         await self._ensure_images(pool, old, source, snapshot, missing)
         for one, past in missing.items():
@@ -265,7 +268,9 @@ class Copies:
         async with self._still(source, snapshot, direct=False) as (origin, stood):
             await pool.refresh_instance(volume, old, old_volume, from_snapshot=origin or None)
         await rootsize.apply(parts.storage, target, parts.records.expanded(target)[1])
-        parts.records.set_volatile(target, apply_template="copy")
+        before = lineage.base(parts.records.get(source.project, source.name).doc["config"])
+        base = before if before in self._snapshots.of(target) and not snapshot else None
+        parts.records.set_keys(target, {"volatile.apply_template": "copy", lineage.BASE: base})
         return stood[0]
 
 

@@ -18,7 +18,7 @@ from lxpy.api.errors import ApiError, BadRequest, Conflict, InternalError, NotFo
 from lxpy.api.layout import qualified
 from lxpy.api.objects import Config, Devices
 from lxpy.instances import devices as device_rules
-from lxpy.instances import idmaps, keys, render, rootsize
+from lxpy.instances import idmaps, keys, lineage, render, rootsize
 from lxpy.instances.backups import TRANSIENT, Backups
 from lxpy.instances.lifecycle import Emit, Lifecycle
 from lxpy.instances.projectrules import ProjectRules
@@ -53,7 +53,8 @@ class Snapshots:
         self, records: Records, store: Store, storage: StorageManager, profiles: ProfileManager, lifecycle: Lifecycle,
         rules: ProjectRules, backups: Backups, check_references: Callable[[Devices, str], None], emit: Emit,
     ) -> None:  # fmt: skip
-        self._records, self._table, self._storage, self._profiles = records, store.snapshots, storage, profiles
+        self._records, self._store, self._storage, self._profiles = records, store, storage, profiles
+        self._table = store.snapshots
         self._life, self._rules, self._backups, self._emit = lifecycle, rules, backups, emit
         self._check_references = check_references
         self._all = self._table.all()
@@ -161,7 +162,9 @@ class Snapshots:
                 await pool.delete_instance_snapshot(volume, snapshot)
                 self.drop(row, snapshot)
                 raise
-            self.put(row, snapshot, without_marks(doc))
+            with self._store.transaction():
+                self.put(row, snapshot, without_marks(doc))
+                row = self._records.set_keys(self._records.get(project, name), {lineage.BASE: snapshot})
             self._backups.save(row)
         self.changed()
         self._emit("instance-snapshot-created", url(row, snapshot), project, None)
@@ -246,7 +249,7 @@ class Snapshots:
             except BaseException:
                 self.put(row, old, doc)
                 raise
-            self._renamed(row, old, new, doc)
+            row = self._renamed(row, old, new, doc)
             self._backups.save(row)
         self._emit("instance-snapshot-renamed", url(row, new), project, {"old_name": old})
 
@@ -254,16 +257,16 @@ class Snapshots:
         """Raises `NotFound`."""
         row = self._records.get(project, name)
         async with self._life.lock(row):
-            await self.remove(row, snapshot)
+            row = await self.remove(row, snapshot)
             self._backups.save(row)
         self.changed()
         self._emit("instance-snapshot-deleted", url(row, snapshot), project, None)
 
-    async def remove(self, row: InstanceRow, snapshot: str) -> None:
+    async def remove(self, row: InstanceRow, snapshot: str) -> InstanceRow:
         """As `delete`, of an instance whose lock is held, and of a snapshot that may be half made."""
         self.put(row, snapshot, self._all[row.id][snapshot] | {"deleting": True})
         await self._storage.pool(row.pool).delete_instance_snapshot(qualified(row.project, row.name), snapshot)
-        self.drop(row, snapshot)
+        return self._forgotten(row, snapshot)
 
     # -- restoring -------------------------------------------------------------------------------------------------
 
@@ -331,7 +334,12 @@ class Snapshots:
         row = self._records.set_privileged(row, idmaps.privileged(config))
         changed = {key: doc[key] for key in KEPT if key != "last_used_at"}
         return self._records.change(
-            row, **changed | {"config": past | present, "restoring": {"start": True} if start else None}
+            row,
+            **changed
+            | {
+                "config": past | present | {lineage.BASE: snapshot},
+                "restoring": {"start": True} if start else None,
+            },
         )
 
     # -- after a crash ---------------------------------------------------------------------------------------------
@@ -350,10 +358,10 @@ class Snapshots:
         for name, doc in list(self._all.get(row.id, {}).items()):
             if doc.get("creating") or doc.get("deleting"):
                 await pool.delete_instance_snapshot(volume, name)
-                self.drop(row, name)
+                row = self._forgotten(row, name)
             elif new := doc.get("renaming"):
                 there = pool.instance_snapshots(volume)
-                self._renamed(row, name, new if new in there else name, without_marks(doc))
+                row = self._renamed(row, name, new if new in there else name, without_marks(doc))
             else:
                 continue
             self._backups.save(row)
@@ -395,9 +403,26 @@ class Snapshots:
         """The instance has gone, and in the store its snapshots with it."""
         self._all.pop(row.id, None)
 
-    def _renamed(self, row: InstanceRow, old: str, new: str, doc: Document) -> None:
-        self._table.rename(row.id, old, new, doc)
-        self._all[row.id] = {new if n == old else n: doc if n == old else d for n, d in self._all[row.id].items()}
+    def _renamed(self, row: InstanceRow, old: str, new: str, doc: Document) -> InstanceRow:
+        with self._store.transaction():
+            self._table.rename(row.id, old, new, doc)
+            self._all[row.id] = {new if n == old else n: doc if n == old else d for n, d in self._all[row.id].items()}
+            return self._rebase(row, old, new)
+
+    def _forgotten(self, row: InstanceRow, snapshot: str) -> InstanceRow:
+        """A snapshot that is no more; what went on from it goes on from the one before."""
+        before = lineage.base(self._all[row.id][snapshot]["config"])
+        with self._store.transaction():
+            self.drop(row, snapshot)
+            return self._rebase(row, snapshot, before)
+
+    def _rebase(self, row: InstanceRow, old: str, new: str) -> InstanceRow:
+        for name, doc in list(self._all.get(row.id, {}).items()):
+            if (config := lineage.rebased(doc["config"], old, new)) is not None:
+                self.put(row, name, doc | {"config": config})
+        current = self._records.current(row) or row
+        config = lineage.rebased(current.doc["config"], old, new)
+        return current if config is None else self._records.change(current, config=config)
 
 
 def without_marks(doc: Document) -> Document:

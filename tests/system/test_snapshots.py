@@ -328,3 +328,34 @@ def test_schedules(lxpyd: Lxpyd, name: str) -> None:
         lxpyd.sweep(name)
         lxpyd.cli("storage", "volume", "delete", "default", name)
         lxpyd.cli("profile", "delete", name)
+
+
+def test_each_snapshot_tells_what_it_goes_on_from(lxpyd: Lxpyd, busybox: str) -> None:
+    """Taken, restored, renamed, deleted, copied, killed: the tree stays right."""
+
+    def bases() -> dict[str, str]:
+        found = lxpyd.json("query", f"/1.0/instances/{busybox}/snapshots?recursion=1")
+        tree = {one["name"]: one["config"].get("volatile.base_snapshot", "") for one in found}
+        return tree | {"": lxpyd.instance(busybox)["config"].get("volatile.base_snapshot", "")}
+
+    lxpyd.cli("stop", "-f", busybox)
+    for name in ("a", "b"):
+        lxpyd.cli("snapshot", busybox, name)
+    assert bases() == {"a": "", "b": "a", "": "b"}
+    lxpyd.cli("restore", busybox, "a")
+    assert bases()[""] == "a"
+    lxpyd.cli("snapshot", busybox, "c")
+    assert bases() == {"a": "", "b": "a", "c": "a", "": "c"}
+    lxpyd.cli("rename", f"{busybox}/a", f"{busybox}/first")
+    assert bases() == {"first": "", "b": "first", "c": "first", "": "c"}
+    lxpyd.cli("copy", busybox, f"{busybox}-copy")
+    assert lxpyd.instance(f"{busybox}-copy")["config"]["volatile.base_snapshot"] == "c"
+    lxpyd.cli("delete", f"{busybox}-copy")
+    lxpyd.cli("copy", f"{busybox}/b", f"{busybox}-copy")
+    assert "volatile.base_snapshot" not in lxpyd.instance(f"{busybox}-copy")["config"]
+    lxpyd.cli("delete", f"{busybox}-copy")
+    lxpyd.cli("delete", f"{busybox}/c")
+    assert bases() == {"first": "", "b": "first", "": "first"}
+    lxpyd.cli("restore", busybox, "b")
+    lxpyd.cli("delete", f"{busybox}/first")
+    assert bases() == {"b": "", "": "b"}

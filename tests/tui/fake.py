@@ -111,6 +111,7 @@ class FakeDaemon:
             image("alpine/3.20", "Alpine 3.20 amd64", "aa11bb22"),
             image("debian/12", "Debian bookworm", "cc33dd44"),
         ]
+        self.snapshots: dict[str, list[dict[str, Any]]] = {}  # by instance
         self.operations: dict[str, dict[str, Any]] = {}
         self.log = "booting\nlogin: \n"
         self.logs: dict[str, str] = {}  # by instance, where one has another
@@ -264,6 +265,8 @@ class FakeClient:
                 if name not in daemon.instances:
                     raise NotFound("Instance not found")
                 return json.loads(json.dumps(daemon.instances[name]))
+            case ["instances", name, "snapshots"]:
+                return json.loads(json.dumps(daemon.snapshots.get(name, [])))
             case ["instances", name, "logs"]:
                 return [f"/1.0/instances/{name}/logs/lxc.log"]
             case ["instances", name, "logs", "exec-output"]:
@@ -303,6 +306,8 @@ class FakeClient:
     def post(self, path: str, body: Any = None) -> Any:
         self._enter("POST", path, body)
         daemon = self.daemon
+        if "/snapshots" in path:
+            return daemon.operation("Snapshotting instance", path.split("/")[3], lambda: None)
         name = body["name"] or "clever-otter"
         if name in daemon.instances:
             raise Conflict(f"Instance {name!r} exists already")
@@ -354,6 +359,8 @@ class FakeClient:
         kind, name = path.split("/")[2:4]
 
         def done() -> None:
+            if "/snapshots/" in path:
+                return
             if kind == "images":
                 daemon.images = [i for i in daemon.images if i["fingerprint"] != name]
                 daemon.lifecycle("image-deleted", name, "images")

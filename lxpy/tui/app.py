@@ -23,9 +23,9 @@ from lxpy.tui.harmless import Harmless
 from lxpy.tui.model import Changed, Connection, Finished, Model
 from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
-from lxpy.tui.settings import Settings, SettingsError
+from lxpy.tui.settings import Settings, SettingsError, line_of
 from lxpy.tui.settings import load as load_settings
-from lxpy.tui.theme import FALLBACK, THEMES
+from lxpy.tui.theme import THEMES, missing
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -62,6 +62,7 @@ class LxpyApp(App[int]):
         Binding("f2", "switch('project')", "Project", show=False, id="app.project"),
         Binding("f3", "switch('remote')", "Remote", show=False, id="app.remote"),
         Binding("ctrl+r", "reload", "Read everything anew", show=False, id="app.reload"),
+        Binding("comma", "settings", "Settings", show=False, key_display=",", id="app.settings"),
         Binding("ctrl+q", "quit", "Quit", show=False, id="app.quit-always"),
     ]
 
@@ -69,6 +70,7 @@ class LxpyApp(App[int]):
         super().__init__()
         self.gateway = gateway
         self.settings = settings or Settings()
+        self._looks_only = read_only  # whatever the settings say
         self.read_only = read_only or self.settings.read_only
         self.model = Model(gateway, self.post_message, self.settings.refresh)
         self.actions = Actions(self)
@@ -82,7 +84,7 @@ class LxpyApp(App[int]):
         self._settings_faults = self._settle()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        return dict(FALLBACK)
+        return missing(self.current_theme)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), self._harmless]
@@ -95,18 +97,63 @@ class LxpyApp(App[int]):
 
     def _settle(self) -> list[str]:
         """Takes over theme and keys; gives what cannot be."""
-        faults = []
+        faults: list[SettingsError] = []
         if self.settings.theme in self.available_themes:
             self.theme = self.settings.theme
         elif self.settings.theme:
             names = ", ".join(sorted(self.available_themes))
-            faults.append(f"theme: {self.settings.theme!r} is none of {names}")
-        known = binding_ids() if self.settings.keys else {}  # it imports the whole app, dialogs too
-        for name in self.settings.keys:
-            if name not in known:
-                faults.append(f"keys: no binding has the id {name!r} (lxpy tui --keys lists them)")
-        self.set_keymap({name: key for name, key in self.settings.keys.items() if name in known})
-        return faults
+            faults.append(SettingsError(f"{self.settings.theme!r} is none of {names}", "theme"))
+        if self.settings.keys:
+            from lxpy.tui import keymap
+
+            faults += keymap.faults(self.settings.keys)
+        self.set_keymap(dict(self.settings.keys))
+        return [str(SettingsError(one.text, one.key, one.within, line_of(one.key, one.within))) for one in faults]
+
+    def show_theme(self, name: str) -> None:
+        """Shows a theme; "" for the one that fits the terminal."""
+        self.theme = name or ("lxpy-16" if few_colours(os.environ) else "lxpy-dark")
+
+    def change_settings(self, changes: dict[str, Any]) -> None:
+        """Writes settings into the user's file, and takes them over at once.
+
+        Raises:
+            SettingsError: they cannot be written.
+        """
+        from lxpy.tui.settingsfile import save
+
+        if changes:
+            self.settings = save(changes)
+        self.show_theme(self.settings.theme if self.settings.theme in self.available_themes else "")
+        self.main.panes[0].choose_columns(self.settings.columns)
+        self.model.refresh_every(self.settings.refresh)
+        self.read_only = self._looks_only or self.settings.read_only
+        self.main.refresh(layout=True)
+
+    def action_settings(self) -> None:
+        """The settings as a form."""
+        from lxpy.tui.screens.settings import SettingsScreen
+
+        if self.on_main:
+            themes = sorted(self.available_themes, key=lambda name: (not name.startswith("lxpy"), name))
+            self.push_screen(SettingsScreen(self.settings, themes, self.show_theme, self.change_settings))
+
+    def action_change_theme(self) -> None:
+        """Choosing a theme by looking at it; the choice is kept for good."""
+        from lxpy.tui.screens.themes import ThemeScreen
+
+        def chosen(name: str | None) -> None:
+            if name is None:
+                return
+            try:
+                self.change_settings({"theme": name})
+            except SettingsError as error:
+                self.theme = name  # at least for now
+                self.notify(str(error), title="The theme is not kept", severity="warning", timeout=12, markup=False)
+            else:
+                self.notify(f"{name} is kept in config.yaml", title="Theme", timeout=3, markup=False)
+
+        self.push_screen(ThemeScreen(self.show_theme), chosen)
 
     def on_mount(self) -> None:
         for fault in self._settings_faults:
@@ -269,18 +316,9 @@ class LxpyApp(App[int]):
 
 def binding_ids() -> dict[str, tuple[str, str]]:
     """Key and description of each binding that settings may change, by id."""
-    import importlib
-    import pkgutil
+    from lxpy.tui import keymap
 
-    import lxpy.tui
-
-    found: dict[str, tuple[str, str]] = {}
-    for module in pkgutil.walk_packages(lxpy.tui.__path__, "lxpy.tui."):
-        for owner in vars(importlib.import_module(module.name)).values():
-            for binding in getattr(owner, "BINDINGS", ()) if isinstance(owner, type) else ():
-                if isinstance(binding, Binding) and binding.id and owner.__module__.startswith("lxpy."):
-                    found[binding.id] = (binding.key, binding.description)
-    return found
+    return {str(b.id): (b.key, b.description) for _, b in keymap.bindings()}
 
 
 def few_colours(environment: Mapping[str, str]) -> bool:
@@ -301,10 +339,10 @@ def run(remote: str = "", project: str = "", read_only: bool = False) -> int:
     try:
         settings, fault = load_settings(), ""
     except SettingsError as error:
-        settings, fault = Settings(), str(error)
+        settings, fault = error.settings, str(error)
     app = LxpyApp(local_gateway(remote.rstrip(":"), project), settings, read_only)
     if fault:
-        app._settings_faults.append(f"{fault}. The usual settings are used.")
+        app._settings_faults.append(f"{fault}\nWhat is faulty is as usual.")
     result = app.run()
     if app.fault is not None:
         print(f"Error: the app met a fault of its own: {_record(app.fault)}", file=sys.stderr)

@@ -131,6 +131,11 @@ class Model:
         self._post(Connection())
         self._tell("instances", "images", "operations", *KINDS)
 
+    def refresh_every(self, seconds: float) -> None:
+        """How often usage is read from now on."""
+        self._refresh = seconds
+        self._wake.set()
+
     def busy(self) -> dict[str, str]:
         """What is being done to which instance: name to the operation's description."""
         if self._doing is None:

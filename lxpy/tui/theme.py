@@ -65,11 +65,17 @@ LXPY_ANSI = Theme(
 
 THEMES = (LXPY_DARK, LXPY_LIGHT, LXPY_ANSI)
 
-# Defaults of our own variables for the themes of others, as references that every theme has.
-FALLBACK = {
-    "line": "$panel-lighten-2",
-    "line-focus": "$primary",
-    "faint": "$foreground-darken-3",
-    "row": "$primary-muted",
-    "info": "$secondary",
-}
+
+def missing(theme: Theme) -> dict[str, str]:
+    """Our own variables for a theme of others, made of the colours that every theme has."""
+    if theme.name.startswith("ansi"):
+        return dict(LXPY_ANSI.variables)
+    colours = theme.to_color_system().generate()
+    names = {
+        "line": "panel-lighten-2" if theme.dark else "panel-darken-2",
+        "line-focus": "primary",
+        "faint": "foreground-darken-3" if theme.dark else "foreground-lighten-3",
+        "row": "primary-muted",
+        "info": "secondary",
+    }
+    return {ours: colours[theirs] for ours, theirs in names.items()}

@@ -512,7 +512,7 @@ async def test_an_edit_keeps_hidden_keys_and_says_what_is_wrong(daemon: FakeDaem
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("theme: [", "line 1"), ("colour: blue", "unknown setting 'colour'"), ("refresh: 0", "1 to 60"),
+        ("theme: [", "line 1"), ("colour: blue", "line 1: colour: unknown setting"), ("refresh: 0", "1 to 60"),
         ("columns: [size]", "list of some of name"), ("confirm: never", "one of deletes, changes"),
         ("read_only: 3", "true or false"), ("keys: [x]", "map ids"), ("shell: ''", "command line"), ("- a", "mapping"),
     ],

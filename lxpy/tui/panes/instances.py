@@ -136,7 +136,7 @@ class InstancesPane(ListPane):
         questions = [
             Question(c.key, c.title, value="yes" if c.key in shown else "", flag=True) for c in self.all_columns
         ]
-        note = "For good: columns: [name, state …] in ~/.config/lxpy/config.yaml."
+        note = "For as long as the app is open; for good in the settings (,)."
         self.app.push_screen(Form("Columns", questions, submit, verb="Show", note=note))
 
     def action_sort_by(self, key: str) -> None:

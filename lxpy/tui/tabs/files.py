@@ -312,8 +312,6 @@ class FilesTab(Tab):
         self.app.push_screen(Form(f"New directory in {where}", [Question("name", "Name")], submit, verb="Make"))
 
     def delete(self) -> None:
-        from lxpy.tui.screens.confirm import Confirm
-
         chosen = self._chosen()
         if chosen is None:
             return
@@ -323,12 +321,11 @@ class FilesTab(Tab):
             await self.ask(lambda files: files.delete(path, recursive=row.type == "directory"))
             self.read()
 
-        def answer(yes: bool | None) -> None:
-            if yes:
-                self.lxpy.actions.each("Cannot delete", [row], one)
-
         note = "With everything in it." if row.type == "directory" else ""
-        self.app.push_screen(Confirm(f"Delete {row.name}?", [f"{self.subject.name}:{path}"], "delete", note), answer)
+        self.lxpy.actions.ask(
+            "delete", f"Delete {row.name}?", [f"{self.subject.name}:{path}"], "delete", note,
+            lambda: self.lxpy.actions.each("Cannot delete", [row], one),
+        )  # fmt: skip
 
 
 def _content(files: Files, path: str) -> bytes:

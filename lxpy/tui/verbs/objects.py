@@ -76,8 +76,6 @@ def _text(value: Any) -> str:
 
 def delete(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """Asks, naming what goes."""
-    from lxpy.tui.screens.confirm import Confirm
-
     if not rows:
         return
     word = _WORDS.get(rows[0].kind, "object")
@@ -88,11 +86,10 @@ def delete(app: "LxpyApp", rows: Sequence[Any]) -> None:
         await app.model.follow(await app.gateway.call(lambda c: c.delete(row.path)))
         app.model.changed_kind(row.kind)
 
-    def answer(yes: bool | None) -> None:
-        if yes:
-            app.actions.each("Cannot delete", rows, one)
-
-    app.push_screen(Confirm(f"Delete {what}?", names, "delete"), answer)
+    app.actions.ask(
+        "delete", f"Delete {what}?", names, "delete", "", lambda: app.actions.each("Cannot delete", rows, one),
+        many=len(rows) > 1,
+    )  # fmt: skip
 
 
 def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
@@ -120,7 +117,11 @@ def cancel(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
     running = [row for row in rows if not row.ended]
     if running:
-        app.actions.each("Cannot cancel it", running, one)
+        what = running[0].name if len(running) == 1 else f"{len(running)} operations"
+        app.actions.ask(
+            "cancel", f"Cancel {what}?", [row.name for row in running], "cancel", "",
+            lambda: app.actions.each("Cannot cancel", running, one), many=len(running) > 1,
+        )  # fmt: skip
     else:
         app.notify("It has ended already", title="Nothing to cancel", timeout=3)
 

@@ -42,8 +42,6 @@ def add(app: "LxpyApp", _: Sequence[Any]) -> None:
 
 
 def remove(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    from lxpy.tui.screens.confirm import Confirm
-
     if not rows:
         return
     row = rows[0]
@@ -51,8 +49,7 @@ def remove(app: "LxpyApp", rows: Sequence[Any]) -> None:
     async def one(row: Any) -> None:
         await _command(app, ["remote", "remove", row.name])
 
-    def answer(yes: bool | None) -> None:
-        if yes:
-            app.actions.each("Cannot remove", rows[:1], one)
-
-    app.push_screen(Confirm(f"Forget the remote {row.name}?", [f"{row.name}  {row.url}"], "forget"), answer)
+    app.actions.ask(
+        "forget", f"Forget the remote {row.name}?", [f"{row.name}  {row.url}"], "forget", "",
+        lambda: app.actions.each("Cannot remove", rows[:1], one),
+    )  # fmt: skip

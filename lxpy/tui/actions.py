@@ -333,13 +333,6 @@ class Actions:
         if failure:
             self.app.notify(failure, title=f"The shell in {row.name} ended", severity="warning", markup=False)
 
-    def copy(self, text: str | None) -> None:
-        """Puts `text` on the clipboard."""
-        if text:
-            self.app.copy_to_clipboard(text)
-            lines = text.count("\n")
-            self.app.notify(f"{lines} lines" if lines > 1 else text, title="Copied", timeout=2, markup=False)
-
 
 def _name(row: Any) -> str:
     return getattr(row, "name", "") or str(row.title)

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
@@ -14,6 +15,7 @@ from textual.app import App
 from textual.binding import Binding
 from textual.filter import LineFilter
 from textual.geometry import Size
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from lxpy.api.status import SUCCESS
@@ -35,6 +37,9 @@ def _objects() -> "type[Provider]":
     from lxpy.tui.commands import Everything
 
     return Everything
+
+
+_SIGNS = {"information": "·", "warning": "!", "error": "✖"}
 
 
 class LxpyApp(App[int]):
@@ -62,6 +67,7 @@ class LxpyApp(App[int]):
         Binding("f2", "switch('project')", "Project", show=False, id="app.project"),
         Binding("f3", "switch('remote')", "Remote", show=False, id="app.remote"),
         Binding("ctrl+r", "reload", "Read everything anew", show=False, id="app.reload"),
+        Binding("h", "messages", "Messages so far", show=False, id="app.messages"),
         Binding("comma", "settings", "Settings", show=False, key_display=",", id="app.settings"),
         Binding("ctrl+q", "quit", "Quit", show=False, id="app.quit-always"),
     ]
@@ -77,6 +83,7 @@ class LxpyApp(App[int]):
         self.main = MainScreen(self.model)
         self.fault: Exception | None = None
         self._harmless = Harmless()
+        self.messages: list[str] = []  # the last ones, oldest first
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = "lxpy-16" if few_colours(os.environ) else "lxpy-dark"
@@ -271,11 +278,16 @@ class LxpyApp(App[int]):
             self.main.action_pane(self.main.pane("operations").number)
 
     def action_copy(self) -> None:
-        from lxpy.tui.screens.choose import copy_menu
+        from lxpy.tui.verbs import clipboard
 
-        row = self.main.active.current
-        if row is not None:
-            self.push_screen(copy_menu(row), self.actions.copy)
+        clippings = getattr(self.main.detail.tab, "clippings", None) if self.main.detail.has_focus_within else None
+        if clippings is not None:
+            found = clippings()
+        else:
+            row = self.main.active.current
+            found = [] if row is None else clipboard.clips(self, row)
+        if found:
+            clipboard.menu(self, found)
 
     def action_switch(self, what: str) -> None:
         """Asks for another project or remote, and looks at that one from then on."""
@@ -299,6 +311,19 @@ class LxpyApp(App[int]):
             pane.action_to(place)
 
     # Failing readably
+
+    def notify(self, message: str, *, title: str = "", severity: SeverityLevel = "information", **more: Any) -> None:
+        """Tells something, and keeps it for `action_messages`."""
+        at = datetime.now().astimezone().strftime("%H:%M:%S")
+        self.messages = [*self.messages[-499:], f"{at}  {_SIGNS[severity]} {title + ': ' if title else ''}{message}"]
+        super().notify(message, title=title, severity=severity, **more)
+
+    def action_messages(self) -> None:
+        """What the app has told so far: messages go before everybody has read them."""
+        from lxpy.tui.screens.text import TextScreen
+
+        if self.on_main:
+            self.push_screen(TextScreen("Messages", "\n".join(reversed(self.messages)) or "None yet"))
 
     def fail(self, what: str, error: BaseException) -> None:
         """Tells that `what` did not work, why, and what to do."""

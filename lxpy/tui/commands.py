@@ -1,63 +1,156 @@
-"""The command palette's content: every action, and every object by name."""
+"""The command palette's content: every action, and every object by name.
 
-from collections.abc import Iterator
+Actions come from the bindings themselves: those that work where the keyboard is, then those of the other panes, then
+the verbs that have no key. Objects are those of all panes, the snapshots of all instances, and volumes.
+"""
+
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from textual.app import SystemCommand
+from textual.binding import Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
-from lxpy.tui.rows import InstanceRow
+from lxpy.tui.verbs import PALETTE
+from lxpy.tui.verbs.common import called
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
+    from lxpy.tui.panes.base import ListPane
+
+_MOVING = ("table.", "pane.back", "main.", "help.", "detail.back", "app.palette")
+_COMMON = ("pane.", "app.", "detail.")
+FEW = 100  # objects of a kind that are offered before anything is typed
+
+
+class Entry(NamedTuple):
+    """One line of the palette."""
+
+    text: str
+    about: str
+    run: Callable[[], Any]
+    is_object: bool = False
 
 
 class Everything(Provider):
     """Actions on the selection first, then the app's, then objects to go to; in that order while nothing is typed."""
 
+    async def startup(self) -> None:
+        app = cast("LxpyApp", self.app)
+        self._known: list[Entry] | None = None
+        if self.screen is app.main:
+            for kind in ("storage-pools", "networks", "profiles", "warnings"):
+                app.model.want(kind)  # they come while the first letters are typed
+
+    def _all(self) -> list[Entry]:
+        app = cast("LxpyApp", self.app)
+        return list(commands(app)) if self.screen is app.main else []
+
     async def discover(self) -> Hits:
-        for text, about, run, _ in self._all():
-            yield DiscoveryHit(text, run, help=about)
+        counts: dict[str, int] = {}
+        for entry in self._all():
+            kind = entry.about.partition(" ")[0] if entry.is_object else ""
+            counts[kind] = counts.get(kind, 0) + 1
+            if not kind or counts[kind] <= FEW:
+                yield DiscoveryHit(entry.text, entry.run, help=entry.about)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
-        for text, about, run, _ in self._all():
-            score = matcher.match(text)
+        words = query.lower().split()
+        for entry in self._all():
+            text = entry.text.lower()
+            # Of thousands of objects only those that hold what was typed are looked at closely.
+            if entry.is_object and not all(word in text for word in words):
+                continue
+            score = matcher.match(entry.text)
             if score > 0:
-                yield Hit(score, matcher.highlight(text), run, help=about)
-
-    def _all(self) -> Iterator[SystemCommand]:
-        app = cast("LxpyApp", self.app)
-        return commands(app) if self.screen is app.main else iter(())
+                yield Hit(score, matcher.highlight(entry.text), entry.run, help=entry.about)
 
 
-def commands(app: "LxpyApp") -> Iterator[SystemCommand]:
-    """Actions for the selection first, then those of the app, then objects to go to."""
-    rows = app.main.targets()
-    names = ", ".join(getattr(r, "name", "") or r.title for r in rows[:3]) + (" …" if len(rows) > 3 else "")
-    yield SystemCommand("Launch an instance", "Image, name and profile (n)", app.action_launch)
-    if rows and isinstance(rows[0], InstanceRow):
-        for verb, key, text in (
-            ("shell", "s", "Shell in"), ("log", "l", "Console log of"), ("start", "u", "Start"), ("stop", "x", "Stop"),
-            ("kill", "^x", "Force-stop"), ("restart", "r", "Restart"), ("pause", "p", "Pause or resume"),
-            ("delete", "^d", "Delete"),
-        ):  # fmt: skip
-            yield SystemCommand(f"{text} {names}", f"Key {key}", partial(app.action_verb, verb))
-    elif rows and app.main.active.MARKABLE:
-        yield SystemCommand(f"Delete {names}", "Key ^d", partial(app.action_verb, "delete"))
-    yield SystemCommand("Filter this pane", "Text, state:running, image:…, key=value, !not (/)", app.action_filter)
-    yield SystemCommand("Set up this server", "The questions of lxpy init", partial(app.action_verb, "setup"))
-    yield SystemCommand("Switch project", "Another project (F2)", partial(app.action_switch, "project"))
-    yield SystemCommand("Switch remote", "Another server (F3)", partial(app.action_switch, "remote"))
-    yield SystemCommand("Operations", "Running and ended work, with errors (o)", app.action_operations)
-    yield SystemCommand("Help", "The keys of this pane (?)", app.action_help)
-    yield SystemCommand("Reload", "Read everything anew (^r)", partial(app.run_action, "app.reload"))
-    yield SystemCommand("Theme", "Change the colours", app.action_change_theme)
-    yield SystemCommand("Quit", "Leave lxpy; instances go on (q)", partial(app.run_action, "app.quit"))
+def commands(app: "LxpyApp") -> Iterator[Entry]:
+    """Everything, in the order of the module's text."""
+    yield from _here(app)
+    yield from _palette(app)
+    for pane in app.main.panes:
+        yield Entry(f"Go to {pane.called}", f"Pane {pane.number}", partial(app.main.action_pane, pane.number))
+    yield from _elsewhere(app)
+    yield from _objects(app)
+
+
+def _about(app: "LxpyApp", binding: Binding) -> str:
+    return f"Key {app.get_key_display(binding)}"
+
+
+def _here(app: "LxpyApp") -> Iterator[Entry]:
+    """The bindings that work now; verbs on the selection name it."""
+    names = called(app.main.targets())
+    seen: set[str] = set()
+    # What is for the selection first; a stable sort keeps the order of the bindings otherwise.
+    for active in sorted(app.main.active_bindings.values(), key=lambda a: (a.binding.id or "").startswith(_COMMON)):
+        binding = active.binding
+        ident = binding.id or ""
+        if not binding.description or not ident or ident.startswith(_MOVING) or ident in seen:
+            continue
+        seen.add(ident)
+        on_rows = binding.action.startswith("app.verb(") and not ident.startswith("app.") and "create" not in ident
+        text = f"{binding.description}: {names}" if on_rows and names else binding.description
+        if ident.endswith((".launch", ".create")) and " " not in text:
+            text = f"{text} {ident.partition('.')[0]}"  # "New" alone says little in a list of everything
+        yield Entry(text, _about(app, binding), partial(_act, app, binding.action, active.node))
+
+
+def _act(app: "LxpyApp", action: str, node: Any) -> Any:
+    return app.run_action(action, node)
+
+
+def _palette(app: "LxpyApp") -> Iterator[Entry]:
+    names = called(app.main.panes[0].targets())
+    for verb, (title, about) in PALETTE.items():
+        if "*" not in title:
+            yield Entry(title, about, partial(app.action_verb, verb))
+        elif names:
+            yield Entry(title.replace("*", names), about, partial(app.actions.do, verb, app.main.panes[0].targets()))
+    yield Entry("Theme", "Choose the colours by looking at them", app.action_change_theme)
+    yield Entry("Messages", "What the app has told so far", app.action_messages)
+
+
+def _elsewhere(app: "LxpyApp") -> Iterator[Entry]:
+    """What the other panes can do, to what is selected there."""
+    for pane in app.main.panes:
+        if pane is app.main.active:
+            continue
+        for binding in type(pane).BINDINGS:
+            if isinstance(binding, Binding) and binding.description and not str(binding.id).startswith(_MOVING):
+                names = called(pane.targets()) if "create" not in binding.action else ""
+                text = f"{pane.called}: {binding.description}" + (f" {names}" if names else "")
+                yield Entry(text, _about(app, binding), partial(_there, app, pane, binding.action))
+
+
+def _there(app: "LxpyApp", pane: "ListPane", action: str) -> None:
+    app.main.action_pane(pane.number)
+    app.call_after_refresh(app.run_action, action, pane)
+
+
+def _objects(app: "LxpyApp") -> Iterator[Entry]:
     for number, pane in enumerate(app.main.panes, 1):
-        yield SystemCommand(f"Go to {pane.kind}", f"Pane {number}", partial(app.main.action_pane, number))
-        for row in pane.all_rows[:500]:
+        for row in pane.all_rows:
             name = getattr(row, "name", "") or row.title
             about = getattr(row, "status", "") or getattr(row, "description", "") or getattr(row, "url", "")
-            yield SystemCommand(name, f"{pane.kind[:-1]} · {about}", partial(app.action_go, number, row.key))
+            yield Entry(name, f"{pane.kind[:-1]} · {about}", partial(app.action_go, number, row.key), True)
+    for instance in app.main.panes[0].all_rows:
+        for raw in instance.raw.get("snapshots") or []:
+            name = str(raw["name"]).rpartition("/")[2]
+            run = partial(go_to_snapshot, app, instance.key, name)
+            yield Entry(f"{instance.name}/{name}", "snapshot", run, True)
+
+
+def go_to_snapshot(app: "LxpyApp", instance: str, name: str) -> None:
+    """To the snapshots of an instance, the cursor on one."""
+    from lxpy.tui.tabs.snapshots import SnapshotsTab
+
+    app.action_go(1, instance)
+    app.main.action_open_detail()
+    tab = app.main.detail.find(SnapshotsTab)
+    app.main.detail.choose(tab)
+    tab.go_to(name)
+    app.call_after_refresh(app.main.detail.focus_inside)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from textual.message import Message
 
 from lxpy.api.errors import ApiError, NotFound
-from lxpy.api.status import FINAL, SUCCESS
+from lxpy.api.status import FAILURE, FINAL, SUCCESS
 from lxpy.tui import gateway as way
 from lxpy.tui.gateway import Gateway, RemoteInfo, explain
 from lxpy.tui.objects import KINDS, USED, ObjectRow
@@ -30,6 +30,7 @@ MORE_REST, TIRED_REST = (
 EVENTS_SECONDS, LONGEST_EVENTS_SECONDS = 0.02, 0.25  # between two looks at the events; the more come, the longer
 FEW = 8  # so many changed instances are read one by one; more by one bulk request
 KEEP_FINISHED = 30
+KEEP_FAILED = 200
 T = TypeVar("T")
 
 
@@ -350,9 +351,14 @@ class Model:
             for source in (operation.get("resources") or {}).get("instances") or []:
                 if _name(source) in self.instances:
                     self._touch(_name(source))
-            finished = [i for i, o in self.operations.items() if o["status_code"] in FINAL]
-            for old in finished[:-KEEP_FINISHED]:
-                del self.operations[old]
+            # The daemon forgets its operations soon; here those that failed stay longest, to be read.
+            for failed, keep in ((False, KEEP_FINISHED), (True, KEEP_FAILED)):
+                finished = [
+                    i for i, o in self.operations.items()
+                    if o["status_code"] in FINAL and (o["status_code"] == FAILURE) == failed
+                ]  # fmt: skip
+                for old in finished[:-keep]:
+                    del self.operations[old]
         self._tell("operations")
 
     def _forget(self, name: str) -> None:

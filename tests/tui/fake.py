@@ -301,6 +301,11 @@ class FakeClient:
                 return (
                     daemon.catalogue if query["protocol"] == "simplestreams" else [image("busybox", "Busybox", "ee55")]
                 )
+            case ["images", fingerprint]:
+                return next(i for i in daemon.images if i["fingerprint"] == fingerprint)
+            case ["storage-pools" | "networks" | "warnings" as kind, name]:
+                known = {"storage-pools": POOLS, "networks": NETWORKS, "warnings": WARNINGS}[kind]
+                return next(one for one in known if name in (one.get("name"), one.get("uuid")))
         raise AssertionError(path)
 
     def post(self, path: str, body: Any = None) -> Any:
@@ -357,6 +362,12 @@ class FakeClient:
         self._enter("DELETE", path, body)
         daemon = self.daemon
         kind, name = path.split("/")[2:4]
+
+        if kind == "operations":
+            if name in daemon.operations:
+                daemon.operations[name] |= {"status_code": 401, "status": "Cancelled"}
+                daemon.emit("operation", {k: v for k, v in daemon.operations[name].items() if k != "_done"})
+            return None
 
         def done() -> None:
             if "/snapshots/" in path:

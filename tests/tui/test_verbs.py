@@ -137,26 +137,24 @@ FORMS: list[tuple[str, dict[str, Any], list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("key", "answers", "wanted"), FORMS, ids=[f"{k}-{n}" for n, (k, *_) in enumerate(FORMS)])
-async def test_the_line_that_is_shown_is_the_one_that_is_run(
-    daemon: FakeDaemon, own: Any, key: str, answers: dict[str, Any], wanted: list[str]
-) -> None:
+async def test_the_line_that_is_shown_is_the_one_that_is_run(daemon: FakeDaemon, own: Any) -> None:
     """For one instance, and for two that are marked."""
     async with opened(daemon) as pilot:
         app = pilot.app
-        for names in (["web1"], ["web1", "web2"]):
-            before, after = len(own.lines()), len(own.lines()) + len(names)
-            await mark(pilot, *names)
-            await pilot.press(key)
-            await fill(pilot, **answers)
-            line = str(app.screen.query_one("#form-line", Static).render())
-            await pilot.press("ctrl+s")
-            await wait(pilot, lambda after=after: len(own.lines()) == after and app.on_main)  # type: ignore[misc]
-            lines = [shlex.split(w.replace("NAME", name)) for name in names for w in wanted]
-            assert sorted(own.lines()[before:]) == sorted(lines)
-            assert line.startswith(f"$ {shlex.join(['lxpy', *lines[0]])}")
-            assert ("and so for 1 more" in line) == (len(names) == 2)
-            await wait(pilot, lambda: not app.main.panes[0].marks)
+        for key, answers, wanted in FORMS:
+            for names in (["web1"], ["web1", "web2"]):
+                before, after = len(own.lines()), len(own.lines()) + len(names)
+                await mark(pilot, *names)
+                await pilot.press(key)
+                await fill(pilot, **answers)
+                line = str(app.screen.query_one("#form-line", Static).render())
+                await pilot.press("ctrl+s")
+                await wait(pilot, lambda after=after: len(own.lines()) == after and app.on_main)  # type: ignore[misc]
+                lines = [shlex.split(w.replace("NAME", name)) for name in names for w in wanted]
+                assert sorted(own.lines()[before:]) == sorted(lines)
+                assert line.startswith(f"$ {shlex.join(['lxpy', *lines[0]])}")
+                assert ("and so for 1 more" in line) == (len(names) == 2)
+                await wait(pilot, lambda: app.on_main and not app.main.panes[0].marks)
 
 
 FAULTS: list[tuple[str, dict[str, Any], str]] = [
@@ -165,7 +163,6 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
     ("m", {}, "It is there already"),
     ("P", {"alias": "one"}, "the same for all 2"),
     ("E", {"file": ""}, "Name the file"),
-    ("E", {"file": "/etc/{n}passwd"}, ""),
     ("greater_than_sign", {"file": "/no/such"}, "no such file"),
     ("less_than_sign", {"file": "/"}, "Name the file or directory inside"),
     ("equals_sign", {"value": "3"}, "Name the key"),
@@ -176,21 +173,17 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "answers", "why"), FAULTS, ids=[f"{k}-{n}" for n, (k, *_) in enumerate(FAULTS)])
-async def test_a_faulty_answer_is_told_in_the_form(
-    daemon: FakeDaemon, own: Any, key: str, answers: dict[str, Any], why: str
-) -> None:
-    if not why:
-        return
+async def test_a_faulty_answer_is_told_in_the_form(daemon: FakeDaemon, own: Any) -> None:
     async with opened(daemon) as pilot:
-        await mark(pilot, "web1", "web2")
-        await pilot.press(key)
-        await fill(pilot, **answers)
-        await pilot.press("ctrl+s")
-        await wait(pilot, lambda: why in fault(pilot.app))
+        for key, answers, why in FAULTS:
+            await mark(pilot, "web1", "web2")
+            await pilot.press(key)
+            await fill(pilot, **answers)
+            await pilot.press("ctrl+s")
+            await wait(pilot, lambda why=why: why in fault(pilot.app))  # type: ignore[misc]
+            await pilot.press("escape")
+            await wait(pilot, lambda: pilot.app.on_main)
         assert not own.lines() and not [r for r in daemon.requests if r[0] != "GET"]
-        await pilot.press("escape")
-        await wait(pilot, lambda: pilot.app.on_main)
 
 
 async def test_an_export_never_writes_over_a_file(daemon: FakeDaemon, own: Any, tmp_path: pathlib.Path) -> None:

@@ -1,6 +1,6 @@
 """What the numbered panes have in common: a title with its number, a filter, counts, an empty state."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from rich.cells import cell_len
@@ -27,6 +27,7 @@ class ListPane(Titled, Table):
     BINDINGS = [
         # With priority: handled before the next key is looked at, so that none typed ahead of the bar is lost.
         Binding("slash", "app.filter", "Filter", key_display="/", id="pane.filter", priority=True),
+        Binding("O", "order", "Sort by …", show=False, id="pane.sort"),
         Binding("escape", "back", "Clear filter and marks", show=False, id="pane.back"),
     ]
 
@@ -58,6 +59,26 @@ class ListPane(Titled, Table):
         self.columns = tuple(known[key] for key in keys if key in known) or self.all_columns
         if self.is_mounted:
             self.fill(self.all_rows)
+
+    def sort_of(self, column: Column) -> Callable[[Any], Any] | None:
+        # Every column can be sorted by: where nothing else is said, by what it shows.
+        if column.sort is not None or not column.title:
+            return column.sort
+        return lambda row: "".join(text for text, _ in column.cells(row, column.most or 40)).lower()
+
+    def action_order(self) -> None:
+        """Asks for the column to sort by; the one that is chosen turns round when it is chosen again."""
+        from lxpy.tui.screens.choose import Choice, Choose
+
+        def about(column: Column) -> str:
+            if column.key != self.sort_key:
+                return " "
+            return "now, turned round" if self.descending else "now"
+
+        choices = [Choice(c.title, c.key, about(c)) for c in self.columns if self.sort_of(c) is not None]
+        self.app.push_screen(
+            Choose(f"Sort {self.called.lower()} by", choices), lambda key: self.sort_by(key) if key else None
+        )
 
     def filter(self, query: str) -> None:
         """Shows only the rows that `query` matches; ``""`` shows all."""

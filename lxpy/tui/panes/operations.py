@@ -45,16 +45,24 @@ class OperationsPane(ListPane):
     number = 7
     kind = "operations"
     short = "Ops"
-    BINDINGS = [Binding("ctrl+d", "app.verb('cancel')", "Cancel it", key_display="^d", id="operation.cancel")]
+    MARKABLE = True
+    BINDINGS = [
+        Binding("ctrl+d", "app.verb('cancel')", "Cancel it", key_display="^d", id="operation.cancel"),
+        Binding("y", "app.copy", "Copy to the clipboard", show=False, id="operation.copy"),
+        Binding("space", "mark", "Mark", show=False, id="operation.mark"),
+        Binding("asterisk", "mark_all", "Mark all shown", show=False, key_display="*", id="operation.mark-all"),
+        Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="operation.unmark"),
+    ]
 
     def __init__(self, **kwargs: Any) -> None:
         columns = [
             Column("what", "WHAT", lambda r, w: ((r.name, "strong"),), None, 20, 60, 1),
             Column("state", "STATE", lambda r, w: (r.state,), None, 11, 12),
             Column("note", "", lambda r, w: ((r.description, "dim"),), None, 0, 40, 1, 3),
-            Column("age", "AGE", lambda r, w: ((age(r.created), "dim"),), None, 5, 5, 0, 2, True),
+            Column("age", "AGE", lambda r, w: ((age(r.created), "dim"),), lambda r: -r.created, 5, 5, 0, 2, True),
         ]
         super().__init__(columns, **kwargs)
+        self.sort_key = ""  # as they came, the newest first
 
     def nothing_yet(self) -> list[tuple[Part, ...]]:
         return [(("Nothing has been done since the app was opened", "dim"),)]

@@ -24,6 +24,7 @@ class WarningsPane(ListPane):
     BINDINGS = [
         Binding("a", "app.verb('acknowledge')", "Acknowledge", id="warning.acknowledge"),
         Binding("ctrl+d", "app.verb('delete-object')", "Delete", key_display="^d", id="warning.delete"),
+        Binding("y", "app.copy", "Copy to the clipboard", show=False, id="warning.copy"),
         Binding("space", "mark", "Mark", show=False, id="warning.mark"),
         Binding("asterisk", "mark_all", "Mark all shown", show=False, key_display="*", id="warning.mark-all"),
     ]

@@ -6,7 +6,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
-from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.widgets.table import Column, Table
 
 
@@ -18,7 +17,8 @@ class Choice:
     """
 
     def __init__(self, label: str, value: str, shown: str = "") -> None:
-        self.key = self.label = label
+        self.label = label
+        self.key = f"{label} {value}"  # two may be called the same
         self.value = value
         self.shown = shown or value
 
@@ -35,8 +35,8 @@ class Choose(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         table = Table(
             [
-                Column("label", "", lambda r, w: ((r.label, "strong"),), None, 8, 16),
-                Column("value", "", lambda r, w: ((r.shown, "dim"),), None, 10, 80, 1),
+                Column("label", "", lambda r, w: ((r.label, "strong"),), None, 8, 30),
+                Column("value", "", lambda r, w: ((r.shown, "dim"),), None, 10, 200, 1),
             ],
             header=False, classes="dialog", id="choose",
         )  # fmt: skip
@@ -51,29 +51,3 @@ class Choose(ModalScreen[str]):
 
     def on_table_chosen(self, event: Table.Chosen) -> None:
         self.dismiss(event.row.label if self._by_label else event.row.value)
-
-
-def copy_menu(row: Any) -> Choose:
-    """What may be copied of a row."""
-    if isinstance(row, InstanceRow):
-        choices = [
-            ("Name", row.name), ("IPv4", row.ipv4), ("IPv6", row.ipv6), ("Shell", f"lxpy shell {row.name}"),
-            ("Info", f"lxpy info {row.name}"),
-        ]  # fmt: skip
-    elif isinstance(row, ImageRow):
-        choices = [
-            ("Alias", row.title), ("Fingerprint", row.fingerprint), ("Launch", f"lxpy launch {row.reference}"),
-        ]  # fmt: skip
-    elif hasattr(row, "url"):
-        choices = [("Name", row.name), ("URL", row.url), ("Images", f"lxpy image list {row.name}:")]
-    else:
-        words = {"storage-pools": "storage", "networks": "network", "profiles": "profile"}
-        show = f"lxpy {words[row.kind]} show {row.name}" if row.kind in words else ""
-        choices = [("Name", row.name), ("Show", show), ("API", getattr(row, "path", ""))]
-    menu = [Choice(label, value) for label, value in choices if value]
-    if raw := getattr(row, "raw", None):
-        from lxpy.tui.screens.edit import dump
-
-        text = dump({key: value for key, value in raw.items() if key not in ("state", "resources")})
-        menu.append(Choice("YAML", text, f"the whole of it, {text.count(chr(10))} lines"))
-    return Choose("Copy", menu)

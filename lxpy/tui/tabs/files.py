@@ -43,6 +43,7 @@ class FileTable(Table):
         Binding("e", "do('edit')", "Edit", id="files.edit"),
         Binding("p", "do('push')", "Push", id="files.push"),
         Binding("g", "do('pull')", "Get", id="files.pull"),
+        Binding("y", "app.copy", "Copy to the clipboard", show=False, id="files.copy"),
         Binding("m", "do('mkdir')", "New directory", show=False, id="files.mkdir"),
         Binding("ctrl+d", "do('delete')", "Delete", key_display="^d", id="files.delete"),
     ]
@@ -176,6 +177,21 @@ class FilesTab(Tab):
     def _chosen(self) -> tuple[FileRow, str] | None:
         row = self.table.current
         return (row, posixpath.join(self.path, row.name)) if row is not None and row.name != ".." else None
+
+    def clippings(self) -> list[Any]:
+        """What may be copied of the selected one."""
+        from lxpy.tui.verbs.clipboard import Clip
+        from lxpy.tui.verbs.common import ref, shown, words
+
+        chosen = self._chosen()
+        path = chosen[1] if chosen else self.path
+        place = f"{ref(self.lxpy, self.subject.name)}{path}"
+        facts = vars(chosen[0].entry) if chosen and chosen[0].entry else {"name": path, "type": "directory"}
+        return [
+            Clip("Path", path), Clip("Reference", place),
+            Clip("Get", shown(words(self.lxpy, "file", "pull", "-r", place, "."))),
+            Clip("YAML", "the whole of it", "", facts),
+        ]  # fmt: skip
 
     def view(self) -> None:
         if (chosen := self._chosen()) and chosen[0].type == "file":

@@ -110,6 +110,7 @@ class SnapshotsTab(Tab):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.table = SnapshotTable(self)
+        self._wanted_name = ""  # where the cursor is to go once it is there
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -149,6 +150,20 @@ class SnapshotsTab(Tab):
             [SnapshotRow(row.name, by_name.get(n.name, self.subject.raw), n, place) for place, n in enumerate(nodes)]
         )
         self.tell_marks()
+        self.go_to(self._wanted_name)
+
+    def go_to(self, name: str) -> None:
+        """Puts the cursor on a snapshot, now or when it has been read."""
+        place = next((n for n, row in enumerate(self.table.rows) if row.key == name), -1)
+        self._wanted_name = name if place < 0 else ""
+        if name and place >= 0:
+            self.table.action_to(place)
+
+    def clippings(self) -> list[Any]:
+        """What may be copied of the selected one."""
+        from lxpy.tui.verbs.clipboard import clips
+
+        return [] if self.table.current is None else clips(self.lxpy, self.table.current)
 
     def tell_marks(self) -> None:
         """The line below: what is marked, or what the instance goes on from."""

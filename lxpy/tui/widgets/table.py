@@ -107,8 +107,8 @@ class Table(ScrollView, can_focus=True):
         """Takes new rows, sorted here; the cursor stays on its row, else at its place."""
         before = self.current if self.settled else None
         column = next((c for c in self.columns if c.key == self.sort_key), None)
-        if column is not None and column.sort is not None:
-            sort = column.sort
+        sort = self.sort_of(column) if column is not None else None
+        if sort is not None:
             self.rows = sorted(rows, key=lambda r: (sort(r), r.key), reverse=self.descending)
         else:
             self.rows = list(rows)
@@ -148,11 +148,15 @@ class Table(ScrollView, can_focus=True):
 
     def sort_by(self, key: str) -> None:
         """Sorts by a column; a second time turns the order round."""
-        if not any(c.key == key and c.sort for c in self.columns):
+        if not any(c.key == key and self.sort_of(c) for c in self.columns):
             return
         self.descending = not self.descending if key == self.sort_key else False
         self.sort_key = key
         self.show(self.rows)
+
+    def sort_of(self, column: Column) -> Callable[[Any], Any] | None:
+        """What rows are sorted by, by a column; None where that is not possible."""
+        return column.sort
 
     # Movement
 

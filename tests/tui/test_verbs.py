@@ -404,6 +404,7 @@ async def test_screens_of_verbs_look_as_they_did(
             await wait(pilot, lambda: isinstance(pilot.app.screen, Confirm))
             await pilot.press("y")
             await wait(pilot, lambda: isinstance(pilot.app.screen, ResultsScreen) and pilot.app.screen.work.ended)
+            await wait(pilot, lambda: pilot.app.main.panes[0].marks == {"web2"})
             await pilot.press("down")
         else:
             await pilot.press({"restore": "z", "move": "m", "push": "greater_than_sign"}[name])

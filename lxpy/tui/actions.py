@@ -34,6 +34,8 @@ STATE_VERBS: dict[str, tuple[str, bool, str, tuple[str, ...]]] = {
 
 
 _AT_ONCE = 0.7  # seconds
+# The status that an action leads to, where there is one.
+REACHED = {"start": "Running", "stop": "Stopped", "freeze": "Frozen", "unfreeze": "Running"}
 # What may be done in a read-only app.
 HARMLESS = frozenset({"log", "pull", "doctor", "results"})
 AT_LEISURE = 0.5  # seconds; work on many that takes longer is watched
@@ -100,7 +102,8 @@ class Actions:
 
         async def one(row: InstanceRow) -> None:
             if row.status not in fitting:
-                raise Skipped(f"already {row.status.lower()}")
+                reached = row.status == REACHED.get(action, "")
+                raise Skipped(f"{'already' if reached else 'it is'} {row.status.lower()}")
             path = f"/1.0/instances/{quote(row.name)}/state"
             await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
 

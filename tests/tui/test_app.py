@@ -604,7 +604,7 @@ async def test_the_whole_of_an_object_can_be_copied(daemon: FakeDaemon) -> None:
     async with opened(daemon) as pilot:
         pilot.app.action_go(1, "web1")
         await pilot.press("y", "end", "enter")
-        await wait(pilot, lambda: pilot.app.on_main and pilot.app.clipboard)
+        await wait(pilot, lambda: pilot.app.clipboard)
         assert yaml.safe_load(pilot.app.clipboard)["config"] == daemon.instances["web1"]["config"]
 
 

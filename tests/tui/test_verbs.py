@@ -15,12 +15,13 @@ from lxpy.api.errors import BadRequest
 from lxpy.api.expiry import NEVER, typed
 from lxpy.cli.main import COMMANDS
 from lxpy.tui import settings
-from lxpy.tui.actions import STATE_VERBS
+from lxpy.tui.actions import HARMLESS, STATE_VERBS
 from lxpy.tui.app import LxpyApp, binding_ids
 from lxpy.tui.bulk import Batch
 from lxpy.tui.screens.confirm import Confirm
 from lxpy.tui.screens.form import Form
 from lxpy.tui.screens.results import ResultsScreen
+from lxpy.tui.screens.text import TextScreen
 from lxpy.tui.verbs import PALETTE, VERBS
 from lxpy.tui.widgets.paths import completed
 from tests.tui import screen
@@ -373,6 +374,124 @@ async def test_verbs_of_the_palette(
         await fill(pilot, **answers)
         await pilot.press("ctrl+s")
         await wait(pilot, lambda: own.lines() == [shlex.split(line)])
+
+
+async def test_what_is_lost_is_shown_before_it_is_recovered(daemon: FakeDaemon, own: Any) -> None:
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        own.script = 'echo "Nothing is to be recovered"'
+        app.action_verb("recover")
+        await wait(pilot, lambda: any("Nothing to recover" in n for n in notices(app)))
+        own.script = 'echo "Found:"; echo " - instance lost on pool default"'
+        app.action_verb("recover")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        assert app.screen.names[-1] == " - instance lost on pool default"
+        await pilot.press("y")
+        await wait(pilot, lambda: own.lines()[-1:] == [["recover", "--yes"]])
+        own.refuse("--dry-run", "the pool fast is away: attach its disk")
+        app.action_verb("recover")
+        await wait(pilot, lambda: any("attach its disk" in n for n in notices(app)))
+
+
+async def test_a_file_s_plan_is_shown_before_it_is_applied(daemon: FakeDaemon, own: Any) -> None:
+    own.script = 'echo "+ create instance web"; echo "Plan: 1 to create"'
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        app.action_verb("apply")
+        await fill(pilot)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "Name the file" in fault(app))
+        await fill(pilot, file="/tmp/stack.yaml")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        assert app.screen.names == ["+ create instance web", "Plan: 1 to create"]
+        await pilot.press("n")
+        await wait(pilot, lambda: app.on_main)
+        assert own.lines() == [["apply", "-f", "/tmp/stack.yaml", "--dry-run"]]
+        app.action_verb("apply")
+        await fill(pilot, file="/tmp/stack.yaml")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("y")
+        await wait(pilot, lambda: own.lines()[-1:] == [["apply", "-f", "/tmp/stack.yaml", "--yes"]])
+        own.refuse("--dry-run", "line 3: an instance has no image")
+        app.action_verb("apply")
+        await fill(pilot, file="/tmp/stack.yaml")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: "line 3: an instance" in fault(app))
+
+
+async def test_a_doctor_with_findings_is_read_all_the_same(daemon: FakeDaemon, own: Any) -> None:
+    own.script = 'echo "cgroup v2: yes"; echo "inotify: 128, too few"; exit 1'
+    async with opened(daemon) as pilot:
+        pilot.app.action_verb("doctor")
+        await wait(pilot, lambda: isinstance(pilot.app.screen, TextScreen))
+        assert "inotify: 128, too few" in pilot.app.screen.text
+
+
+async def test_unshare_picks_among_what_is_shared(daemon: FakeDaemon, own: Any) -> None:
+    daemon.instances["web1"]["devices"] = {"srv": {"type": "disk", "source": "/srv", "path": "/data"}}
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await mark(pilot, "build")
+        app.action_verb("unshare")
+        await wait(pilot, lambda: any("shares no directory" in n for n in notices(app)))
+        await mark(pilot, "web1")
+        app.action_verb("unshare")
+        await wait(pilot, lambda: app.screen.query("#choose"))
+        await pilot.press("enter")
+        await wait(pilot, lambda: own.lines() == [["unshare", "web1:/data"]])
+
+
+async def test_what_concerns_this_machine_is_not_done_from_another(daemon: FakeDaemon, own: Any) -> None:
+    app = LxpyApp(daemon.gateway("lab"), settings.Settings(refresh=3600.0))
+    async with app.run_test(size=WIDE) as pilot:
+        await wait(pilot, lambda: app.main.panes[0].rows)
+        for verb in ("doctor", "recover"):
+            app.action_verb(verb)
+        await wait(pilot, lambda: len([n for n in notices(app) if "run it there" in n]) == 2)
+        assert not own.lines()
+
+
+async def test_a_form_that_is_closed_loses_no_failure(daemon: FakeDaemon, own: Any) -> None:
+    """What can be broken off is; what cannot goes on, and what becomes of it is told."""
+    own.script = "exec sleep 30"
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        app.action_go(1, "web1")
+        await pilot.press("c")
+        await fill(pilot)
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: own.lines() and "breaks it off" in str(app.screen.query_one("#form").border_subtitle))
+        await pilot.press("escape")
+        await wait(pilot, lambda: app.on_main)
+        daemon.instances["broken"] = instance("broken", "Stopped")
+        daemon.hold = True
+        await pilot.press("a")
+        await fill(pilot, name="s")
+        await pilot.press("ctrl+s")
+        await wait(pilot, lambda: len(daemon.operations) == 1)
+        await pilot.press("escape")
+        await wait(pilot, lambda: app.on_main)
+        (op,) = daemon.operations.values()
+
+        def fails() -> None:
+            raise BadRequest("the pool is full: delete something")
+
+        op["_done"] = fails
+        daemon.finish(op["id"])
+        await wait(pilot, lambda: any("the pool is full" in n for n in notices(app)))
+
+
+async def test_a_read_only_app_has_no_verb_that_changes(daemon: FakeDaemon, own: Any) -> None:
+    app = LxpyApp(daemon.gateway(), settings.Settings(refresh=3600.0), read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await wait(pilot, lambda: app.main.panes[0].rows)
+        for verb in {*VERBS, *STATE_VERBS, "delete", "shell"} - HARMLESS:
+            app.action_verb(verb)
+            await pilot.pause()
+            assert app.on_main, verb
+        assert not own.lines() and not [r for r in daemon.requests if r[0] != "GET"]
 
 
 async def test_in_a_project_of_another_server_the_lines_say_so(daemon: FakeDaemon, own: Any) -> None:

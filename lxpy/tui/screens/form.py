@@ -149,6 +149,11 @@ class Form(ModalScreen[dict[str, str]]):
             self.action_leave()
 
     @property
+    def open(self) -> bool:
+        """Whether it is still there to be read."""
+        return self in self.app.screen_stack
+
+    @property
     def busy(self) -> bool:
         """Whether it is being done now."""
         return self._work is not None and not self._work.is_finished
@@ -171,11 +176,11 @@ class Form(ModalScreen[dict[str, str]]):
         try:
             await self._submit(answers)
         except Exception as error:
-            if self.is_mounted:
+            if self.open:
                 fault.display, button.disabled, box.border_subtitle = True, False, subtitle
                 fault.update(explain(error))
             else:  # it was closed meanwhile: that must not be lost
                 self.app.notify(explain(error), title=self.heading, severity="error", timeout=12, markup=False)
         else:
-            if self.is_mounted:
+            if self.open:
                 self.dismiss(answers)

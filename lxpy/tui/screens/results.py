@@ -66,6 +66,7 @@ class ResultsScreen(ModalScreen[None]):
                 yield Button("Close", id="close", variant="primary", compact=True)
 
     def on_mount(self) -> None:
+        self.table.styles.height = len(self.work.items) + 1
         self.table.focus()
         self.update()
 
@@ -93,8 +94,10 @@ class ResultsScreen(ModalScreen[None]):
         item = self.table.current
         text = self.query_one("#results-text", Static)
         shown = "" if item is None else item.more or item.text
+        if item is not None and shown and not shown.startswith(item.name):
+            shown = f"{item.name}: {shown}"
         text.display = bool(shown)
-        text.update(f"{item.name}: {shown}" if item is not None and shown else "")
+        text.update(shown)
 
     def on_table_chosen(self, event: Table.Chosen) -> None:
         """The whole of a long result."""

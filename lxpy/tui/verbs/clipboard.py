@@ -70,7 +70,7 @@ def _instance(app: "LxpyApp", row: InstanceRow) -> list[Clip]:
     return [
         Clip("Name", row.name), *addresses, Clip("Shell", _line(app, "shell", name)),
         Clip("Info", _line(app, "info", name)), Clip("Log", _line(app, "console", "--show-log", name)),
-        _yaml(path(row)), _api(path(row)),
+        _api(path(row)), _yaml(path(row)),
     ]  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def _image(app: "LxpyApp", row: ImageRow) -> list[Clip]:
     return [
         *(Clip("Alias", alias) for alias in row.aliases[:4]), Clip("Fingerprint", row.fingerprint),
         Clip("Launch", _line(app, "launch", there)), Clip("Info", _line(app, "image", "info", there)),
-        _yaml(path, row.raw), _api(path),
+        _api(path), _yaml(path, row.raw),
     ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def _snapshot(app: "LxpyApp", row: Any) -> list[Clip]:
     return [
         Clip("Name", row.name), Clip("Reference", place),
         Clip("Restore", _line(app, "restore", ref(app, row.instance), row.name)),
-        Clip("Copy", _line(app, "copy", place, f"{row.instance}-{row.name}")), _yaml(row.path), _api(row.path),
+        Clip("Copy", _line(app, "copy", place, f"{row.instance}-{row.name}")), _api(row.path), _yaml(row.path),
     ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _object(app: "LxpyApp", row: Any) -> list[Clip]:
         if (text := str(getattr(row, attribute, "") or ""))
     ]  # fmt: skip
     line = _line(app, *_SHOW[kind].split(), ref(app, key)) if kind in _SHOW else ""
-    return [Clip("Name", name), *told, Clip("Show", line), _yaml(path, getattr(row, "raw", None)), _api(path)]
+    return [Clip("Name", name), *told, Clip("Show", line), _api(path), _yaml(path, getattr(row, "raw", None))]
 
 
 _OTHERS: dict[str, Callable[["LxpyApp", Any], list[Clip]]] = {"operations": _operation, "snapshots": _snapshot}

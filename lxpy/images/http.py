@@ -187,6 +187,16 @@ class Http:
             )
         return fresh["data"]
 
+    async def fresh(self, url: str) -> Any:
+        """A JSON document as it is now. Raises `Unavailable`, `NotFound` and `BadRequest` as `document` does."""
+        async with self.get(url) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                body += chunk
+                if len(body) > _DOCUMENT_LIMIT:
+                    raise BadRequest(f"{url} is longer than {_DOCUMENT_LIMIT >> 20} MiB")
+        return await asyncio.to_thread(_parse, url, bytes(body), False)
+
     async def _fetch_document(self, url: str, headers: dict[str, str], kept: dict[str, Any] | None) -> dict[str, Any]:
         for attempt in (1, 2):
             try:

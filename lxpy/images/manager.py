@@ -21,6 +21,7 @@ from lxpy.images.aliases import Aliases, Emit, Pairs
 from lxpy.images.fetch import Fetcher, silent
 from lxpy.images.index import Home, Index, Names
 from lxpy.images.metadata import Archive, utc
+from lxpy.images.servers import Probed
 from lxpy.images.upkeep import Upkeep
 from lxpy.images.work import Progress as Progress
 from lxpy.state.store import Store
@@ -288,6 +289,10 @@ class ImageManager:
         from lxpy.images.catalogue import rendered
 
         return await rendered(self._fetcher.servers(), server, self._http.kept(server.rstrip("/")))
+
+    async def probe(self, server: str) -> Probed:
+        """Whether an image server answers, and how soon; see `Servers.probe`."""
+        return await self._fetcher.servers().probe(server)
 
     async def refresh(self, project: str, prefix: str, progress: Progress = silent) -> str:
         """Looks for a newer version where the image came from; aliases move over and the old one goes.

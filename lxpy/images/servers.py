@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import time
 from typing import NamedTuple
 
 from lxpy.api.errors import ApiError, BadRequest, NotFound, Unavailable
@@ -20,6 +21,16 @@ class Fetched(NamedTuple):
     metadata: str
     rootfs: str | None
     hashes: files.Hashes
+
+
+PROBE_SECONDS = 8.0  # that a server gets to answer when somebody asks whether it does
+
+
+class Probed(NamedTuple):
+    """How a server answered: after how many milliseconds its index was here, and how many products that names."""
+
+    milliseconds: float
+    products: int
 
 
 class Servers:
@@ -52,6 +63,26 @@ class Servers:
             raise Unavailable(f"Image server {base} cannot be reached: {error}{offer}") from None
         except BadRequest as error:
             raise BadRequest(f"Image server {base}: {error}") from None
+
+    async def probe(self, server: str) -> Probed:
+        """Asks a server for its index, now: nothing that is kept is used.
+
+        Raises:
+            Unavailable: it is away, or does not answer in time. BadRequest: it is no simplestreams server.
+        """
+        url = f"{server.rstrip('/')}/streams/v1/index.json"
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                began = time.monotonic()
+                index = await self._http.fresh(url)
+                milliseconds = (time.monotonic() - began) * 1000
+        except TimeoutError:
+            raise Unavailable(f"{server} did not answer within {PROBE_SECONDS:.0f} seconds") from None
+        except NotFound:
+            raise BadRequest(f"{server} is no simplestreams server: it has no streams/v1/index.json") from None
+        streams.product_paths(index)
+        products = (entry.get("products") for entry in index["index"].values() if isinstance(entry, dict))
+        return Probed(round(milliseconds, 3), sum(len(names) for names in products if isinstance(names, list)))
 
     async def resolve(self, server: str, wanted: str) -> StreamImage:
         """The image an alias or fingerprint prefix means there."""

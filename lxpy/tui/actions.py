@@ -13,7 +13,7 @@ from urllib.parse import quote
 from lxpy.tui.bulk import Batch, Skipped
 from lxpy.tui.gateway import explain
 from lxpy.tui.rows import ImageRow, InstanceRow
-from lxpy.tui.shells import own_command
+from lxpy.tui.shells import own_command, run_own
 from lxpy.tui.verbs import VERBS
 from lxpy.tui.widgets.table import Table
 
@@ -37,7 +37,7 @@ _AT_ONCE = 0.7  # seconds
 # The status that an action leads to, where there is one.
 REACHED = {"start": "Running", "stop": "Stopped", "freeze": "Frozen", "unfreeze": "Running"}
 # What may be done in a read-only app.
-HARMLESS = frozenset({"log", "pull", "doctor", "results"})
+HARMLESS = frozenset({"log", "pull", "doctor", "results", "test-remote", "switch-remote", "export-image"})
 AT_LEISURE = 0.5  # seconds; work on many that takes longer is watched
 
 
@@ -54,7 +54,7 @@ class Actions:
             self.refuse(verb)
             return
         instances = [row for row in rows if isinstance(row, InstanceRow)]
-        images = [row for row in rows if isinstance(row, ImageRow)]
+        images = [row for row in rows if isinstance(row, ImageRow) and not row.remote]
         if verb in VERBS:
             module, name = VERBS[verb]
             getattr(importlib.import_module(f"lxpy.tui.verbs.{module}"), name)(self.app, rows)
@@ -157,8 +157,12 @@ class Actions:
         Raises:
             ApiError, OSError: it is refused; nothing was made.
         """
-        created = await self.app.gateway.call(lambda c: c.post("/1.0/instances", request.body()))
-        making = asyncio.ensure_future(self.app.model.follow(created))
+        another = request.remote is not None and request.remote.protocol == "lxd"
+        if another:
+            making = asyncio.ensure_future(self._of_another_server(request))
+        else:
+            created = await self.app.gateway.call(lambda c: c.post("/1.0/instances", request.body()))
+            making = asyncio.ensure_future(self.app.model.follow(created))
         # What cannot be made is mostly found out at once: then the dialog is still there to mend it.
         await asyncio.wait({making}, timeout=_AT_ONCE)
         if making.done():
@@ -172,7 +176,8 @@ class Actions:
                     name = name or str(source).partition("?")[0].rsplit("/", 1)[-1]
                 body = {"action": "start", "timeout": -1, "force": False, "stateful": False}
                 path = f"/1.0/instances/{quote(name)}/state"
-                await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
+                if not another:
+                    await self.app.model.follow(await self.app.gateway.call(lambda c: c.put(path, body)))
             except Exception as error:
                 self.app.fail(f"Cannot launch {request.name or request.image}", error)
                 return
@@ -185,6 +190,17 @@ class Actions:
                 self.app.action_go(1, name)
 
         self.app.run_worker(work(), group="verbs", exit_on_error=False)
+
+    async def _of_another_server(self, request: "LaunchRequest") -> dict[str, Any]:
+        """Launches here what another server has, by our own command line: that knows how the image comes here."""
+        home = f"{self.app.gateway.remote}:" if self.app.gateway.remote else ""
+        _, verb, image, *rest = request.words()
+        if request.name:
+            rest.pop(0)
+        project = ["--project", self.app.gateway.project] if self.app.gateway.project else []
+        said = await run_own([*project, verb, image, *([home + request.name] if home or request.name else []), *rest])
+        name = request.name or next((line.rpartition(" ")[2] for line in said.splitlines() if "name is" in line), "")
+        return {"resources": {"instances": [f"/1.0/instances/{name}"] if name else []}}
 
     # Work on many
 

@@ -110,6 +110,8 @@ def _palette(app: "LxpyApp") -> Iterator[Entry]:
             yield Entry(title, about, partial(app.action_verb, verb))
         elif names:
             yield Entry(title.replace("*", names), about, partial(app.actions.do, verb, app.main.panes[0].targets()))
+    for source in app.main.catalogue.sources()[1:]:
+        yield Entry(f"Images of {source}", "What it offers (b)", partial(app.main.browse, source))
     yield Entry("Theme", "Choose the colours by looking at them", app.action_change_theme)
     yield Entry("Messages", "What the app has told so far", app.action_messages)
 

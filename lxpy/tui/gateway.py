@@ -60,6 +60,7 @@ class RemoteInfo(NamedTuple):
     protocol: str
     public: bool
     default: bool
+    static: bool = False  # part of lxpy
 
 
 class Gateway:
@@ -103,6 +104,18 @@ class Gateway:
         self._abandon([wait for wait in list(self._waits) if not wait.alone])
         self._hang_up()
 
+    async def elsewhere(self, remote: str, work: Callable[[ClientLike], T]) -> T:
+        """The result of `work` with a client of another remote, on a thread of its own: it may take long."""
+
+        def there() -> T:
+            client = self._connect(remote, "")
+            try:
+                return work(client)
+            finally:
+                client.close()
+
+        return await self._run(lambda _: there(), alone=True)
+
     async def call(
         self, work: Callable[[ClientLike], T], *, alone: bool = False, patience: float | None = None,
         unwanted: Callable[[T], None] | None = None,
@@ -115,6 +128,14 @@ class Gateway:
             patience: seconds; then `TimeoutError` is raised here, and `check` hangs up.
             unwanted: given a result that nobody waits for any more.
         """
+        return await self._run(
+            lambda wait: self._with_client(work, wait), alone=alone, patience=patience, unwanted=unwanted
+        )
+
+    async def _run(
+        self, work: Callable[[_Wait], T], *, alone: bool, patience: float | None = None,
+        unwanted: Callable[[T], None] | None = None,
+    ) -> T:  # fmt: skip
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -138,7 +159,7 @@ class Gateway:
             result: T | None = None
             error: BaseException | None = None
             try:
-                result = self._with_client(work, wait)
+                result = work(wait)
             except Exception as exc:
                 error = exc
             try:
@@ -302,7 +323,7 @@ def load_remotes() -> list[RemoteInfo]:
 
     config = known.load()
     return [
-        RemoteInfo(r.name, r.url, r.protocol, bool(r.public), r.name == config.default)
+        RemoteInfo(r.name, r.url, r.protocol, bool(r.public), r.name == config.default, r.static)
         for _, r in sorted(config.remotes.items())
     ]
 

@@ -16,8 +16,10 @@ from textual.message import Message
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.api.status import FAILURE, FINAL, SUCCESS
 from lxpy.tui import gateway as way
+from lxpy.tui.catalogue import Catalogues
 from lxpy.tui.gateway import Gateway, RemoteInfo, explain
 from lxpy.tui.objects import KINDS, USED, ObjectRow
+from lxpy.tui.reach import Reach
 from lxpy.tui.rows import ImageRow, InstanceRow
 from lxpy.tui.usage import History
 
@@ -35,7 +37,8 @@ T = TypeVar("T")
 
 
 class Changed(Message):
-    """`parts` of the model changed: instances, usage, images, remotes, operations, host, or a kind of `objects`."""
+    """`parts` of the model changed: instances, usage, images, remotes, reach, catalogue, operations, host, or a kind of
+    `objects`."""
 
     def __init__(self, *parts: str) -> None:
         super().__init__()
@@ -82,6 +85,8 @@ class Model:
         self.loaded = False
         self.fresh: bool | None = None  # whether nothing has been set up here; asked once, where there are no instances
         self.history = History()
+        self.catalogues = Catalogues(gateway, lambda: post(Changed("catalogue")))
+        self.reach = Reach(gateway, lambda: post(Changed("reach")))
         self.load = ""
         self.memory = (0, 0)
         self.focused = True

@@ -189,10 +189,17 @@ def _limit(raw: dict[str, Any]) -> int:
 
 
 def matcher(query: str) -> Callable[[Any], bool]:
-    """A test for rows. Words are joined by AND: ``text``, ``state:running``, ``type:``, ``image:``, ``ip:``,
-    ``key=value`` of the configuration, ``~regex``, and ``!`` before any of them for its opposite."""
+    """A test for rows. Words are joined by AND: ``text``; ``state:running``, ``type:``, ``image:``, ``ip:``, ``arch:``
+    for a part of that; ``os:``, ``release:``, ``variant:`` for the beginning of a word of it; ``os:=debian`` for the
+    whole of it and ``os:any`` for anything; ``key=value`` of the configuration, ``~regex``, and ``!`` before any of
+    them for its opposite."""
     tests = [_term(word) for word in query.lower().split()]
     return lambda row: all(test(row) for test in tests)
+
+
+def named(query: str) -> set[str]:
+    """The fields that a query asks about: ``{"os"}`` of ``os:debian cloud``."""
+    return {word.lstrip("!").partition(":")[0] for word in query.lower().split() if ":" in word}
 
 
 def _term(word: str) -> Callable[[Any], bool]:
@@ -206,16 +213,15 @@ def _term(word: str) -> Callable[[Any], bool]:
             return lambda row: False  # it is still being typed
         return lambda row: pattern.search(haystack(row)) is not None
     name, colon, value = word.partition(":")
-    fields: dict[str, Callable[[Any], str]] = {
-        "state": lambda r: getattr(r, "status", ""),
-        "status": lambda r: getattr(r, "status", ""),
-        "type": lambda r: getattr(r, "type", ""),
-        "image": lambda r: getattr(r, "image", ""),
-        "ip": lambda r: f"{getattr(r, 'ipv4', '')} {getattr(r, 'ipv6', '')}",
-        "arch": lambda r: getattr(r, "architecture", ""),
-    }
-    if colon and name in fields:
-        return lambda row: value in fields[name](row).lower()
+    if colon and name in _FIELDS:
+        known = _FIELDS[name]
+        if value == "any":
+            return lambda row: True
+        if value[:1] == "=":
+            return lambda row: value[1:] in known(row)
+        if name in _BEGINNINGS:
+            return lambda row: any(text.startswith(value) for text in known(row))
+        return lambda row: any(value in text for text in known(row))
     key, equals, wanted = word.partition("=")
     if equals:
         return lambda row: any(
@@ -225,8 +231,48 @@ def _term(word: str) -> Callable[[Any], bool]:
     return lambda row: word in haystack(row)
 
 
+def _attribute(*names: str) -> Callable[[Any], tuple[str, ...]]:
+    return lambda row: tuple(str(getattr(row, name, "")).lower() for name in names)
+
+
+def _image_fact(name: str) -> Callable[[Any], tuple[str, ...]]:
+    def known(row: Any) -> tuple[str, ...]:
+        facts = getattr(row, "facts", None)
+        if facts is not None:
+            return facts.get(name, ())  # type: ignore[no-any-return]
+        raw = getattr(row, "raw", None) or {}
+        values = raw.get("properties") or {}
+        config = raw.get("expanded_config") or {}
+        return image_facts(values or {k[6:]: v for k, v in config.items() if k.startswith("image.")}, raw, name)
+
+    return known
+
+
+def image_facts(properties: dict[str, Any], raw: dict[str, Any], name: str) -> tuple[str, ...]:
+    """What the filter language knows of an image by the field `name`: texts in small letters, without blanks."""
+    keys = {"arch": ("architecture",), "release": ("release", "version")}.get(name, (name,))
+    found = [str(properties.get(key) or "") for key in keys]
+    if name == "arch":
+        found.append(str(raw.get("architecture") or ""))
+    return tuple(dict.fromkeys("-".join(text.lower().split()) for text in found if text))
+
+
+# What the filter language calls things, and the texts of a row by that name.
+_FIELDS: dict[str, Callable[[Any], tuple[str, ...]]] = {
+    "state": _attribute("status"),
+    "status": _attribute("status"),
+    "type": _attribute("type"),
+    "image": _attribute("image"),
+    "ip": _attribute("ipv4", "ipv6"),
+    **{name: _image_fact(name) for name in ("os", "release", "variant", "arch", "versions")},
+}
+_BEGINNINGS = frozenset({"os", "release", "variant", "versions"})  # release:12 is not 3.12
+
+
 def haystack(row: Any) -> str:
     """All the text of a row that plain words search."""
+    if text := getattr(row, "text", ""):
+        return str(text)
     names = ("name", "ipv4", "ipv6", "image", "description", "fingerprint", "url", "protocol")
     parts: Iterable[str] = (str(getattr(row, n, "")) for n in names)
     return " ".join((*parts, *getattr(row, "aliases", ()))).lower()

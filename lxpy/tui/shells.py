@@ -266,32 +266,38 @@ def _discard(files: Any) -> None:
         files.control.close()
 
 
-def own_command(words: list[str], terminal: bool = False) -> list[str]:
+def own_command(words: list[str] | None, terminal: bool = False) -> list[str]:
     """Our own command line, run by this interpreter whatever launcher started it.
 
     Args:
+        words: None when they come by standard input, as a line of JSON.
         terminal: standard input becomes its controlling terminal; it must lead a session.
     """
     take = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n" if terminal else ""
+    given = repr(words) if words is not None else "__import__('json').loads(sys.stdin.readline())"
     code = (
-        f"{take}import sys; sys.path[:] = {sys.path!r}; sys.argv = {['lxpy', *words]!r}\n"
+        f"{take}import sys; sys.path[:] = {sys.path!r}; sys.argv = ['lxpy', *{given}]\n"
         "from lxpy.cli.main import main\nsys.exit(main())"
     )
     return [sys.executable, "-I", "-c", code]
 
 
-async def run_own(words: list[str]) -> str:
-    """Runs our own command line to its end; gives what it wrote. Cancelled, it interrupts the command and waits for it.
+async def run_own(words: list[str], said: str = "", private: bool = False) -> str:
+    """Runs our own command line to its end; gives what it wrote. `said` answers what it asks.
+
+    `private` keeps the words from the list of processes: there is a secret among them.
+
+    Cancelled, it interrupts the command and waits for it.
 
     Raises:
         ApiError: what it said, if it failed.
     """
     process = await asyncio.create_subprocess_exec(
-        *own_command(words), stdin=asyncio.subprocess.DEVNULL,
+        *own_command(None if private else words), stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
-        said, _ = await process.communicate()
+        written, _ = await process.communicate((f"{json.dumps(words)}\n" * private + said).encode())
     except asyncio.CancelledError:
         for sign in (signal.SIGINT, signal.SIGKILL):  # the first as ctrl+c: it takes away what it has begun
             with contextlib.suppress(ProcessLookupError):
@@ -300,7 +306,7 @@ async def run_own(words: list[str]) -> str:
                 await asyncio.wait_for(process.communicate(), 5)
                 break
         raise
-    text = said.decode(errors="replace").strip()
+    text = written.decode(errors="replace").strip()
     if process.returncode:
         raise ApiError(text.rpartition("Error: ")[2] or f"It ended with status {process.returncode}")
     return text

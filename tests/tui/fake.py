@@ -1,8 +1,10 @@
 """A daemon of the imagination for layout and error paths: the wire's shapes, no containers behind them."""
 
+import hashlib
 import itertools
 import json
 import queue
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
@@ -90,6 +92,43 @@ WARNINGS = [
 ]  # fmt: skip
 
 
+def listed(
+    system: str,
+    release: str,
+    variant: str = "default",
+    arch: str = "amd64",
+    *aliases: str,
+    serial: str = "20191201_05:24",
+) -> dict[str, Any]:
+    """An image as an image server's list has it."""
+    key = f"{system}/{release}/{variant}/{arch}/{serial}"
+    kernel = {"amd64": "x86_64", "arm64": "aarch64"}.get(arch, arch)
+    return {
+        "fingerprint": hashlib.sha256(key.encode()).hexdigest(), "architecture": kernel, "type": "container",
+        "aliases": [{"name": alias, "description": ""} for alias in aliases], "public": True, "filename": "lxd.tar.xz",
+        "size": 54_000_000 + len(key) * 1_000_000, "uploaded_at": f"{serial[:4]}-{serial[4:6]}-{serial[6:8]}T00:00:00Z",
+        "properties": {
+            "os": system, "release": release, "variant": variant, "architecture": arch, "serial": serial,
+            "description": f"{system} {release} {arch} ({serial})",
+        },
+    }  # fmt: skip
+
+
+def lists() -> list[dict[str, Any]]:
+    """A small image server's: two distributions, a foreign machine's, an older version."""
+    found = []
+    for arch in ("amd64", "arm64"):
+        for release, number in (("bookworm", "12"), ("trixie", "13")):
+            for variant in ("cloud", "default"):
+                more = [f"debian/{number}/{variant}", *([f"debian/{number}"] if variant == "default" else [])]
+                found.append(listed("Debian", release, variant, arch, *more))
+        found.append(listed("Alpine", "3.20", "default", arch, "alpine/3.20/default", "alpine/3.20"))
+        found.append(listed("Alpine", "3.12", "default", arch, "alpine/3.12/default", "alpine/3.12"))
+    found.append(listed("Alpine", "3.20", serial="20191101_13:00"))
+    found.append(listed("openSUSE 日本", "tumbleweed", "default", "amd64", "opensuse/tumbleweed"))
+    return found
+
+
 class FakeDaemon:
     """State, operations and events; `fail` makes requests fail by (method, path prefix)."""
 
@@ -112,6 +151,8 @@ class FakeDaemon:
             image("debian/12", "Debian bookworm", "cc33dd44"),
         ]
         self.snapshots: dict[str, list[dict[str, Any]]] = {}  # by instance
+        self.catalogues: dict[str, Any] = {}  # by server, where one has another
+        self.slow: threading.Event | None = None  # lists of image servers wait for it
         self.operations: dict[str, dict[str, Any]] = {}
         self.log = "booting\nlogin: \n"
         self.logs: dict[str, str] = {}  # by instance, where one has another
@@ -168,11 +209,13 @@ class FakeDaemon:
     def come_back(self) -> None:
         self.away = None
 
-    def operation(self, description: str, name: str, done: Callable[[], None]) -> dict[str, Any]:
+    def operation(
+        self, description: str, name: str, done: Callable[[], None], kind: str = "instances"
+    ) -> dict[str, Any]:
         ident = f"op-{next(self._ids)}"
         op: dict[str, Any] = {
             "id": ident, "class": "task", "description": description, "status_code": 103, "status": "Running",
-            "resources": {"instances": [f"/1.0/instances/{name}"]}, "metadata": {}, "err": "", "created_at": "",
+            "resources": {kind: [f"/1.0/{kind}/{name}"]}, "metadata": {}, "err": "", "created_at": "",
         }  # fmt: skip
         self.operations[ident] = op
         self.emit("operation", op)
@@ -180,6 +223,43 @@ class FakeDaemon:
         if not self.hold:
             self.finish(ident)
         return {k: v for k, v in op.items() if k != "_done"} | {"status_code": 103}
+
+    def download(self, body: dict[str, Any]) -> dict[str, Any]:
+        """An image of `catalogues` comes here."""
+        source = body["source"]
+        listed = self.catalogues.get(source["server"], self.catalogue)
+        found = next(i for i in listed if source["alias"] in [a["name"] for a in i["aliases"]] + [i["fingerprint"]])
+
+        def done() -> None:
+            self.images.append(
+                found | {"aliases": body["aliases"] + (found["aliases"] if source.get("copy_aliases") else [])}
+            )
+            self.lifecycle("image-created", found["fingerprint"], "images")
+
+        return self.operation("Downloading image", found["fingerprint"], done, "images")
+
+    def image(self, path: str, body: Any) -> Any:
+        """Aliases and refreshing."""
+        if path.endswith("/refresh"):
+            return self.operation("Refreshing image", path.split("/")[3], lambda: None, "images")
+        taken = {alias["name"]: image for image in self.images for alias in image["aliases"]}
+        if body["name"] in taken:
+            raise Conflict(f"Alias {body['name']!r} already exists")
+        if path == "/1.0/images/aliases":
+            image = next(i for i in self.images if i["fingerprint"] == body["target"])
+            image["aliases"] = [*image["aliases"], {"name": body["name"], "description": ""}]
+        else:
+            old = unquote(path.rpartition("/")[2])
+            taken[old]["aliases"] = [a for a in taken[old]["aliases"] if a["name"] != old] + [{"name": body["name"]}]
+        self.lifecycle("image-alias-updated", body["name"], "images/aliases")
+        return None
+
+    def cancel(self, ident: str) -> None:
+        if (op := self.operations.get(ident)) is None:
+            return
+        op.pop("_done", None)
+        op |= {"status_code": 401, "status": "Cancelled", "err": "Operation cancelled"}
+        self.emit("operation", op)
 
     def finish(self, ident: str) -> None:
         op = self.operations[ident]
@@ -258,7 +338,7 @@ class FakeClient:
         parts = [unquote(part) for part in path.split("/")[2:]]
         match parts:
             case []:
-                return {"environment": {"server_name": "lab"}}
+                return {"environment": {"server_name": "lab", "architectures": ["x86_64"]}}
             case ["instances"]:
                 return json.loads(json.dumps(list(daemon.instances.values())))
             case ["instances", name]:
@@ -297,12 +377,19 @@ class FakeClient:
                 return [{"name": "default", "description": ""}, {"name": "lab", "description": "for trying"}]
             case ["usage"]:
                 return daemon.usage()
-            case ["image-servers", "catalogue"]:
-                return (
-                    daemon.catalogue if query["protocol"] == "simplestreams" else [image("busybox", "Busybox", "ee55")]
-                )
+            case ["image-servers", "probe"]:
+                return {"milliseconds": 41.7, "products": 7}
             case ["images", fingerprint]:
-                return next(i for i in daemon.images if i["fingerprint"] == fingerprint)
+                found = next((i for i in daemon.images if i["fingerprint"] == fingerprint), None)
+                if found is None:
+                    raise NotFound("Image not found")
+                return found
+            case ["image-servers", "catalogue"]:
+                if daemon.slow:
+                    daemon.slow.wait(20)
+                if query["protocol"] == "simplestreams":
+                    return daemon.catalogues.get(query["server"], daemon.catalogue)
+                return [image("busybox", "Busybox", "ee55")]
             case ["storage-pools" | "networks" | "warnings" as kind, name]:
                 known = {"storage-pools": POOLS, "networks": NETWORKS, "warnings": WARNINGS}[kind]
                 return next(one for one in known if name in (one.get("name"), one.get("uuid")))
@@ -313,6 +400,10 @@ class FakeClient:
         daemon = self.daemon
         if "/snapshots" in path:
             return daemon.operation("Snapshotting instance", path.split("/")[3], lambda: None)
+        if path == "/1.0/images":
+            return daemon.download(body)
+        if path.startswith("/1.0/images/"):
+            return daemon.image(path, body)
         name = body["name"] or "clever-otter"
         if name in daemon.instances:
             raise Conflict(f"Instance {name!r} exists already")
@@ -362,12 +453,12 @@ class FakeClient:
         self._enter("DELETE", path, body)
         daemon = self.daemon
         kind, name = path.split("/")[2:4]
-
         if kind == "operations":
-            if name in daemon.operations:
-                daemon.operations[name] |= {"status_code": 401, "status": "Cancelled"}
-                daemon.emit("operation", {k: v for k, v in daemon.operations[name].items() if k != "_done"})
-            return None
+            return daemon.cancel(name)
+        if name == "aliases":
+            for found in daemon.images:
+                found["aliases"] = [a for a in found["aliases"] if a["name"] != unquote(path.rpartition("/")[2])]
+            return daemon.lifecycle("image-alias-deleted", name, "images/aliases")
 
         def done() -> None:
             if "/snapshots/" in path:

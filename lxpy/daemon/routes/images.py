@@ -375,6 +375,12 @@ async def catalogue(call: Call) -> web.StreamResponse:
     return envelope.sync([one for one in json.loads(found) if holds(one)])
 
 
+async def probe(call: Call) -> web.StreamResponse:
+    """Ours: whether an image server answers this one, and after how many milliseconds. Nothing kept is used."""
+    found = await call.daemon.images.probe(call.request.query.get("server", ""))
+    return envelope.sync({"milliseconds": found.milliseconds, "products": found.products})
+
+
 async def serve(call: Call) -> web.StreamResponse:
     """Ours: publish the project's images as a simplestreams server until the operation is cancelled.
 
@@ -422,5 +428,6 @@ ROUTES: list[Route] = [
     ("POST", _IMAGE + "/refresh", refresh),
     ("POST", _IMAGE + "/secret", secret),
     ("GET", "/1.0/image-servers/catalogue", catalogue),
+    ("GET", "/1.0/image-servers/probe", probe),
     ("POST", "/1.0/image-servers/serve", serve),
 ]

@@ -24,6 +24,7 @@ class ListPane(Titled, Table):
     kind: ClassVar[str] = ""
     heading: ClassVar[str] = ""
     short: ClassVar[str] = ""
+    HINT: ClassVar[str] = "text  state:running  image:debian  key=value  ~regex  !not"  # in the empty filter line
     BINDINGS = [
         # With priority: handled before the next key is looked at, so that none typed ahead of the bar is lost.
         Binding("slash", "app.filter", "Filter", key_display="/", id="pane.filter", priority=True),
@@ -47,11 +48,20 @@ class ListPane(Titled, Table):
     def fill(self, rows: list[Any]) -> None:
         """Takes all rows; shows those that the filter lets through."""
         self.all_rows = rows
-        match = matcher(self.query_text)
-        shown = [row for row in rows if match(row)] if self.query_text else rows
-        self.empty = self.nothing()
+        test = self.test()
+        shown = [row for row in rows if test(row)] if test else rows
+        if not shown:
+            self.empty = self.nothing()
         self.show(shown)
         self.retitle()
+
+    def test(self) -> Callable[[Any], bool] | None:
+        """Which rows the filter lets through; None for all."""
+        return matcher(self.query_text) if self.query_text else None
+
+    def completed(self, text: str) -> str:
+        """A query that is being typed with its last word completed, "" where nothing is known."""
+        return ""
 
     def choose_columns(self, keys: Sequence[str]) -> None:
         """Only these, in this order, as long as they fit; none for all."""

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 
 from lxpy.tui.rows import InstanceRow
 from lxpy.tui.tabs import ALL, Tab
-from lxpy.tui.widgets.links import Titled, by_mouse
+from lxpy.tui.widgets.links import Titled, by_mouse, window
 
 T = TypeVar("T", bound=Tab)
 
@@ -132,7 +132,8 @@ class Detail(Titled, Vertical):
         if len(tabs) < 2:
             self.entitle(name or "Nothing selected")
             return
-        first, last = self._window([cell_len(tab.title) + 3 for tab in tabs], tabs.index(self._tab), cell_len(name))
+        room = max(self.size.width, 30) - cell_len(name) - 3  # blanks at both ends
+        first, last = window([cell_len(tab.title) + 3 for tab in tabs], tabs.index(self._tab), room)
         links = []
         for number in range(first, last):
             weight = "b" if tabs[number] is self._tab else "dim"
@@ -140,19 +141,6 @@ class Detail(Titled, Vertical):
         before = by_mouse(f"tab_at({first - 1})", "[dim]‹[/dim] ") if first else ""
         after = by_mouse(f"tab_at({last})", " [dim]›[/dim]") if last < len(tabs) else ""
         self.entitle(f"{name} [dim]·[/dim] {before}" + " [dim]│[/dim] ".join(links) + after)
-
-    def _window(self, widths: list[int], at: int, name: int) -> tuple[int, int]:
-        """Which of the names, `widths` cells wide, fit into the border: those around number `at`."""
-        room = max(self.size.width, 30) - name - 3  # blanks at both ends
-        first, last = 0, len(widths)
-        while sum(widths[first:last]) + (2 if first else 0) + (2 if last < len(widths) else 0) > room:
-            if last - 1 > at:
-                last -= 1
-            elif first < at:
-                first += 1
-            else:
-                break
-        return first, last
 
     def on_resize(self) -> None:
         self.retitle()

@@ -28,6 +28,7 @@ class Question(NamedTuple):
     flag: whether it is a box to tick.
     path: whether it is a file or directory of this machine: what is typed is completed, the right arrow takes it.
     among: words that are offered as it is typed, in the same way.
+    hidden: whether what is typed is shown as dots.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Question(NamedTuple):
     flag: bool = False
     path: bool = False
     among: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 class Form(ModalScreen[dict[str, str]]):
@@ -101,7 +103,9 @@ class Form(ModalScreen[dict[str, str]]):
             suggester = LocalPaths()
         elif question.among:
             suggester = SuggestFromList(question.among)
-        return Field(self, question.value, placeholder=question.hint, id=ident, suggester=suggester)
+        field = Field(self, question.value, placeholder=question.hint, id=ident, suggester=suggester)
+        field.password = question.hidden
+        return field
 
     def on_mount(self) -> None:
         self.query_one("#form-fault").display = False
@@ -109,7 +113,7 @@ class Form(ModalScreen[dict[str, str]]):
         for question in self.questions:
             self.query_one(f"#ask-{question.name}").focus()
             break
-        self._show_line()
+        self.call_after_refresh(self._show_line)
 
     def answers(self) -> dict[str, str]:
         """What is in the fields now."""

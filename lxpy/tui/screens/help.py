@@ -14,7 +14,8 @@ from lxpy.tui.screens.main import MainScreen
 
 # In this order; what is not named here comes behind, under its own word.
 _GROUPS = {
-    "instance": "Instances", "image": "Images", "remote": "Remotes", "pool": "Storage", "network": "Networks",
+    "instance": "Instances", "image": "Images", "catalogue": "Images of a remote",
+    "remote": "Remotes", "pool": "Storage", "network": "Networks",
     "profile": "Profiles", "operation": "Operations", "warning": "Warnings", "detail": "Details",
     "snapshot": "Snapshots", "files": "Files", "shell": "Shell", "config": "Config", "log": "Log",
     "pane": "This pane", "table": "Moving", "main": "Panes", "app": "Everywhere",
@@ -23,6 +24,7 @@ _GROUPS = {
 FILTERS = (
     ("text", "rows that contain it"),
     ("state:running", "also type: image: ip: arch:"),
+    ("os:debian release:12", "of images: also variant:cloud"),
     ("limits.memory=1GiB", "a configuration key"),
     ("~^web[0-9]", "a regular expression"),
     ("!text", "rows that do not match"),

@@ -156,19 +156,14 @@ class LaunchDialog(ModalScreen[None]):
 
     def _load(self, name: str) -> None:
         remote = self._remote(name)
-        if remote is None or name in self._catalogues or remote.protocol not in ("simplestreams", "builtin"):
+        if remote is None or name in self._catalogues:
             return
         self._catalogues[name] = f"reading the catalogue of {name} …"
 
         async def work() -> None:
-            query = {"server": remote.url, "protocol": remote.protocol}
-            try:
-                raws = await self.model.gateway.call(
-                    lambda c: c.get("/1.0/image-servers/catalogue", **query), alone=True
-                )
-                self._catalogues[name] = [ImageRow(raw, name) for raw in raws]
-            except Exception as error:
-                self._catalogues[name] = explain(error)
+            found = await self.model.catalogues.read(remote, again=True)
+            rows: list[ImageRow] = list(found.rows or ())
+            self._catalogues[name] = found.fault or rows
             if self.is_mounted:
                 self._suggest()
                 self._line()
@@ -298,8 +293,6 @@ class LaunchDialog(ModalScreen[None]):
             remote = self._remote(prefix)
             if remote is None:
                 raise ApiError(f"There is no remote {prefix!r}: add it with `lxpy remote add`")
-            if remote.protocol == "lxd":
-                raise ApiError(f"{prefix} is a server, not an image server: copy the image with `lxpy image copy`")
         elif not colon:
             alias = image
         name = self.query_one("#name", Input).value.strip()

@@ -11,6 +11,7 @@ from textual.widget import AwaitMount
 
 from lxpy.tui.model import Changed, Connection, Model
 from lxpy.tui.panes.base import ListPane
+from lxpy.tui.panes.catalogue import CataloguePane, ChoiceBar
 from lxpy.tui.panes.detail import Detail
 from lxpy.tui.panes.images import ImagesPane
 from lxpy.tui.panes.instances import InstancesPane
@@ -57,15 +58,17 @@ class MainScreen(Screen[None]):
         self.panes: list[ListPane] = [
             InstancesPane(model.busy, id="instances", classes="pane -active"),
             ImagesPane(id="images", classes="pane"),
-            RemotesPane(id="remotes", classes="pane other -shown"),
+            RemotesPane(model, id="remotes", classes="pane other -shown"),
             StoragePane(id="storage", classes="pane other"),
             NetworksPane(id="networks", classes="pane other"),
             ProfilesPane(id="profiles", classes="pane other"),
             OperationsPane(id="operations-pane", classes="pane other"),
             WarningsPane(id="warnings", classes="pane other"),
         ]
+        self.catalogue = CataloguePane(model, id="catalogue", classes="pane")
         self.detail = Detail(id="detail", classes="pane")
         self.active = self.panes[0]
+        self._before_catalogue = 2
 
     def compose(self) -> ComposeResult:
         yield HeaderBar(self.model, id="header")
@@ -81,6 +84,8 @@ class MainScreen(Screen[None]):
     async def complete(self) -> None:
         """Adds what the first frame does without: it would cost a quarter of the time until then."""
         await self._rest()
+        browser = Vertical(ChoiceBar(self.catalogue, id="choices"), self.catalogue, id="browser")
+        await self.query_one("#body").mount(browser, after="#lists")
         await self.detail.complete()
 
     def _rest(self) -> AwaitMount:
@@ -114,6 +119,13 @@ class MainScreen(Screen[None]):
             self.panes[1].fill(list(self.model.images))
         if "remotes" in parts:
             self.panes[2].fill([RemoteRow(info) for info in self.model.remotes])
+            self.panes[1].retitle()
+        if "reach" in parts:
+            self.panes[2].fill(self.panes[2].all_rows)
+        if self.browsing and parts & {"images", "operations"}:
+            self.catalogue.downloads_changed()
+        if self.browsing and parts & {"catalogue", "remotes"}:
+            self.catalogue.renew()
         for pane in self.panes:
             if pane.kind in parts and pane.kind in self.model.objects:
                 pane.fill(list(self.model.objects[pane.kind]))
@@ -162,20 +174,25 @@ class MainScreen(Screen[None]):
 
     def on_table_chosen(self, event: Table.Chosen) -> None:
         if event.table is self.panes[2]:
-            self.app.action_launch()  # type: ignore[attr-defined]
+            self.browse(event.row.name)
         else:
             self.action_open_detail()
 
     def on_descendant_focus(self) -> None:
         focused = self.focused
-        if isinstance(focused, ListPane) and focused is not self.active:
+        if not isinstance(focused, ListPane) or focused is self.active:
+            return
+        if self.browsing and self.has_class("-browse"):
+            # Given the focus because what had it is hidden now, and not by anybody.
+            self.call_after_refresh(self.catalogue.focus)
+        else:
             self._activate(focused)
 
     def _show_detail(self) -> None:
         self.detail.show(self.active.current)
 
     def action_pane(self, number: int) -> None:
-        self.remove_class("-detail", "-zoom")
+        self.remove_class("-detail", "-zoom", "-browse")
         pane = self.panes[number - 1]
         if not pane.is_attached:
             self._rest()
@@ -191,11 +208,12 @@ class MainScreen(Screen[None]):
     def _activate(self, pane: ListPane) -> None:
         self.active = pane
         self.model.want(pane.kind)
-        for other in self.panes:
+        for other in (*self.panes, self.catalogue):
             other.set_class(other is pane, "-active")
             if pane.has_class("other"):
                 other.set_class(other is pane, "-shown")
         self.query_one("#lower").set_class(pane is not self.panes[0], "-active")
+        self.panes[1].retitle()  # it names the remotes while it is in front
         self._show_detail()
 
     def pane(self, kind: str) -> ListPane:
@@ -203,14 +221,44 @@ class MainScreen(Screen[None]):
         return next(pane for pane in self.panes if pane.kind == kind)
 
     def action_cycle(self, by: int) -> None:
-        self.action_pane((self.panes.index(self.active) + by) % len(self.panes) + 1)
+        self.action_pane((self.active.number - 1 + by) % len(self.panes) + 1)
 
     def action_tab(self, by: int) -> None:
         if not self.detail.display:
             self.action_open_detail()
         self.detail.turn(by)
 
+    # A remote's images, in place of the panes
+
+    @property
+    def browsing(self) -> bool:
+        """Whether the catalogue is in front."""
+        return self.active is self.catalogue
+
+    def browse(self, source: str, at_once: bool = True) -> None:
+        """To the images of a remote; those of this server, named "" or by its own name, are in their pane."""
+        if source not in self.catalogue.sources()[1:] or not self.catalogue.is_attached:
+            self.catalogue.source = ""
+            self.action_pane(2)
+            return
+        if not self.browsing:
+            self._before_catalogue = self.active.number
+        self.remove_class("-detail", "-zoom")
+        self.add_class("-browse")
+        self._activate(self.catalogue)
+        self.catalogue.open(source, at_once)
+        self.call_after_refresh(self.catalogue.focus)
+
+    def leave_catalogue(self) -> None:
+        """Back to the pane that it was opened from."""
+        self.action_pane(self._before_catalogue)
+
     # What is clicked in borders
+
+    def action_source_at(self, number: int) -> None:
+        names = self.catalogue.sources()
+        if number < len(names):
+            self.browse(names[number])
 
     def action_pane_at(self, number: int) -> None:
         self.action_pane(number)

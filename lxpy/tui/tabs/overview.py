@@ -88,7 +88,7 @@ def _heights(content: Content, width: int) -> int | list[str]:
 
 
 def _line(label: str, value: str, style: str = "") -> Content:
-    return Content.assemble((f"{label:<12}", "$faint"), (value or "–", style if value else "$faint"))
+    return Content.assemble((f"{label:<11} ", "$faint"), (value or "–", style if value else "$faint"))
 
 
 def _title(text: str) -> Content:
@@ -189,6 +189,9 @@ def _instance(row: InstanceRow, history: list[Sample], width: int) -> Content:
 
 
 def _image(row: ImageRow) -> Content:
+    expires = str(row.raw.get("expires_at") or "")
+    source = row.raw.get("update_source") or {}
+    flags = {"public": "public", "auto_update": "kept up to date", "cached": "cached by a launch"}
     lines = [
         _line("Image", row.description, "bold"),
         _line("Fingerprint", row.fingerprint[:24]),
@@ -196,7 +199,10 @@ def _image(row: ImageRow) -> Content:
         _line("Type", row.raw.get("type", "")),
         _line("Arch", row.architecture),
         _line("Size", size(row.size)),
-        _line("Uploaded", f"{age(row.created)} ago" if row.created else ""),
+        _line("Made" if row.remote else "Uploaded", f"{age(row.created)} ago" if row.created else ""),
+        _line("Expires", "never" if expires.startswith(("0001", "1970")) or not expires else expires[:10]),
+        _line("From", " ".join(str(source.get(key, "")) for key in ("server", "alias")).strip()),
+        _line("It is", ", ".join(word for key, word in flags.items() if row.raw.get(key))),
         _title("Properties"),
     ]
     lines += [_line(k, str(v)) for k, v in sorted((row.raw.get("properties") or {}).items())]

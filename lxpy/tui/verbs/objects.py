@@ -34,6 +34,9 @@ def edit(app: "LxpyApp", rows: Sequence[Any]) -> None:
         return
     row = rows[0]
     kind, path = where(row)
+    if getattr(row, "remote", ""):
+        app.notify("d downloads it; the copy here can be edited", title=f"{row.remote} has it, not this server")
+        return
     writable = WRITABLE.get(kind, _PLAIN)
 
     async def work() -> None:

@@ -5,10 +5,23 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
+from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
 from lxpy.tui.panes.base import ListPane
 from lxpy.tui.widgets.field import Field
+
+
+class Completion(Suggester):
+    """What a pane knows to follow, behind the cursor."""
+
+    def __init__(self, pane: ListPane) -> None:
+        super().__init__(use_cache=False)
+        self.pane = pane
+
+    async def get_suggestion(self, value: str) -> str | None:
+        found = self.pane.completed(value)
+        return found if found.startswith(value) else None
 
 
 class FilterBar(Horizontal):
@@ -19,13 +32,14 @@ class FilterBar(Horizontal):
         Binding("escape", "clear", "Clear", id="filter.clear"),
         Binding("down", "move(1)", "Down", show=False, id="filter.down"),
         Binding("up", "move(-1)", "Up", show=False, id="filter.up"),
+        Binding("tab", "complete", "Complete", id="filter.complete", show=False, priority=True),
     ]
 
     def __init__(self, pane: ListPane, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pane = pane
-        hint = "text  state:running  image:debian  key=value  ~regex  !not"
-        self.field = Field(self, pane.query_text, placeholder=hint, id="filter-input")
+        self.field = Field(self, pane.query_text, placeholder=pane.HINT, id="filter-input")
+        self.field.suggester = Completion(pane)
 
     def compose(self) -> ComposeResult:
         yield Static(" / ", id="filter-mark")
@@ -44,6 +58,12 @@ class FilterBar(Horizontal):
     def action_move(self, by: int) -> None:
         """The cursor of the list: what is looked for is often seen before its name is typed out."""
         self.pane.action_move(by)
+
+    def action_complete(self) -> None:
+        """Takes what is shown behind the cursor."""
+        if found := self.pane.completed(self.field.value):
+            self.field.value = found
+            self.field.cursor_position = len(found)
 
     def action_clear(self) -> None:
         self.pane.filter("")

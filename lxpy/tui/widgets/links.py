@@ -9,13 +9,29 @@ if TYPE_CHECKING:
 else:
     Widget = object  # styles come from the first base that is a widget
 
-BY_MOUSE = ("tab_at", "pane_at", "back_at", "zoom_at")
+BY_MOUSE = ("tab_at", "pane_at", "source_at", "back_at", "zoom_at")
 """Actions of the main screen that no key has: they are done even while all keys belong to a shell."""
 
 
 def by_mouse(action: str, markup: str) -> str:
     """`markup` that does `action`, one of `BY_MOUSE`, when it is clicked."""
     return f"[@click=screen.{action}]{markup}[/]"
+
+
+def window(widths: list[int], at: int, room: int) -> tuple[int, int]:
+    """Which of a row of words, `widths` cells wide, fit into `room` cells: from the first to before the second number.
+
+    Those around number `at`; two cells are kept for each mark that there are more.
+    """
+    first, last = 0, len(widths)
+    while sum(widths[first:last]) + (2 if first else 0) + (2 if last < len(widths) else 0) > room:
+        if last - 1 > at:
+            last -= 1
+        elif first < at:
+            first += 1
+        else:
+            break
+    return first, last
 
 
 class Titled(Widget):

@@ -1,0 +1,152 @@
+"""Images of this server: their aliases, what becomes of them, newer versions, files, and images of instances."""
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lxpy.api.errors import BadRequest
+from lxpy.api.status import CANCELLED
+from lxpy.tui.rows import ImageRow
+from lxpy.tui.screens.form import Answers, Form, Question
+from lxpy.tui.shells import run_own
+
+if TYPE_CHECKING:
+    from lxpy.tui.app import LxpyApp
+
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def _rows(rows: Sequence[Any]) -> list[ImageRow]:
+    return [row for row in rows if isinstance(row, ImageRow) and not row.remote]
+
+
+def path(row: ImageRow) -> str:
+    return f"/1.0/images/{row.fingerprint}"
+
+
+def aliases(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """The names of one image: more of them, others, none."""
+    from lxpy.tui.screens.aliases import Aliases
+
+    for row in _rows(rows)[:1]:
+        app.push_screen(Aliases(row.title, row.fingerprint))
+
+
+def options(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Who may have an image and what becomes of it; `e` edits all of it as YAML."""
+    chosen = _rows(rows)
+    if not chosen:
+        return
+    row = chosen[0]
+    about = str((row.raw.get("properties") or {}).get("description", ""))
+    hint = "anybody who reaches this server may fetch it"
+    before = str(row.raw.get("expires_at") or "")
+    expires = "" if before.startswith(("0001", "1970")) else before[:10]
+
+    async def submit(a: Answers) -> None:
+        body = {
+            "public": bool(a["public"]), "auto_update": bool(a["update"]), "expires_at": moment(a["expires"], before),
+            "properties": {"description": a["description"]},
+        }  # fmt: skip
+        await app.gateway.call(lambda c: c.patch(path(row), body))
+        await app.model.reload()
+
+    app.push_screen(
+        Form(
+            f"Image {row.title}",
+            [
+                Question("description", "About", "what it is", about),
+                Question("expires", "Expires", "YYYY-MM-DD; left empty: never", expires),
+                Question("update", "Update", "as new as where it came from", _yes(row, "auto_update"), flag=True),
+                Question("public", "Public", hint, _yes(row, "public"), flag=True),
+            ],
+            submit, verb="Change",
+            note="" if row.raw.get("update_source") else "It came from no server: there is nothing to update from.",
+        )
+    )  # fmt: skip
+
+
+def _yes(row: ImageRow, field: str) -> str:
+    return "yes" if row.raw.get(field) else ""
+
+
+def moment(text: str, before: str) -> str:
+    """A day as the API wants it; `before` is what it is now, which stays as exact as it is.
+
+    Raises:
+        BadRequest: it is no day.
+    """
+    if not text or text == "never":
+        return NEVER
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        raise BadRequest(f"{text!r} is no day: YYYY-MM-DD, or nothing for never")
+    return before if before.startswith(text) else f"{text}T00:00:00Z"
+
+
+def refresh(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Looks for newer versions where images came from."""
+
+    async def one(row: ImageRow) -> None:
+        operation = await app.gateway.call(lambda c: c.post(f"{path(row)}/refresh", {}))
+        try:
+            ended = await app.model.follow(operation)
+        except Exception:
+            known = app.model.operations.get(operation["id"]) if isinstance(operation, dict) else None
+            if known is not None and known["status_code"] == CANCELLED:
+                return
+            raise
+        new = (ended.get("metadata") or {}).get("refreshed")
+        app.notify(
+            "A newer version is here" if new else "It is the newest there is", title=row.title, timeout=4, markup=False
+        )
+
+    app.actions.each("Cannot refresh", _rows(rows), one)
+
+
+def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """Into files of this machine, by our own command line: it streams."""
+    chosen = _rows(rows)
+    if not chosen:
+        return
+    row = chosen[0]
+    target = f"{app.gateway.remote}:{row.fingerprint[:12]}" if app.gateway.remote else row.fingerprint[:12]
+
+    def words(a: Answers) -> list[str]:
+        return ["image", "export", target, os.path.expanduser(a["file"] or ".")]
+
+    async def submit(a: Answers) -> None:
+        await run_own(words(a))
+        app.notify(a["file"] or ".", title=f"{row.title} exported", markup=False)
+
+    name = re.sub(r"[^\w.-]+", "-", row.title)
+    app.push_screen(
+        Form(
+            f"Export {row.title}",
+            [Question("file", "File", "where to; a directory keeps the image's own name", name)],
+            submit, lambda a: shlex.join(["lxpy", *words(a)]), "Export",
+            note="A split image becomes two files: the second one's name ends with .root.",
+        )
+    )  # fmt: skip
+
+
+def publish(app: "LxpyApp", _: Sequence[Any]) -> None:
+    """An image of an instance, which is asked for."""
+    from lxpy.tui.screens.pick import Option, Pick
+    from lxpy.tui.verbs import transfer
+
+    known = list(app.model.instances.values())
+    if not known:
+        app.notify("n launches one", title="There is no instance to publish")
+        return
+
+    def answer(name: str | None) -> None:
+        row = app.model.instances.get(name or "")
+        if row is not None:
+            transfer.publish(app, [row])
+
+    known.sort(key=lambda row: (row.status != "Stopped", row.name))
+    app.push_screen(
+        Pick("An image of which instance?", [Option(r.name, r.status.lower(), r.name) for r in known]), answer
+    )

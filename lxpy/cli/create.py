@@ -161,7 +161,7 @@ def request_body(context: Context, client: Client, args: Args, image: str, name:
         options = devices.get(device)
         if options is None:
             options = devices[device] = _inherited(client, args, given, device)
-        options.update(pairs(rest.split(","), "device option"))
+        options.update(pairs(_options(rest), "device option"))
     body["config"], body["devices"] = config, devices
     if args.flag("no-profiles"):
         body["profiles"] = []
@@ -173,6 +173,17 @@ def request_body(context: Context, client: Client, args: Args, image: str, name:
         body["ephemeral"] = True
     body["source"] = {"type": "none"} if args.flag("empty") else image_source(context, client, image)
     return body
+
+
+def _options(text: str) -> list[str]:
+    """``key=value`` words between commas; one without an equals sign goes on with the value before it: ``80,443``."""
+    words: list[str] = []
+    for part in text.split(","):
+        if words and "=" not in part:
+            words[-1] += f",{part}"
+        else:
+            words.append(part)
+    return words
 
 
 def _inherited(client: Client, args: Args, given: dict[str, Any], device: str) -> dict[str, str]:

@@ -23,9 +23,10 @@ async def check(daemon: "Daemon", body: dict[str, Any]) -> dict[str, Any]:
     """``{"config": faults, "devices": {name: faults}}``; no fault, no entry.
 
     Args:
-        body: `kind` (instance, profile, network, storage-pool, storage-volume), `config`,
+        body: `kind` (instance, profile, network, network-acl, network-forward, storage-pool, storage-volume), `config`,
             `devices`, `expanded_devices` (what will be in force, for what devices must not be together), `pool` of a
-            volume, `driver` of a new pool, `name` of what does not exist yet.
+            volume, `driver` of a new pool, `acl` or `forward` (the object), `network` of a forward, `there` of one that
+            exists, `name` of what does not exist yet.
 
     Raises:
         BadRequest: there is no such kind.
@@ -105,6 +106,35 @@ def _volume(daemon: "Daemon", body: dict[str, Any], config: dict[str, str]) -> F
     return faults
 
 
+def _forward(daemon: "Daemon", body: dict[str, Any], config: dict[str, str]) -> Faults:
+    from lxpy.networks import forwards
+
+    name, forward = str(body.get("network") or ""), _mapping(body, "forward")
+    network = daemon.networks.get(name)
+    listen = ""
+
+    def address() -> None:
+        nonlocal listen
+        listen = forwards.listen_address(str(forward.get("listen_address") or ""))
+        if not body.get("there"):
+            forwards.check_free(listen, name, daemon.store.networks.all())
+
+    keys = ("listen_address", "listen_port", "target_port", "target_address", "protocol")
+    if faults := _told(address, (), "listen_address"):
+        return faults
+    return _told(lambda: forwards.checked(listen, forward, network["config"]), keys)
+
+
+def _acl(daemon: "Daemon", body: dict[str, Any], config: dict[str, str]) -> Faults:
+    from lxpy.networks.aclrules import FIELDS
+    from lxpy.networks.acls import checked
+
+    acl = _mapping(body, "acl")
+    if "name" in body and daemon.store.network_acls.get(str(body["name"])) is not None:
+        return {"name": f"The network ACL {body['name']!r} already exists"}
+    return _told(lambda: checked(acl), FIELDS)
+
+
 def _devices(devices: dict[str, Any], expanded: dict[str, Any]) -> dict[str, Faults]:
     from lxpy.instances.devices import validate
 
@@ -124,6 +154,8 @@ _RULES: dict[str, Callable[["Daemon", dict[str, Any], dict[str, str]], Faults]] 
     "instance": _instance,
     "profile": _instance,
     "network": _network,
+    "network-acl": _acl,
+    "network-forward": _forward,
     "storage-pool": _pool,
     "storage-volume": _volume,
 }
@@ -139,6 +171,7 @@ _NAMES: dict[str, Callable[[str], object]] = {
     "instance": values.instance_name,
     "profile": lambda name: values.object_name("profile", name),
     "network": _network_name,
+    "network-acl": lambda name: values.object_name("network ACL", name),
     "storage-pool": lambda name: values.object_name("storage pool", name),
     "storage-volume": lambda name: values.object_name("storage volume", name),
 }

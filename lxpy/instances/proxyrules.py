@@ -89,6 +89,9 @@ def _spans(key: str, where: str, value: str) -> tuple[tuple[int, int], ...]:
 
 def check(where: str, device: dict[str, str]) -> None:
     """Raises `BadRequest` for a value that cannot be honoured; that the keys are known has been checked."""
+    for key in ("listen", "connect"):  # what is there before what is missing: somebody may be writing it
+        if device.get(key):
+            address(key, where, device[key])
     for key in ("listen", "connect"):
         if not device.get(key):
             raise BadRequest(f"Missing {key} on {where}: such as tcp:127.0.0.1:80 or unix:/run/x.sock")

@@ -24,6 +24,7 @@ from lxpy.tui.gateway import Gateway, explain, local_gateway
 from lxpy.tui.harmless import Harmless
 from lxpy.tui.model import Changed, Connection, Finished, Model
 from lxpy.tui.rows import ImageRow
+from lxpy.tui.rules import Rules
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
 from lxpy.tui.settings import Settings, SettingsError, line_of
 from lxpy.tui.settings import load as load_settings
@@ -79,6 +80,7 @@ class LxpyApp(App[int]):
         self._looks_only = read_only  # whatever the settings say
         self.read_only = read_only or self.settings.read_only
         self.model = Model(gateway, self.post_message, self.settings.refresh)
+        self.rules = Rules(gateway)
         self.actions = Actions(self)
         self.main = MainScreen(self.model)
         self.fault: Exception | None = None

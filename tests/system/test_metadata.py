@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.daemon import Lxpyd
 
+_FORWARD = {"kind": "network-forward", "network": "BRIDGE"}
 _POOL = {"kind": "storage-pool", "name": "p1"}
 
 
@@ -54,9 +55,20 @@ def test_the_keys_in_lxds_shape(lxpyd: Lxpyd) -> None:
         ({**_POOL, "driver": "btrfs", "config": {"size": "1MiB"}}, {"size": "at least 256MiB"}),
         ({**_POOL, "driver": "dir", "config": {"source": "/nowhere"}}, {"source": "existing, empty"}),
         ({**_POOL, "driver": "nfs"}, {"": "'nfs' is not supported"}),
+        ({"kind": "network-acl", "name": "a/b"}, {"name": "Invalid network ACL name"}),
+        ({"kind": "network-acl", "acl": {"ingress": [{"action": "allow"}]}}, {}),
+        ({"kind": "network-acl", "acl": {"egress": [{"action": "drop", "source": "x"}]}}, {"source": "not an address"}),
+        ({**_FORWARD, "forward": {"listen_address": "127.0.0.1"}}, {"listen_address": "an address of this host"}),
+        (
+            {**_FORWARD, "forward": {"listen_address": "192.0.2.9", "config": {"target_address": "192.0.2.1"}}},
+            {"target_address": "the network's subnet"},
+        ),
+        ({**_FORWARD, "forward": {"listen_address": "192.0.2.9"}}, {}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_of_its_key(lxpyd: Lxpyd, body: dict[str, Any], faults: dict[str, str]) -> None:
+    if "network" in body:
+        body = {**body, "network": lxpyd.bridge}
     told = check(lxpyd, **body)["config"]
     assert told.keys() == faults.keys()
     for key, words in faults.items():

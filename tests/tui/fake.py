@@ -1,5 +1,6 @@
 """A daemon of the imagination for layout and error paths: the wire's shapes, no containers behind them."""
 
+import asyncio
 import hashlib
 import itertools
 import json
@@ -10,6 +11,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound, from_status
+from lxpy.daemon import vetting
+from lxpy.daemon.routes.metadata import configs
 from lxpy.tui.gateway import Gateway, RemoteInfo
 
 REMOTES = [
@@ -29,7 +32,11 @@ def instance(name: str, status: str = "Running", ip: int = 0, memory: int = 0, *
                 {"family": "inet", "address": f"10.71.4.{ip}", "netmask": "24", "scope": "global"},
                 {"family": "inet6", "address": f"fd42:9c1a::{ip:x}", "netmask": "64", "scope": "global"},
                 {"family": "inet6", "address": f"fe80::{ip:x}", "netmask": "64", "scope": "link"},
-            ]
+            ],
+            "hwaddr": f"00:16:3e:00:00:{ip:02x}",
+            "host_name": f"veth{ip:04x}",
+            "state": "up",
+            "counters": {"bytes_received": 91_000, "packets_received": 120, "bytes_sent": 4100, "packets_sent": 38},
         },
     }
     image = {"image.os": "Debian", "image.release": "trixie", "image.description": "Debian trixie amd64"}
@@ -57,10 +64,11 @@ def image(alias: str, description: str, fingerprint: str, size: int = 54_000_000
     }  # fmt: skip
 
 
+INHERITED = {"eth0": {"type": "nic", "network": "lxpybr0", "name": "eth0"}}
 USERS = ["/1.0/instances/web1"]
 ROOT = {"type": "disk", "path": "/", "pool": "default"}
 PROFILES = [
-    {"name": name, "description": about, "config": config, "devices": {"root": ROOT}, "used_by": USERS}
+    {"name": name, "description": about, "config": config, "devices": {**INHERITED, "root": ROOT}, "used_by": USERS}
     for name, about, config in (("default", "Default LXD profile", {}), ("small", "", {"limits.memory": "64MiB"}))
 ]
 POOLS = [
@@ -76,12 +84,44 @@ POOLS = [
 NETWORKS = [
     {
         "name": "lxpybr0", "type": "bridge", "managed": True, "status": "Created", "description": "", "used_by": USERS,
-        "config": {"ipv4.address": "10.71.4.1/24", "ipv4.nat": "true", "ipv6.address": "fd42:9c1a::1/64"},
+        "config": {"ipv4.address": "10.71.4.1/24", "ipv4.nat": "true", "ipv6.address": "fd42:9c1a::1/64",
+                   "security.acls": "web"},
     },
     {
         "name": "eth0", "type": "physical", "managed": False, "status": "", "description": "", "used_by": [],
         "config": {},
     },
+]  # fmt: skip
+GIB = 2**30
+_PLAIN = {"description": "", "config": {}, "used_by": [], "created_at": "2020-01-01T01:00:00Z", "pool": "fast"}
+VOLUMES = [
+    {**_PLAIN, "type": "container", "name": "web1", "used_by": USERS},
+    {**_PLAIN, "type": "image", "name": "3fa9c1e0" * 8, "used_by": ["/1.0/images/" + "3fa9c1e0" * 8]},
+    {
+        **_PLAIN, "type": "custom", "name": "data", "description": "what the shop knows", "config": {"size": "10GiB"},
+        "used_by": ["/1.0/instances/web1", "/1.0/instances/db?project=lab"],
+    },
+    {**_PLAIN, "type": "custom", "name": "data/before", "expires_at": "2020-01-03T01:00:00Z"},
+    {**_PLAIN, "type": "custom", "name": "data/later", "created_at": "2020-01-01T02:00:00Z"},
+    {**_PLAIN, "type": "custom", "name": "attic", "config": {"size": "1GiB"}},
+]  # fmt: skip
+SPACES = {"data": (7 * GIB, 10 * GIB), "attic": (GIB - 2**25, GIB)}
+FORWARDS = [
+    {
+        "listen_address": "192.0.2.7", "description": "the shop", "config": {"target_address": "10.71.4.12"},
+        "ports": [
+            {"protocol": "tcp", "listen_port": "80,443", "target_port": "8080", "target_address": "10.71.4.11"},
+            {"protocol": "udp", "listen_port": "53", "target_address": "10.71.4.12", "description": "names"},
+        ],
+    },
+]  # fmt: skip
+ACLS = [
+    {
+        "name": "web", "description": "what a web server needs", "config": {}, "used_by": ["/1.0/networks/lxpybr0"],
+        "ingress": [{"action": "allow", "protocol": "tcp", "destination_port": "80,443", "state": "enabled"}],
+        "egress": [{"action": "reject", "destination": "10.0.0.0/8", "state": "logged", "description": "not inwards"}],
+    },
+    {"name": "none", "description": "", "config": {}, "used_by": [], "ingress": [], "egress": []},
 ]  # fmt: skip
 WARNINGS = [
     {
@@ -295,6 +335,50 @@ class FakeSocket:
         return None if data is None else (1, data)
 
 
+class _Pool:
+    """What the rules ask of a pool."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def check_size(self, size: int | None) -> None:
+        if size and self.name != "fast":
+            raise BadRequest(f"size cannot be set on a volume of {self.name}: its driver keeps no quotas")
+
+
+class _Rules:
+    """What the rules ask of the daemon."""
+
+    class storage:
+        pool = staticmethod(_Pool)
+
+        @staticmethod
+        def changed(name: str, config: dict[str, str]) -> None:
+            if "size" in config and name != "fast":
+                raise BadRequest("size cannot be set on an overlay pool: it shares the file system its source lies on")
+
+        @staticmethod
+        def planned(name: str, driver: str, config: dict[str, str]) -> None:
+            if config.get("source", "/").startswith("/") is False:
+                raise BadRequest(f"Invalid source {config['source']!r}: an absolute path is expected")
+
+    class networks:
+        @staticmethod
+        def get(name: str) -> Any:
+            return next(one for one in NETWORKS if one["name"] == name)
+
+    class store:
+        class networks:
+            @staticmethod
+            def all() -> dict[str, Any]:
+                return {}
+
+        class network_acls:
+            @staticmethod
+            def get(name: str) -> Any:
+                return next((one for one in ACLS if one["name"] == name), None)
+
+
 class FakeClient:
     """What the app uses of the client."""
 
@@ -353,6 +437,8 @@ class FakeClient:
                 return []
             case ["images"]:
                 return daemon.images
+            case ["images", fingerprint]:
+                return next(i for i in daemon.images if i["fingerprint"] == fingerprint)
             case ["operations"]:
                 return {}
             case ["operations", ident]:
@@ -369,10 +455,33 @@ class FakeClient:
                 return {"space": {"used": 12_000_000_000, "total": 80_000_000_000}}
             case ["networks"]:
                 return NETWORKS
+            case ["storage-pools", pool, "volumes"]:
+                return [volume for volume in VOLUMES if volume["pool"] == pool]
+            case ["storage-pools", _, "volumes", "custom", name, "state"]:
+                used, total = SPACES[name]
+                return {"usage": {"used": used, "total": total}}
+            case ["storage-pools", pool, "volumes", "custom", name]:
+                return next(volume for volume in VOLUMES if volume["name"] == name)
+            case ["networks", _, "forwards"]:
+                return FORWARDS
+            case ["networks", _, "forwards", _]:
+                return json.loads(json.dumps(FORWARDS[0]))
+            case ["network-acls"]:
+                return ACLS
+            case ["network-acls", name]:
+                return json.loads(json.dumps(next(acl for acl in ACLS if acl["name"] == name)))
             case ["networks", _, "leases"]:
                 return [{"hostname": "web1", "address": "10.71.4.11", "hwaddr": "00:16:3e:00:00:01", "type": "dynamic"}]
             case ["warnings"]:
                 return WARNINGS
+            case ["metadata", "configuration"]:
+                return {"configs": configs()}
+            case ["instances", name, "state"]:
+                return daemon.instances[name].get("state")
+            case ["networks", name]:
+                return next(n for n in NETWORKS if n["name"] == name)
+            case ["storage-pools", name]:
+                return next(p for p in POOLS if p["name"] == name)
             case ["projects"]:
                 return [{"name": "default", "description": ""}, {"name": "lab", "description": "for trying"}]
             case ["usage"]:
@@ -398,6 +507,10 @@ class FakeClient:
     def post(self, path: str, body: Any = None) -> Any:
         self._enter("POST", path, body)
         daemon = self.daemon
+        if path == "/1.0/metadata/check":
+            return asyncio.run(vetting.check(_Rules, body))  # type: ignore[arg-type]  # the real rules
+        if path.startswith(("/1.0/storage-pools", "/1.0/networks", "/1.0/network-acls")):
+            return {}
         if "/snapshots" in path:
             return daemon.operation("Snapshotting instance", path.split("/")[3], lambda: None)
         if path == "/1.0/images":
@@ -422,6 +535,9 @@ class FakeClient:
 
     def put(self, path: str, body: Any = None, etag: str = "") -> Any:
         self._enter("PUT", path, body)
+        parts = path.split("/")
+        if len(parts) == 4 and parts[2] == "instances":
+            return self._update(unquote(parts[3]), body)
         if not path.endswith("/state"):
             return None
         daemon, name = self.daemon, unquote(path.split("/")[3])
@@ -449,6 +565,20 @@ class FakeClient:
         }
         return daemon.operation(f"{words[body['action']]} instance", name, done)
 
+    def _update(self, name: str, body: Any) -> Any:
+        raw = self.daemon.instances[name]
+
+        def done() -> None:
+            profile = PROFILES[0]
+            raw.update(json.loads(json.dumps(body)))
+            raw["expanded_devices"] = {**INHERITED, **profile["devices"], **raw["devices"]}  # type: ignore[dict-item]
+            raw["expanded_config"] = {k: v for k, v in raw["expanded_config"].items() if k[:6] == "image."} | raw[
+                "config"
+            ]
+            self.daemon.lifecycle("instance-updated", name)
+
+        return self.daemon.operation("Updating instance", name, done)
+
     def delete(self, path: str, body: Any = None) -> Any:
         self._enter("DELETE", path, body)
         daemon = self.daemon
@@ -459,6 +589,8 @@ class FakeClient:
             for found in daemon.images:
                 found["aliases"] = [a for a in found["aliases"] if a["name"] != unquote(path.rpartition("/")[2])]
             return daemon.lifecycle("image-alias-deleted", name, "images/aliases")
+        if kind not in ("images", "instances"):
+            return {}
 
         def done() -> None:
             if "/snapshots/" in path:

@@ -15,7 +15,7 @@ import yaml
 from rich.color import ColorType
 from textual import events
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 
 import lxpy.tui
 from lxpy.api.errors import BadRequest, Unavailable
@@ -77,6 +77,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
         ("warnings", ["8"]),
         ("new-network", ["5", "n"]),
         ("edit", ["6", "e"]),
+        ("edit-yaml", ["2", "e"]),
         ("snapshot", ["a"]),
         ("marks", ["space", "space", "T"]),
         ("filter", ["slash", *"state:run", "enter"]),
@@ -93,7 +94,7 @@ async def test_every_screen_looks_as_it_did(
 ) -> None:
     async with opened(daemon, size) as pilot:
         pilot.app.set_class(True, "-test")
-        Input.cursor_blink = False  # type: ignore[assignment]
+        Input.cursor_blink = TextArea.cursor_blink = False  # type: ignore[assignment]
         for key in keys:
             await pilot.press(key)
             await pilot.pause()
@@ -207,9 +208,8 @@ async def test_work_is_shown_while_it_goes_on(daemon: FakeDaemon) -> None:
         await wait(pilot, lambda: "Restarting instance web1" in screen.text(pilot.app))
         await wait(pilot, lambda: "◌ Restarting" in screen.text(pilot.app))
         operation = daemon.operations["op-1"]
-        daemon.emit(
-            "operation", {k: v for k, v in operation.items() if k != "_done"} | {"metadata": {"x_progress": "45%"}}
-        )
+        operation["metadata"] = {"x_progress": "45%"}  # also for who asks, as the app does after two seconds
+        daemon.emit("operation", {k: v for k, v in operation.items() if k != "_done"})
         await wait(pilot, lambda: "45%" in screen.text(pilot.app))
         daemon.finish("op-1")
         await wait(pilot, lambda: "Restarting" not in screen.text(pilot.app))
@@ -491,7 +491,7 @@ async def test_an_edit_keeps_hidden_keys_and_says_what_is_wrong(daemon: FakeDaem
     daemon.instances["web1"]["config"]["volatile.uuid"] = "1-2-3"
     async with opened(daemon) as pilot:
         pilot.app.action_go(1, "web1")
-        await pilot.press("e")
+        await pilot.press("e", "ctrl+e")
         await wait(pilot, lambda: pilot.app.screen.query("#editor-text"))
         area = pilot.app.screen.query_one("#editor-text")
         assert "volatile" not in area.text

@@ -1,5 +1,7 @@
 """``/1.0/metadata/configuration``: which keys there are, and what for (LXD's); and, ours, what is wrong with values."""
 
+from typing import Any
+
 from lxpy.api.errors import Forbidden
 from lxpy.api.keytexts import group
 from lxpy.daemon import envelope, vetting
@@ -7,14 +9,15 @@ from lxpy.daemon.call import Call, Route
 from lxpy.daemon.lean import web
 
 
-async def configuration(call: Call) -> web.StreamResponse:
+def configs() -> dict[str, Any]:
+    """All keys, by the object they belong to."""
     # Not held while nobody asks: an idle daemon has no use for the texts.
     from lxpy.instances import devicetexts, keytexts
     from lxpy.networks.keytexts import BRIDGE
     from lxpy.storage import keytexts as storagetexts
     from lxpy.storage.drivers import DRIVERS
 
-    configs = {
+    return {
         "instance": keytexts.configs(),
         "network-bridge": {"network-conf": group(BRIDGE)},
         **{f"device-{name}": {"device-conf": group(keys)} for name, keys in devicetexts.DEVICES.items()},
@@ -25,7 +28,10 @@ async def configuration(call: Call) -> web.StreamResponse:
             for driver in DRIVERS
         },
     }  # fmt: skip
-    return envelope.sync({"configs": configs})
+
+
+async def configuration(call: Call) -> web.StreamResponse:
+    return envelope.sync({"configs": configs()})
 
 
 async def check(call: Call) -> web.StreamResponse:

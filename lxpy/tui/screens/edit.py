@@ -10,7 +10,9 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static, TextArea
 
+from lxpy.api.errors import PreconditionFailed
 from lxpy.tui.gateway import explain
+from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.widgets.bars import KeyBar
 
 
@@ -20,7 +22,9 @@ class Editor(ModalScreen[bool]):
     Args:
         title: what is edited.
         document: what is there now, plain data.
-        save: takes the new document; what it raises is shown, and nothing that was typed is lost.
+        save: takes the new document, and whether what somebody else made of it meanwhile is overwritten; what it raises
+            is shown, and nothing that was typed is lost.
+        load: gives the document as it is by now.
     """
 
     BINDINGS = [
@@ -29,9 +33,12 @@ class Editor(ModalScreen[bool]):
         Binding("escape", "leave", "Leave", priority=True, id="editor.leave"),
     ]
 
-    def __init__(self, title: str, document: Any, save: Callable[[Any], Awaitable[object]], **kwargs: Any) -> None:
+    def __init__(
+        self, title: str, document: Any, save: Callable[[Any, bool], Awaitable[object]],
+        load: Callable[[], Awaitable[Any]], **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**kwargs)
-        self.heading, self._save = title, save
+        self.heading, self._save, self._load = title, save, load
         self._before = dump(document)
         self._asked = False
 
@@ -66,15 +73,41 @@ class Editor(ModalScreen[bool]):
             return
         self.app.run_worker(self._send(document), group="verbs", exit_on_error=False)
 
-    async def _send(self, document: Any) -> None:
+    async def _send(self, document: Any, over: bool = False) -> None:
         try:
-            await self._save(document)
+            await self._save(document, over)
+        except PreconditionFailed:
+            if self.is_mounted:
+                self._conflict(document)
         except Exception as error:
             if self.is_mounted:
                 self._tell(explain(error))
         else:
             if self.is_mounted:
                 self.dismiss(True)
+
+    def _conflict(self, document: Any) -> None:
+        def chosen(choice: str | None) -> None:
+            if choice == "Reload":
+                self.run_worker(self._reload(), exit_on_error=False)
+            elif choice == "Overwrite":
+                self.app.run_worker(self._send(document, over=True), group="verbs", exit_on_error=False)
+
+        self.app.push_screen(
+            Choose("Somebody else has changed it meanwhile", [
+                Choice("Reload", "show theirs; your text is dropped"),
+                Choice("Overwrite", "save your text; theirs is lost"),
+            ], by_label=True), chosen,
+        )  # fmt: skip
+
+    async def _reload(self) -> None:
+        try:
+            text = dump(await self._load())
+        except Exception as error:
+            self._tell(explain(error))
+            return
+        self._before = self.query_one(TextArea).text = text
+        self._tell("")
 
     def action_external(self) -> None:
         from lxpy.tui.editing import in_editor

@@ -8,6 +8,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.suggester import Suggester, SuggestFromList
+from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Button, Checkbox, Input, Select, Static
 from textual.worker import Worker
@@ -15,6 +16,7 @@ from textual.worker import Worker
 from lxpy.tui.gateway import explain
 from lxpy.tui.widgets.field import Field
 
+PAUSE_SECONDS = 0.15  # after the last key what is typed is looked at
 Answers = Mapping[str, str]  # by the question's name; "yes" or "" of a box to tick
 
 
@@ -53,6 +55,8 @@ class Form(ModalScreen[dict[str, str]]):
         verb: the word on the button.
         note: what follows from it.
         interruptible: whether closing the form while it is being done breaks it off; otherwise it goes on.
+        check: what is wrong with the answers, by question, "" for the whole. Asked while they are typed; said of what
+            has been typed, and of everything at the end, when nothing is done until it is right.
     """
 
     BINDINGS = [
@@ -63,13 +67,19 @@ class Form(ModalScreen[dict[str, str]]):
     def __init__(
         self, title: str, questions: list[Question], submit: Callable[[Answers], Awaitable[object]],
         line: Callable[[Answers], str] | None = None, verb: str = "Do it", note: str = "",
-        interruptible: bool = False, **kwargs: Any,
+        interruptible: bool = False, check: Callable[[Answers], Awaitable[Mapping[str, str]]] | None = None,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
+        self.set_class(len(questions) > 4, "-dense")
         self.heading, self.questions, self.verb, self.note = title, questions, verb, note
-        self._submit, self._line_of = submit, line
+        self._submit, self._line_of, self._check = submit, line, check
         self.interruptible = interruptible
         self._work: Worker[None] | None = None
+        self._typed: set[str] = set()  # the questions that somebody has answered
+        self._tried = False
+        self._refused = ""  # what the last `submit` met, until something else is typed
+        self._soon: Timer | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="form") as box:
@@ -80,6 +90,7 @@ class Form(ModalScreen[dict[str, str]]):
                     with Horizontal(classes="field -flag" if question.flag else "field"):
                         yield Static(question.label, classes="label")
                         yield self._field(question)
+                    yield Static(id=f"fault-{_ident(question.name)}", classes="fault", markup=False)
             if self.note:
                 yield Static(self.note, classes="note", markup=False)
             yield Static(id="form-fault", markup=False)
@@ -89,7 +100,7 @@ class Form(ModalScreen[dict[str, str]]):
                 yield Button(self.verb, id="yes", variant="primary", compact=True)
 
     def _field(self, question: Question) -> Widget:
-        ident = f"ask-{question.name}"
+        ident = f"ask-{_ident(question.name)}"
         if question.flag:
             return Checkbox(question.hint, bool(question.value), compact=True, id=ident)
         if question.choices:
@@ -110,8 +121,10 @@ class Form(ModalScreen[dict[str, str]]):
     def on_mount(self) -> None:
         self.query_one("#form-fault").display = False
         self.query_one("#form-line").display = self._line_of is not None
+        for fault in self.query(".fault"):
+            fault.display = False
         for question in self.questions:
-            self.query_one(f"#ask-{question.name}").focus()
+            self.query_one(f"#ask-{_ident(question.name)}").focus()
             break
         self.call_after_refresh(self._show_line)
 
@@ -119,7 +132,7 @@ class Form(ModalScreen[dict[str, str]]):
         """What is in the fields now."""
         found: dict[str, str] = {}
         for question in self.questions:
-            field = self.query_one(f"#ask-{question.name}")
+            field = self.query_one(f"#ask-{_ident(question.name)}")
             if isinstance(field, Checkbox):
                 found[question.name] = "yes" if field.value else ""
             else:
@@ -130,17 +143,59 @@ class Form(ModalScreen[dict[str, str]]):
         if self._line_of is not None and self.is_attached:
             self.query_one("#form-line", Static).update(f"$ {self._line_of(self.answers())}")
 
-    def on_input_changed(self) -> None:
-        self._show_line()
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._changed(event.input)
 
-    def on_select_changed(self) -> None:
-        self._show_line()
+    def on_select_changed(self, event: Select.Changed) -> None:
+        self._changed(event.select)
 
-    def on_checkbox_changed(self) -> None:
+    def on_checkbox_changed(self, event: Checkbox.Changed) -> None:
+        self._changed(event.checkbox)
+
+    def _changed(self, field: Widget) -> None:
         self._show_line()
+        if self._check is None:
+            return
+        self._refused = ""
+        self._typed.update(q.name for q in self.questions if field.id == f"ask-{_ident(q.name)}" and field.has_focus)
+        if self._typed:
+            if self._soon is not None:
+                self._soon.stop()
+            self._soon = self.set_timer(PAUSE_SECONDS, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self.run_worker(self._look(), group="check", exclusive=True, exit_on_error=False)
+
+    async def _look(self, whole: bool = False) -> bool:
+        """Shows what is wrong, of what nobody has answered yet only when it is `whole`; whether nothing is."""
+        assert self._check is not None
+        if whole:  # from now on everything counts as answered
+            self._typed.update(question.name for question in self.questions)
+            self._tried = True
+        answers = self.answers()
+        try:
+            faults = await self._check(answers)
+        except Exception as error:
+            faults = {"": explain(error)}
+        if not self.is_attached or answers != self.answers():
+            return not faults
+        for question in self.questions:
+            wrong = faults.get(question.name, "") if question.name in self._typed else ""
+            line = self.query_one(f"#fault-{_ident(question.name)}", Static)
+            line.display = bool(wrong)
+            line.update(wrong)
+            field = self.query_one(f"#ask-{_ident(question.name)}")
+            if isinstance(field.parent, Widget):
+                field.parent.set_class(bool(wrong), "-bad")
+        rest = [text for name, text in faults.items() if name not in {q.name for q in self.questions}]
+        general = self.query_one("#form-fault", Static)
+        wrong = (rest[0] if rest and self._tried else "") or self._refused
+        general.display = bool(wrong)
+        general.update(wrong)
+        return not faults
 
     def entered(self, field: Input) -> None:
-        names = [f"ask-{q.name}" for q in self.questions]
+        names = [f"ask-{_ident(q.name)}" for q in self.questions]
         if field.id == names[-1]:
             self.action_submit()
         else:
@@ -172,6 +227,8 @@ class Form(ModalScreen[dict[str, str]]):
             self._work = self.app.run_worker(self._do(), group="verbs", exit_on_error=False)
 
     async def _do(self) -> None:
+        if self._check is not None and not (await self._look(whole=True) and self.is_attached):
+            return
         answers = self.answers()
         fault, button = self.query_one("#form-fault", Static), self.query_one("#yes", Button)
         box = self.query_one("#form")
@@ -182,9 +239,15 @@ class Form(ModalScreen[dict[str, str]]):
         except Exception as error:
             if self.open:
                 fault.display, button.disabled, box.border_subtitle = True, False, subtitle
-                fault.update(explain(error))
+                self._refused = explain(error)
+                fault.update(self._refused)
             else:  # it was closed meanwhile: that must not be lost
                 self.app.notify(explain(error), title=self.heading, severity="error", timeout=12, markup=False)
         else:
             if self.open:
                 self.dismiss(answers)
+
+
+def _ident(name: str) -> str:
+    """What widgets may be called for a question whose name is a key with dots."""
+    return name.replace(".", "-")

@@ -17,6 +17,7 @@ _GROUPS = {
     "instance": "Instances", "image": "Images", "catalogue": "Images of a remote",
     "remote": "Remotes", "pool": "Storage", "network": "Networks",
     "profile": "Profiles", "operation": "Operations", "warning": "Warnings", "detail": "Details",
+    "device": "Devices", "volume": "Volumes", "forward": "Forwards", "acl": "ACLs",
     "snapshot": "Snapshots", "files": "Files", "shell": "Shell", "config": "Config", "log": "Log",
     "pane": "This pane", "table": "Moving", "main": "Panes", "app": "Everywhere",
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import shlex
 import textwrap
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -15,11 +15,16 @@ from textual.widgets import Button, Input, Static
 
 from lxpy.api.errors import ApiError
 from lxpy.api.values import instance_name
+from lxpy.tui.devicerows import summary
 from lxpy.tui.gateway import RemoteInfo, explain
 from lxpy.tui.model import Changed, Model
 from lxpy.tui.rows import ImageRow, size
+from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.widgets.field import Field
 from lxpy.tui.widgets.table import Column, Table
+
+if TYPE_CHECKING:
+    from lxpy.tui.app import LxpyApp
 
 
 class LaunchRequest(NamedTuple):
@@ -34,6 +39,8 @@ class LaunchRequest(NamedTuple):
     pool: str = ""
     network: str = ""
     config: Mapping[str, str] = {}
+    devices: Mapping[str, Mapping[str, str]] = {}
+    inherited: Mapping[str, Mapping[str, str]] = {}  # devices of its profiles: one of the same name keeps other keys
 
     def body(self) -> dict[str, Any]:
         """The body of ``POST /1.0/instances``."""
@@ -45,6 +52,8 @@ class LaunchRequest(NamedTuple):
             devices["root"] = {"type": "disk", "path": "/", "pool": self.pool}
         if self.network:
             devices["eth0"] = {"type": "nic", "name": "eth0", "network": self.network}
+        for name, given in self.devices.items():
+            devices[name] = {**(devices.get(name) or self.inherited.get(name) or {}), **given}
         return {
             "name": self.name, "type": "container", "source": source, "profiles": self.profiles,
             "config": dict(self.config), "devices": devices,
@@ -59,7 +68,13 @@ class LaunchRequest(NamedTuple):
             words += [word for p in self.profiles for word in ("-p", p)]
         words += ["-s", self.pool] if self.pool else []
         words += ["-n", self.network] if self.network else []
-        return words + [word for key, value in self.config.items() for word in ("-c", f"{key}={value}")]
+        words += [word for key, value in self.config.items() for word in ("-c", f"{key}={value}")]
+        return words + [word for name, given in self.devices.items() for word in ("-d", option(name, given))]
+
+
+def option(name: str, device: Mapping[str, str]) -> str:
+    """The argument of ``-d`` that gives a device."""
+    return ",".join([name, *(f"{key}={value}" for key, value in device.items())])
 
 
 class Suggestion:
@@ -83,6 +98,7 @@ class LaunchDialog(ModalScreen[None]):
     BINDINGS = [
         Binding("escape", "dismiss", "Cancel", id="launch.cancel"),
         Binding("ctrl+s", "launch", "Launch", id="launch.go", priority=True),
+        Binding("ctrl+o", "add_device", "Add a device", key_display="^o", id="launch.device", priority=True),
         Binding("ctrl+y", "copy_line", "Copy the command line", id="launch.copy", priority=True),
         Binding("down", "list(1)", "Next image", show=False, id="launch.next", priority=True),
         Binding("up", "list(-1)", "Previous image", show=False, id="launch.previous", priority=True),
@@ -98,12 +114,13 @@ class LaunchDialog(ModalScreen[None]):
         self._typed: str | None = None  # what the suggestions are for
         self._busy = False
         self._catalogues: dict[str, list[ImageRow] | str] = {}  # a string: still loading, or why there is none
-        self._profiles: list[str] = []
+        self._profiles: dict[str, dict[str, dict[str, str]]] = {}  # name to its devices
+        self._devices: dict[str, dict[str, str]] = {}
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="launch") as box:
             box.border_title = "Launch an instance"
-            box.border_subtitle = "↑↓ image  ·  tab next field  ·  ^s launch  ·  ^y copy the line  ·  esc"
+            box.border_subtitle = "↑↓ image · tab next · ^o device · ^s launch · ^y copy line · esc"
             with Horizontal(classes="field"):
                 yield Static("Image", classes="label")
                 hint = "type to search: debian, builtin:busybox, images:alpine"
@@ -135,6 +152,11 @@ class LaunchDialog(ModalScreen[None]):
             with Horizontal(classes="field"):
                 yield Static("More", classes="label")
                 yield Field(self, placeholder="key=value …, such as boot.autostart=true", id="more")
+            with Horizontal(classes="field"):
+                yield Static("Devices", classes="label")
+                yield Static("the profile's", id="launch-devices", markup=False)
+                yield Button("Take away", id="take-device", compact=True)
+                yield Button("Add", id="add-device", compact=True)
             yield Static(id="launch-note", classes="note")
             yield Static(id="launch-line")
             with Horizontal(classes="buttons"):
@@ -142,6 +164,7 @@ class LaunchDialog(ModalScreen[None]):
                 yield Button("Launch", id="yes", variant="primary", compact=True)
 
     def on_mount(self) -> None:
+        self.query_one("#take-device").display = False
         self.query_one(Table).can_focus = False
         self.query_one("#image", Input).focus()
         self._load("builtin")
@@ -174,14 +197,13 @@ class LaunchDialog(ModalScreen[None]):
         """Profiles, pools and networks that there are: for completion, and for a word on what is misspelt."""
         for ident, kind in (("profiles", "profiles"), ("pool", "storage-pools"), ("network", "networks")):
             try:
-                paths = await self.model.gateway.call(lambda c, kind=kind: c.get(f"/1.0/{kind}"))  # type: ignore[misc]
+                found = await self.model.gateway.call(lambda c, kind=kind: c.get(f"/1.0/{kind}", recursion="1"))  # type: ignore[misc]
             except Exception:
                 continue  # the daemon judges the names at launch
-            names = [str(path).partition("?")[0].rsplit("/", 1)[-1] for path in paths]
             if ident == "profiles":
-                self._profiles = names
+                self._profiles = {profile["name"]: profile.get("devices") or {} for profile in found}
             if self.is_mounted:
-                self.query_one(f"#{ident}", Input).suggester = SuggestFromList(names)
+                self.query_one(f"#{ident}", Input).suggester = SuggestFromList([one["name"] for one in found])
         if self.is_mounted:
             self._line()
 
@@ -266,8 +288,49 @@ class LaunchDialog(ModalScreen[None]):
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "yes":
             self.action_launch()
+        elif event.button.id == "add-device":
+            self.action_add_device()
+        elif event.button.id == "take-device":
+            self._take_device()
         else:
             self.dismiss()
+
+    # Devices
+
+    def action_add_device(self) -> None:
+        """Asks about a device that the new instance is to have."""
+        from lxpy.tui.verbs.devices import ask
+
+        async def submit(name: str, device: dict[str, str]) -> None:
+            for key in (key for key, value in device.items() if "=" in value.partition(",")[2]):
+                raise ApiError(f"{key}: a comma with an equals sign behind it cannot be written in a command line")
+            self._devices[name] = device
+            self._show_devices()
+
+        try:
+            request = self._request()
+            expanded = {**request.inherited, **request.body()["devices"]}
+            line = shlex.join(request.words())
+        except (ApiError, ValueError):  # the rest is not written yet
+            expanded, line = dict(self._devices), "lxpy launch …"
+        whole = expanded if any(device.get("path") == "/" for device in expanded.values()) else None
+        ask(cast("LxpyApp", self.app), "Device of the new instance", self._devices, whole, submit,
+            lambda name, device: f"{line} -d {shlex.quote(option(name, device))}")  # fmt: skip
+
+    def _take_device(self) -> None:
+        def chosen(name: str | None) -> None:
+            if name:
+                del self._devices[name]
+                self._show_devices()
+
+        choices = [Choice(name, summary(device) or device.get("type", "")) for name, device in self._devices.items()]
+        self.app.push_screen(Choose("Take away which device?", choices, by_label=True), chosen)
+
+    def _show_devices(self) -> None:
+        shown = [f"{name}: {summary(device)}" for name, device in self._devices.items()]
+        self.query_one("#launch-devices", Static).update("; ".join(shown) or "the profile's")
+        self.query_one("#take-device").display = bool(shown)
+        self._line()
 
     def _image(self) -> str:
         typed = self.query_one("#image", Input).value.strip()
@@ -315,7 +378,12 @@ class LaunchDialog(ModalScreen[None]):
             config[key] = value
         stored = remote is None and any(i.fingerprint.startswith(alias) and not i.aliases for i in self.model.images)
         pool, network = (self.query_one(field, Input).value.strip() for field in ("#pool", "#network"))
-        return LaunchRequest(image, alias, remote, stored, name, profiles, pool, network, config)
+        inherited: dict[str, dict[str, str]] = {}
+        for profile in profiles:
+            inherited |= self._profiles.get(profile, {})
+        return LaunchRequest(
+            image, alias, remote, stored, name, profiles, pool, network, config, dict(self._devices), inherited
+        )
 
     def _line(self) -> None:
         if not self.is_mounted:

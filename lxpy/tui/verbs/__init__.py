@@ -28,6 +28,18 @@ VERBS: dict[str, tuple[str, str]] = {
     "cancel": ("objects", "cancel"),
     "acknowledge": ("objects", "acknowledge"),
     "setup": ("places", "set_up"),
+    **{
+        f"{verb}-volume": ("volumes", verb)
+        for verb in ("create", "attach", "detach", "snapshot", "restore", "resize", "copy", "rename", "edit", "delete")
+    },
+    **{f"{verb}-forward": ("networks", f"{verb}_forward") for verb in ("create", "edit", "delete")},
+    "add-port": ("networks", "add_port"),
+    **{f"{verb}-acl": ("networks", f"{verb}_acl") for verb in ("create", "use", "edit", "delete")},
+    "add-rule": ("networks", "add_rule"),
+    "add-device": ("devices", "add"),
+    "edit-device": ("devices", "edit"),
+    "mask-device": ("devices", "mask"),
+    "remove-device": ("devices", "remove"),
     "snapshot": ("instances", "snapshot"),
     "restore": ("instances", "restore"),
     "copy-instance": ("instances", "copy"),

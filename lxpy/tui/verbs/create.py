@@ -1,35 +1,55 @@
 """New pools, networks and profiles."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lxpy.api.errors import ApiError
+from lxpy.tui import guides
 from lxpy.tui.screens.form import Answers, Form, Question
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
 
-
-def _made(app: "LxpyApp", path: str, kind: str, body: dict[str, Any]) -> Any:
-    async def work() -> None:
-        await app.model.follow(await app.gateway.call(lambda c: c.post(path, body)))
-        app.model.changed_kind(kind)
-
-    return work()
+_MORE = Question("more", "More", "key=value …")
 
 
-def _config(answers: Answers, *names: tuple[str, str]) -> dict[str, str]:
-    return {key: answers[name] for name, key in names if answers[name]}
+async def _made(app: "LxpyApp", path: str, kind: str, body: dict[str, Any]) -> None:
+    await app.model.follow(await app.gateway.call(lambda c: c.post(path, body)))
+    app.model.changed_kind(kind)
 
 
-def _words(answers: Answers, *names: tuple[str, str]) -> str:
-    return "".join(f" {shlex.quote(f'{key}={value}')}" for key, value in _config(answers, *names).items())
+def _config(answers: Answers, *keys: str) -> dict[str, str]:
+    """What the fields of those keys say, ``more`` among them. Raises `ApiError`."""
+    return {key: answers[key] for key in keys if answers[key]} | guides.pairs(answers["more"])
+
+
+def _words(answers: Answers, *keys: str) -> str:
+    try:
+        config = _config(answers, *keys)
+    except ApiError:  # it is being typed
+        config = _config({**answers, "more": ""}, *keys)
+    return "".join(f" {shlex.quote(f'{key}={value}')}" for key, value in config.items())
+
+
+async def _faults(app: "LxpyApp", kind: str, answers: Answers, *keys: str, **more: str) -> Mapping[str, str]:
+    """What the daemon would say, by question."""
+    try:
+        config = _config(answers, *keys)
+    except ApiError as error:
+        return {"more": error.message}
+    faults = await app.rules.faults(kind, config, name=answers["name"], **more)
+    extra = guides.pairs(answers["more"])
+    return {("more" if key in extra else key if key in answers else ""): text for key, text in faults.items()}
 
 
 def pool(app: "LxpyApp", _: Sequence[Any]) -> None:
     drivers = tuple((app.model.server.get("environment") or {}).get("storage", "").split(" | "))
     known = tuple(d for d in ("overlay", "btrfs", "dir", "zfs", "lvm") if d in drivers) or ("overlay", "btrfs", "dir")
-    keys = (("size", "size"), ("source", "source"))
+    keys = ("size", "source")
+
+    async def check(answers: Answers) -> Mapping[str, str]:
+        return await _faults(app, "storage-pool", answers, *keys, driver=answers["driver"])
 
     async def submit(answers: Answers) -> None:
         body = {"name": answers["name"], "driver": answers["driver"], "config": _config(answers, *keys)}
@@ -43,14 +63,19 @@ def pool(app: "LxpyApp", _: Sequence[Any]) -> None:
                 Question("driver", "Driver", choices=known),
                 Question("size", "Size", "of a loop file, such as 20GiB; empty for none or the usual"),
                 Question("source", "Source", "a device or directory; empty for one of lxpy's own"),
+                _MORE,
             ],
             submit, lambda a: f"lxpy storage create {a['name'] or 'NAME'} {a['driver']}" + _words(a, *keys), "Create",
+            check=check,
         )
     )  # fmt: skip
 
 
 def network(app: "LxpyApp", _: Sequence[Any]) -> None:
-    keys = (("ipv4", "ipv4.address"), ("ipv6", "ipv6.address"))
+    keys = ("ipv4.address", "ipv6.address")
+
+    async def check(answers: Answers) -> Mapping[str, str]:
+        return await _faults(app, "network", answers, *keys)
 
     async def submit(answers: Answers) -> None:
         body = {"name": answers["name"], "type": "bridge", "config": _config(answers, *keys)}
@@ -61,15 +86,19 @@ def network(app: "LxpyApp", _: Sequence[Any]) -> None:
             "New bridge",
             [
                 Question("name", "Name", "lxpybr1"),
-                Question("ipv4", "IPv4", "auto, none, or an address such as 10.20.0.1/24", "auto"),
-                Question("ipv6", "IPv6", "auto, none, or an address", "auto"),
+                Question("ipv4.address", "IPv4", "auto, none, or an address such as 10.20.0.1/24", "auto"),
+                Question("ipv6.address", "IPv6", "auto, none, or an address", "auto"),
+                _MORE._replace(hint="key=value …, such as ipv4.nat=false dns.domain=lab"),
             ],
-            submit, lambda a: f"lxpy network create {a['name'] or 'NAME'}" + _words(a, *keys), "Create",
+            submit, lambda a: f"lxpy network create {a['name'] or 'NAME'}" + _words(a, *keys), "Create", check=check,
         )
     )  # fmt: skip
 
 
 def profile(app: "LxpyApp", _: Sequence[Any]) -> None:
+    async def check(answers: Answers) -> Mapping[str, str]:
+        return await _faults(app, "profile", {**answers, "more": ""})
+
     async def submit(answers: Answers) -> None:
         body = {"name": answers["name"], "description": answers["about"], "config": {}, "devices": {}}
         await _made(app, "/1.0/profiles", "profiles", body)
@@ -79,6 +108,6 @@ def profile(app: "LxpyApp", _: Sequence[Any]) -> None:
             "New profile",
             [Question("name", "Name", "small"), Question("about", "About", "what it is for")],
             submit, lambda a: f"lxpy profile create {a['name'] or 'NAME'}", "Create",
-            note="It is empty at first: e edits its configuration and devices.",
+            note="It is empty at first: e sets keys, and its Devices tab adds devices.", check=check,
         )
     )  # fmt: skip

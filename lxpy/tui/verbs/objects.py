@@ -1,9 +1,10 @@
 """What is the same for all kinds of objects: edit, rename, delete; and what small kinds have."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from lxpy.tui.objects import NetworkRow
 from lxpy.tui.rows import ImageRow, InstanceRow
 
 if TYPE_CHECKING:
@@ -29,43 +30,66 @@ def where(row: Any) -> tuple[str, str]:
 
 
 def edit(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """The YAML of one object, as the daemon has it now."""
+    """The keys of one object in a form; an image's few fields as YAML."""
+    from lxpy.tui.editables import ConfigOf
+    from lxpy.tui.screens.keys import KeysForm
+
     if not rows:
         return
-    row = rows[0]
+    if isinstance(rows[0], ImageRow):
+        edit_yaml(app, rows[0])
+    elif isinstance(rows[0], NetworkRow) and not rows[0].managed:
+        app.notify(f"{rows[0].name} is the host's own: lxpy does not manage it", title="Nothing to edit", markup=False)
+    else:
+        app.push_screen(KeysForm(ConfigOf(app, rows[0])))
+
+
+def edit_yaml(app: "LxpyApp", row: Any) -> None:
+    """The YAML of one object, as the daemon has it now."""
     kind, path = where(row)
     if getattr(row, "remote", ""):
         app.notify("d downloads it; the copy here can be edited", title=f"{row.remote} has it, not this server")
         return
-    writable = WRITABLE.get(kind, _PLAIN)
+    title = getattr(row, "name", "") or row.title
+    edit_document(app, f"{title} · {kind[:-1]}", path, WRITABLE.get(kind, _PLAIN), lambda: app.model.changed_kind(kind))
+
+
+def edit_document(
+    app: "LxpyApp", title: str, path: str, writable: tuple[str, ...], saved: Callable[[], object]
+) -> None:
+    """The fields `writable` of what lies at `path` as YAML; `saved` is called when they have been."""
+    held: dict[str, Any] = {}
+
+    async def load() -> dict[str, Any]:
+        found, held["etag"] = await app.gateway.call(lambda c: c.get_etag(path))
+        document = {key: found.get(key) for key in writable if key in found}
+        if "config" in document:
+            document["config"] = {k: v for k, v in document["config"].items() if not k.startswith("volatile.")}
+        held["hidden"] = {k: v for k, v in (found.get("config") or {}).items() if k.startswith("volatile.")}
+        return document
+
+    async def save(changed: Any, over: bool) -> None:
+        if not isinstance(changed, dict):
+            raise ValueError("The document must be a mapping: keys and values")
+        unknown = sorted(set(changed) - set(writable))
+        if unknown:
+            raise ValueError(f"Unknown field {unknown[0]!r}: only {', '.join(writable)} can be changed")
+        if "config" in writable:
+            given = {str(k): _text(v) for k, v in (changed.get("config") or {}).items()}
+            changed = {**changed, "config": {**held["hidden"], **given}}
+        etag = "" if over else held["etag"]
+        await app.model.follow(await app.gateway.call(lambda c: c.put(path, changed, etag)))
+        saved()
 
     async def work() -> None:
         from lxpy.tui.screens.edit import Editor
 
         try:
-            found, etag = await app.gateway.call(lambda c: c.get_etag(path))
+            document = await load()
         except Exception as error:
             app.fail("Cannot edit", error)
             return
-        document = {key: found.get(key) for key in writable if key in found}
-        if "config" in document:
-            document["config"] = {k: v for k, v in document["config"].items() if not k.startswith("volatile.")}
-        hidden = {k: v for k, v in (found.get("config") or {}).items() if k.startswith("volatile.")}
-
-        async def save(changed: Any) -> None:
-            if not isinstance(changed, dict):
-                raise ValueError("The document must be a mapping: keys and values")
-            unknown = sorted(set(changed) - set(writable))
-            if unknown:
-                raise ValueError(f"Unknown field {unknown[0]!r}: only {', '.join(writable)} can be changed")
-            if "config" in document:
-                given = {str(k): _text(v) for k, v in (changed.get("config") or {}).items()}
-                changed = {**changed, "config": {**hidden, **given}}
-            answer = await app.gateway.call(lambda c: c.put(path, changed, etag))
-            await app.model.follow(answer)
-
-        title = getattr(row, "name", "") or row.title
-        app.push_screen(Editor(f"{title} · {kind[:-1]}", document, save))
+        app.push_screen(Editor(title, document, save, load))
 
     app.run_worker(work(), group="verbs", exit_on_error=False)
 

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import string
+import time
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent / "snapshots"
@@ -46,6 +47,19 @@ def check(app: Any, name: str) -> None:
         FOLDER.mkdir(exist_ok=True)
         path.write_text(now)
     assert now == path.read_text(), f"{path.name} differs; LXPY_UPDATE_SNAPSHOTS=1 writes it anew if that is meant"
+
+
+async def settled(pilot: Any, name: str, seconds: float = 5) -> None:
+    """`check`, once the screen has come to rest: a busy machine draws late."""
+    path, end, before = FOLDER / f"{name}.txt", time.monotonic() + seconds, ""
+    updating = bool(os.environ.get("LXPY_UPDATE_SNAPSHOTS")) or not path.exists()
+    while time.monotonic() < end:
+        await pilot.pause(0.25 if updating else 0.05)
+        now = picture(pilot.app)
+        if now == (before if updating else path.read_text()):
+            break
+        before = now
+    check(pilot.app, name)
 
 
 def _colour(colour: Any) -> str:

@@ -98,8 +98,9 @@ async def test_every_screen_looks_as_it_did(
         for key in keys:
             await pilot.press(key)
             await pilot.pause()
-        await pilot.pause(0.15)
-        screen.check(pilot.app, f"{name}-{size[0]}x{size[1]}")
+            if key in "45678":  # its objects are asked for now
+                await wait(pilot, lambda: pilot.app.main.active.rows)
+        await screen.settled(pilot, f"{name}-{size[0]}x{size[1]}")
 
 
 @pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])

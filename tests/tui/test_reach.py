@@ -193,8 +193,7 @@ async def test_screens_look_as_they_did(
         if name == "messages":
             app.messages = ["10:00:00  ✖ Cannot stop: web1: it is locked", "10:00:01  · Copied: web1"]
             await pilot.press("h")
-        await pilot.pause(0.4)
-        screen.check(app, f"{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"{name}-{size[0]}x{size[1]}")
 
 
 async def test_help_has_every_binding_there_is(daemon: FakeDaemon) -> None:

@@ -281,5 +281,4 @@ async def test_screens_look_as_they_did(
             if name != "settings":
                 form.query_one("#set-refresh", Input).value = "often"
                 form.query_one("#set-columns", Input).value = "name size"
-        await pilot.pause(0.3)
-        screen.check(pilot.app, f"{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"{name}-{size[0]}x{size[1]}")

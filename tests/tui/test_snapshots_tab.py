@@ -103,8 +103,7 @@ async def test_the_tab_looks_as_it_did(
         if name == "compare":
             await pilot.press("D")
             await wait(pilot, lambda: not pilot.app.on_main)
-        await pilot.pause(0.2)
-        screen.check(pilot.app, f"snapshots-{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"snapshots-{name}-{size[0]}x{size[1]}")
 
 
 async def test_compare_with_now_and_between_two(tree: FakeDaemon) -> None:

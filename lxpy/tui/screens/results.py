@@ -53,7 +53,7 @@ class ResultsScreen(ModalScreen[None]):
         super().__init__(**kwargs)
         self.work, self._again = batch, again
         self.table = ResultsTable(id="results-table")
-        self._seen_end = False
+        self._seen_end = self._drawn = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="results") as box:
@@ -68,11 +68,12 @@ class ResultsScreen(ModalScreen[None]):
     def on_mount(self) -> None:
         self.table.styles.height = len(self.work.items) + 1
         self.table.focus()
+        self._drawn = True
         self.update()
 
     def update(self) -> None:
         """Draws what there is now."""
-        if not self.is_attached:
+        if not self._drawn or not self.is_attached:
             return
         batch = self.work
         self.table.show(batch.items)

@@ -96,7 +96,7 @@ class SetupScreen(ModalScreen[bool]):
             known = self.answers.get(self.question.id)
             field.value = known or self.question.default(self.answers, self.facts)
             field.placeholder = "an answer is needed here"
-            field.cursor_position = len(field.value)
+            field.action_select_all()  # typing takes its place
         self._show()
 
     def _offered(self) -> dict[str, str]:

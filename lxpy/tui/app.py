@@ -28,7 +28,7 @@ from lxpy.tui.rules import Rules
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
 from lxpy.tui.settings import Settings, SettingsError, line_of
 from lxpy.tui.settings import load as load_settings
-from lxpy.tui.theme import THEMES, missing
+from lxpy.tui.theme import THEMES, derived
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -93,7 +93,7 @@ class LxpyApp(App[int]):
         self._settings_faults = self._settle()
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        return missing(self.current_theme)
+        return {} if self.current_theme in THEMES else derived(self.current_theme)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return [*super().get_line_filters(), self._harmless]

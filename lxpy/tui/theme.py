@@ -1,5 +1,6 @@
 """The app's own looks: a dark and a light theme, and one for terminals of 16 colours or none."""
 
+from textual.color import Color
 from textual.theme import Theme
 
 LXPY_DARK = Theme(
@@ -66,16 +67,16 @@ LXPY_ANSI = Theme(
 THEMES = (LXPY_DARK, LXPY_LIGHT, LXPY_ANSI)
 
 
-def missing(theme: Theme) -> dict[str, str]:
-    """Our own variables for a theme of others, made of the colours that every theme has."""
-    if theme.name.startswith("ansi"):
+def derived(theme: Theme) -> dict[str, str]:
+    """Our own variables for a theme of others, which has none of them: made of its colours."""
+    if theme.ansi:
         return dict(LXPY_ANSI.variables)
     colours = theme.to_color_system().generate()
-    names = {
-        "line": "panel-lighten-2" if theme.dark else "panel-darken-2",
-        "line-focus": "primary",
-        "faint": "foreground-darken-3" if theme.dark else "foreground-lighten-3",
-        "row": "primary-muted",
-        "info": "secondary",
+    background, foreground, primary = (Color.parse(colours[name]) for name in ("background", "foreground", "primary"))
+    return {
+        "line": background.blend(foreground, 0.2).hex6,
+        "line-focus": primary.hex6,
+        "faint": background.blend(foreground, 0.55).hex6,
+        "row": background.blend(primary, 0.3).hex6,
+        "info": primary.blend(foreground, 0.4).hex6,
     }
-    return {ours: colours[theirs] for ours, theirs in names.items()}

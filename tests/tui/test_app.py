@@ -14,6 +14,7 @@ import pytest
 import yaml
 from rich.color import ColorType
 from textual import events
+from textual.color import Color
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
@@ -254,6 +255,17 @@ async def test_the_launch_dialog_checks_before_it_asks(
         await wait(pilot, lambda: complaint in screen.text(pilot.app))
         assert isinstance(pilot.app.screen, LaunchDialog)
         assert not [r for r in daemon.requests if r[0] == "POST"]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (80, 29), (109, 30), (110, 30), (200, 60)])
+async def test_the_launch_dialog_is_seen_whole(daemon: FakeDaemon, size: tuple[int, int]) -> None:
+    async with opened(daemon, size) as pilot:
+        await pilot.press("n")
+        await wait(pilot, lambda: "Launch an instance" in screen.text(pilot.app))
+        button = pilot.app.screen.query_one("#yes")
+        assert button in pilot.app.screen._compositor.visible_widgets and "More" in screen.text(pilot.app)
+        await pilot.click("#yes")
+        await wait(pilot, lambda: len(daemon.instances) == 5)
 
 
 async def test_the_best_match_is_what_is_launched(daemon: FakeDaemon) -> None:
@@ -634,3 +646,19 @@ async def test_nothing_that_a_guest_says_is_a_command_to_the_terminal(daemon: Fa
         strips = pilot.app.screen._compositor.render_strips(pilot.app.size)
         assert all(text.isprintable() for strip in strips for text, _, _ in strip)
         assert "a␛[31mb␇" in screen.text(pilot.app), "a table shows what it is"
+
+
+async def test_every_theme_can_be_had_and_read(daemon: FakeDaemon) -> None:
+    async with opened(daemon, SMALL) as pilot:
+        app = pilot.app
+        app.action_go(1, "web1")
+        for name, theme in app.available_themes.items():
+            app.theme = name  # a stylesheet that it does not suit is an exception here
+            await pilot.pause()
+            assert "web1" in screen.text(app), name
+            if theme.ansi:
+                continue
+            for segment in app.main._compositor.render_strips(app.size)[4]:
+                front, back = (Color.from_rich_color(c) for c in (segment.style.color, segment.style.bgcolor))
+                if segment.text.strip():
+                    assert abs(front.brightness - back.brightness) > 0.15, f"{name}: {segment.text!r}"

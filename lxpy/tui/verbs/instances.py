@@ -49,7 +49,7 @@ def snapshot(app: "LxpyApp", rows: Sequence[Any]) -> None:
         app, chosen, f"Snapshot of {called(chosen)}", "Take it",
         [
             Question("name", "Name", "left empty: snap0, snap1 … or what snapshots.pattern says"),
-            Question("kept", "Kept for", "such as 2w 3d, 12H, 2027-01-31, never; empty: as snapshots.expiry says"),
+            Question("kept", "Kept for", "2w 3d, 12H, a date, never; empty: snapshots.expiry"),
             Question("reuse", "Replace", "a snapshot of that name", flag=True),
         ],
         one, line, check=lambda a: expiry.typed(a["kept"]) if a["kept"] else None,

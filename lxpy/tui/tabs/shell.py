@@ -30,6 +30,7 @@ class ShellTab(Tab):
         self.home: tuple[str, str] | None = None  # remote and project of the instance
         self.name_of = row.name
         self._opened = False
+        self._why = ""  # how it ended, if not by its own will
 
     def belongs(self, subject: Any) -> bool:
         mine = isinstance(subject, InstanceRow) and subject.key == self.key
@@ -104,15 +105,25 @@ class ShellTab(Tab):
         if orderly:
             self.view.post_message(TerminalView.Shut(self.view))
             return
-        row = self.lxpy.model.instances.get(self.key)
-        if row is None:
-            text = f"{self.name_of} was deleted"
-        elif not row.running or self.name_of in self.lxpy.model.busy():
-            text = f"{self.name_of} was stopped"
-        self.view.note = f"{text} · enter closes this shell"
-        self.view.refresh()
+        self._why = text
+        self._tell()
         self.lxpy.main.detail.sweep()
         self.lxpy.main.detail.retitle()
+
+    def update(self, *, other: bool, came: bool) -> None:
+        if self._why:  # that its instance was stopped is often heard of after the shell's end
+            self._tell()
+
+    def _tell(self) -> None:
+        row = self.lxpy.model.instances.get(self.key)
+        if self.home != self.lxpy.gateway.home:
+            pass  # another server's: its instances are not known now
+        elif row is None:
+            self._why = f"{self.name_of} was deleted"
+        elif not row.running or self.name_of in self.lxpy.model.busy():
+            self._why = f"{self.name_of} was stopped"
+        self.view.note = f"{self._why} · enter closes this shell"
+        self.view.refresh()
 
     def on_unmount(self) -> None:
         self.shell.close()

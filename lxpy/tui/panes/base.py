@@ -162,17 +162,17 @@ class ListPane(Titled, Table):
         self.entitle(None, "  ".join(notes))
 
     def _strip(self) -> str:
-        """This pane's title among the others'; shorter, or theirs as numbers, where there is less room."""
-        names = dict(self.others)
+        """This pane's title among those of the others; shorter, or theirs as numbers, where there is less room."""
         room = max(self.size.width, 30) - 4
+        short = self.short or self.called
+        for own, most in ((self.called, 99), (short, 99), (self.called, 4), (short, 4)):
+            names = {number: name[:most] for number, name in self.others} | {self.number: own}
+            if sum(2 + cell_len(name) for name in names.values()) + 2 * len(self.others) <= room:
+                return "  ".join(self._link(number, names[number]) for number in sorted(names))
+        numbers = " ".join(self._link(number) for number, _ in self.others)
+        return f"{self._link(self.number, self.called)} [dim]·[/dim] {numbers}"
 
-        def link(number: int, text: str) -> str:
-            return by_mouse(f"pane_at({number})", f"[dim]{text}[/dim]")
-
-        for own in (self.called, self.short or self.called):
-            if cell_len(f"{self.number} {own}") + sum(4 + cell_len(name) for name in names.values()) <= room:
-                titles = {number: link(number, f"{number} {name}") for number, name in names.items()}
-                titles[self.number] = f"[b]{self.number} {own}[/b]"
-                return "  ".join(titles[number] for number in sorted(titles))
-        numbers = " ".join(link(number, str(number)) for number in sorted(names))
-        return f"[b]{self.number} {self.called}[/b] [dim]·[/dim] {numbers}"
+    def _link(self, number: int, name: str = "") -> str:
+        if number == self.number:
+            return f"[b]{number} {name}[/b]"
+        return by_mouse(f"pane_at({number})", f"[dim]{f'{number} {name}'.rstrip()}[/dim]")

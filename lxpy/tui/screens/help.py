@@ -1,5 +1,6 @@
 """Help, made from the bindings themselves, so that it cannot be wrong: the keys here, and at a key those everywhere."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ _GROUPS = {
     "pane": "This pane", "table": "Moving", "main": "Panes", "app": "Everywhere",
 }  # fmt: skip
 
+TWO = 120  # cells of the screen, from which on there are two columns
+COLUMN = 54  # cells of one
 FILTERS = (
     ("text", "rows that contain it"),
     ("state:running", "also type: image: ip: arch:"),
@@ -55,21 +58,21 @@ class HelpScreen(ModalScreen[None]):
         self.everywhere = False
 
     def compose(self) -> ComposeResult:
+        self.set_class(self.app.size.width >= TWO, "-two")
         with VerticalScroll(classes="dialog", id="help") as box:
             box.border_title = "Keys here"
             box.border_subtitle = "a all keys  ·  esc closes"
             yield Static(self._content(), id="help-text")
 
     def _content(self) -> Content:
-        lines: list[Content] = []
+        groups: list[list[Content]] = []
         for group in sorted(self._groups, key=_rank):
-            lines.append(Content.assemble((_GROUPS.get(group, group.capitalize()), "bold $primary")))
+            groups.append([Content.assemble((_GROUPS.get(group, group.capitalize()), "bold $primary"))])
             for text, keys in self._groups[group].items():
-                lines.append(Content.assemble((f"  {'  '.join(keys):<16}", "$accent"), text))
-            lines.append(Content(""))
-        lines.append(Content.assemble(("Filter language", "bold $primary")))
-        lines += [Content.assemble((f"  {what:<20}", "$accent"), text) for what, text in FILTERS]
-        return Content("\n").join(lines)
+                groups[-1].append(Content.assemble((f"  {'  '.join(keys):<16}", "$accent"), text))
+        groups.append([Content.assemble(("Filter language", "bold $primary"))])
+        groups[-1] += [Content.assemble((f"  {what:<20}", "$accent"), text) for what, text in FILTERS]
+        return _beside(groups) if self.app.size.width >= TWO and not self.everywhere else _below(groups)
 
     def action_all(self) -> None:
         """The keys of every pane, tab and dialog, with their ids for the settings; and back."""
@@ -111,3 +114,21 @@ def _add(groups: Groups, binding: Binding, key: str, note: str = "") -> None:
         key = binding.key_display or key
         if key not in keys:
             keys.append(key)
+
+
+def _below(groups: list[list[Content]]) -> Content:
+    return Content("\n\n").join(Content("\n").join(group) for group in groups)
+
+
+def _beside(groups: list[list[Content]]) -> Content:
+    """In two columns, about as long as each other."""
+    total, left = sum(len(group) + 1 for group in groups), 0
+    first = 0
+    while first < len(groups) - 1 and left + len(groups[first]) / 2 < total / 2:
+        left += len(groups[first]) + 1
+        first += 1
+    columns = [[line for group in part for line in (*group, Content(""))] for part in (groups[:first], groups[first:])]
+    lines = []
+    for here, there in itertools.zip_longest(*columns, fillvalue=Content("")):
+        lines.append(Content.assemble(here, " " * max(2, COLUMN - here.cell_length), there))
+    return Content("\n").join(lines)

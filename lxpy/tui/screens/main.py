@@ -159,7 +159,7 @@ class MainScreen(Screen[None]):
         """The panes that are behind this one: number and name."""
         if folded or pane.has_class("other"):
             behind = (p for p in self.panes if p is not pane and (folded or p.has_class("other")))
-            return [(p.number, p.short if folded else p.short[:4]) for p in behind]
+            return [(p.number, p.short) for p in behind]
         return []
 
     def _ages(self) -> None:

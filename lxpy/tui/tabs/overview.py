@@ -101,9 +101,9 @@ def _graphs(row: InstanceRow, history: list[Sample], width: int) -> list[Content
     seconds = round(history[-1].at - history[0].at) if len(history) > 1 else 0
     shown = f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"
     lines = [Content.assemble(("\nOver time", "bold $primary"), (f"  the last {shown}", "$faint"))]
-    cpus = max(100.0, round_top(max(s.cpu for s in history[-width:]), 100.0))
+    cpus = round_top(max(s.cpu for s in history[-width:]), 10.0)
     memory = row.memory_limit or round_top(max(s.memory for s in history[-width:]), 16 * 2**20)
-    lines += _graph("CPU", f"{last.cpu:.1f} %", [s.cpu for s in history], width, cpus, "$success")
+    lines += _graph("CPU", f"{last.cpu:.1f} %", [s.cpu for s in history], width, cpus, "$success", f"{cpus:.0f} %")
     of = f" of {size(row.memory_limit)}" if row.memory_limit else ""
     lines += _graph("Memory", size(last.memory) + of, [s.memory for s in history], width, memory, "$primary")
     for label, first, second, words, tone in (
@@ -112,16 +112,26 @@ def _graphs(row: InstanceRow, history: list[Sample], width: int) -> list[Content
     ):
         both = [max(a, 0) + max(b, 0) for a, b in zip(first, second, strict=True)]
         text = f"{_rate(first[-1])} {words[0]}  {_rate(second[-1])} {words[1]}"
-        lines += _graph(label, text, both, width, round_top(max(both[-width:]), 16 * 2**10), tone)
+        top = round_top(max(both[-width:]), 16 * 2**10)
+        lines += _graph(label, text, both, width, top, tone, _rate(top))
     return lines
 
 
-def _graph(label: str, text: str, values: list[float], width: int, top: float, tone: str) -> list[Content]:
+def _graph(
+    label: str, text: str, values: list[float], width: int, top: float, tone: str, edge: str = ""
+) -> list[Content]:
+    """`edge`: what the upper edge stands for, at the right, where there is room."""
     rows = graph(values, width, 2, top)
     # A line for nothing, so that one sees where the graph is while there is nothing to see in it.
     bottom = [(run, "$line" if blank else tone) for run, blank in _runs(rows[-1])]
     lines = [Content.assemble((row, tone)) for row in rows[:-1]]
-    return [Content.assemble((f"{label:<12}", "$faint"), text), *lines, Content.assemble(*bottom)]
+    room = width - 12 - cell_len(text) - cell_len(edge) - 4
+    head: list[Any] = [
+        (f"{label:<12}", "$faint"),
+        text,
+        (f"{'':>{room + 2}}▔ {edge}" if edge and room > 0 else "", "$faint"),
+    ]
+    return [Content.assemble(*head), *lines, Content.assemble(*bottom)]
 
 
 def _runs(row: str) -> Iterator[tuple[str, bool]]:

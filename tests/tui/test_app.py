@@ -500,6 +500,15 @@ async def test_a_form_shows_what_was_refused_and_keeps_what_was_typed(daemon: Fa
         assert not [r for r in daemon.requests if r[0] == "POST" and r[2].get("name") != "br9"]
 
 
+async def test_what_is_longer_than_its_field_is_still_seen(daemon: FakeDaemon) -> None:
+    async with opened(daemon, SMALL) as pilot:
+        await pilot.press("a")
+        await wait(pilot, lambda: pilot.app.screen.query("#ask-name"))
+        pilot.app.screen.query_one("#ask-name", Input).value = "x" * 200
+        await pilot.pause()
+        assert "x" * 40 in screen.text(pilot.app)
+
+
 async def test_an_edit_keeps_hidden_keys_and_says_what_is_wrong(daemon: FakeDaemon) -> None:
     daemon.instances["web1"]["config"]["volatile.uuid"] = "1-2-3"
     async with opened(daemon) as pilot:

@@ -231,7 +231,8 @@ class FilesTab(Tab):
             except Exception as error:
                 self.lxpy.fail(f"Cannot edit {path}", error)
                 return
-            text, fault = in_editor(self.app, before, posixpath.splitext(path)[1])
+            # Its whole name: editors know Makefile and .bashrc by it.
+            text, fault = in_editor(self.app, before, f"-{posixpath.basename(path)[-100:]}")
             if fault:
                 self.app.notify(fault, title=f"Cannot edit {path}", severity="warning", markup=False)
             if text is None or text == before:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from rich.cells import cell_len, get_character_cell_size
+from rich.cells import cell_len, get_character_cell_size, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -20,6 +20,7 @@ _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_=>78()c].?|[\x00-\x08\x0b-\x1f\x7f]"
 )
 _STAMP = re.compile(r"\s*[\[(]?\d{4}-\d\d-\d\d[T ](\d\d:\d\d:\d\d)|[A-Z][a-z]{2} [ \d]\d (\d\d:\d\d:\d\d) ")
+_NAME = 20  # cells of the name before a line; longer ones are cut
 LONGEST = 65536  # characters; a longer line is shown as several
 KEPT = 200_000  # lines; beyond them the oldest are let go while following
 _COLOURS = ("info", "ok", "accent", "other", "warn", "bad")
@@ -190,8 +191,12 @@ class LogView(ScrollView, can_focus=True):
     @property
     def _margin(self) -> int:
         """Cells before each line."""
-        names = max((cell_len(name) for name in self._names), default=-3) + 3
+        names = self._room_of_names + 3 if self._names else 0
         return names + (10 if self.stamped else 0)
+
+    @property
+    def _room_of_names(self) -> int:
+        return min(_NAME, max((cell_len(name) for name in self._names), default=0))
 
     def _before(self, index: int) -> str:
         tag = self._tags[index]
@@ -201,8 +206,9 @@ class LogView(ScrollView, can_focus=True):
             stamp = f" {own[1] or own[2]}" if own else tag.stamp
             text += f"{stamp:<9} "
         if self._names:
-            widest = max(cell_len(name) for name in self._names)
-            text += f"{self._names[tag.source]:<{widest}} │ "
+            name = self._names[tag.source]
+            name = name if cell_len(name) <= _NAME else f"{set_cell_size(name, _NAME - 1)}…"
+            text += f"{name:<{self._room_of_names}} │ "
         return text
 
     def on_resize(self, event: events.Resize) -> None:

@@ -63,7 +63,7 @@ class Lxpyd:
                 env={**self.environment, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while self.cli("query", "/1.0", check=False).returncode:
             if self.process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"lxpyd does not answer:\n{self.log.read_text()[-4000:]}")

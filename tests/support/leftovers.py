@@ -9,7 +9,7 @@ from tests.support import namespace
 from tests.support.daemon import Lxpyd
 
 
-def check(daemon: Lxpyd, seconds: float = 2.0) -> None:
+def check(daemon: Lxpyd, seconds: float = 15.0) -> None:
     """Raises `AssertionError` naming each leftover of a daemon that was destroyed.
 
     Loop devices detach asynchronously and cgroups empty when the kernel gets to it: hence `seconds` of patience.

@@ -54,7 +54,7 @@ async def bare() -> AsyncIterator[Lab]:
         assert pool["config"]["source"].startswith("/")
     lab.store.close()
     assert not [line for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines() if str(root) in line]
-    end = time.monotonic() + 2
+    end = time.monotonic() + 15
     while namespace.loops(str(root)):
         assert time.monotonic() < end, "a loop device stays"
         await asyncio.sleep(0.02)

@@ -15,7 +15,7 @@ from fcntl import ioctl
 
 import pytest
 
-from tests.support.daemon import BIN, Lxpyd
+from tests.support.daemon import BIN, Lxpyd, until
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,7 @@ def test_a_reader_that_leaves_early_ends_the_writer(lxpyd: Lxpyd, box: str) -> N
         assert process.stdout and process.stdout.read(4096).startswith(b"y\ny\n")
         process.stdout.close()
         process.wait(10)
-    time.sleep(0.2)
-    assert "yes" not in lxpyd.sh(box, "ps -o comm").stdout.split()
+    until(lambda: "yes" not in lxpyd.sh(box, "ps -o comm").stdout.split(), 5, "it goes on")
 
 
 def test_a_command_that_does_not_read_its_input(lxpyd: Lxpyd, box: str) -> None:
@@ -174,7 +173,7 @@ class Terminal:
     def send(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
-    def expect(self, text: str, seconds: float = 10) -> None:
+    def expect(self, text: str, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while text.encode() not in self.text:
             if time.monotonic() > end or not self._read(0.1):
@@ -191,7 +190,7 @@ class Terminal:
             return bool(data)
         return True
 
-    def status(self, seconds: float = 10) -> int:
+    def status(self, seconds: float = 30) -> int:
         end = time.monotonic() + seconds
         while True:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -220,22 +219,25 @@ def test_size_changes_arrive(lxpyd: Lxpyd, box: str) -> None:
     terminal.send("echo begin\n")
     terminal.expect("begin\r\n")
     terminal.resize(50, 132)
-    time.sleep(0.3)
-    terminal.send("stty size\n")
-    terminal.expect("50 132")
+    terminal.send("until stty size | grep '^50 132'; do sleep 0.1; done\n")
+    terminal.expect("50 132\r\n")
     terminal.send("exit\n")
     assert terminal.status() == 0
 
 
 def test_ctrl_c_and_job_control(lxpyd: Lxpyd, box: str) -> None:
+
+    def sleeps() -> bool:
+        return "sleep 101" in lxpyd.sh(box, "ps -o args").stdout.splitlines()
+
     terminal = Terminal(lxpyd, "exec", box, "--", "sh")
-    terminal.send("sleep 100\n")
-    time.sleep(0.3)
+    terminal.send("sleep 101\n")
+    until(sleeps, 5, "it does not begin")
     terminal.send("\x03")
     terminal.send("echo status=$?\n")
     terminal.expect("status=130")
-    terminal.send("sleep 100\n")
-    time.sleep(0.3)
+    terminal.send("sleep 101\n")
+    until(sleeps, 5, "it does not begin")
     terminal.send("\x1a")
     terminal.expect("Stopped")
     terminal.send("kill %1; fg; echo done=$((1+1))\n")

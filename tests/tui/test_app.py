@@ -109,7 +109,7 @@ async def test_an_empty_house_says_what_to_do(daemon: FakeDaemon, size: tuple[in
     daemon.instances.clear()
     daemon.images = []
     async with opened(daemon, size) as pilot:
-        screen.check(pilot.app, f"empty-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"empty-{size[0]}x{size[1]}")
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ async def test_graphs_over_time(daemon: FakeDaemon, size: tuple[int, int]) -> No
         app.main.changed(Changed("usage"))
         await wait(pilot, lambda: "Disk" in screen.text(app) or size == SMALL)
         await pilot.pause(0.1)
-        screen.check(app, f"graphs-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"graphs-{size[0]}x{size[1]}")
 
 
 async def test_a_form_shows_what_was_refused_and_keeps_what_was_typed(daemon: FakeDaemon) -> None:

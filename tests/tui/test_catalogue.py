@@ -71,7 +71,7 @@ async def test_every_screen_looks_as_it_did(
             await pilot.press(key)
             await pilot.pause()
         await pilot.pause(0.15)
-        screen.check(pilot.app, f"{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"{name}-{size[0]}x{size[1]}")
 
 
 async def test_from_the_images_and_from_the_remotes_by_keys(daemon: FakeDaemon) -> None:
@@ -274,7 +274,7 @@ async def test_a_remote_that_fails_says_why(
         await wait(pilot, lambda: "No images from images" in screen.text(pilot.app))
         assert told in " ".join(screen.text(pilot.app).replace("│", " ").split())
         if "no route" in told:
-            screen.check(pilot.app, f"catalogue-fault-{size[0]}x{size[1]}")
+            await screen.settled(pilot, f"catalogue-fault-{size[0]}x{size[1]}")
         daemon.fail.clear()
         daemon.catalogue = lists()
         await pilot.press("r")

@@ -68,7 +68,7 @@ async def pictures(pilot: Pilot[Any], size: tuple[int, int], steps: list[tuple[s
             await pilot.press(key)
             await pilot.pause(0.0 if len(key) == 1 else 0.1)
         await pilot.pause(0.3)
-        screen.check(pilot.app, f"{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"{name}-{size[0]}x{size[1]}")
 
 
 SIZES = pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])

@@ -51,7 +51,7 @@ async def test_every_screen_looks_as_it_did(daemon: FakeDaemon, name: str, key: 
         await pilot.press(key)
         await wait(pilot, lambda: not app.on_main and app.focused is not None)
         await pilot.pause(0.2)
-        screen.check(app, f"image-{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"image-{name}-{size[0]}x{size[1]}")
 
 
 async def test_aliases_come_go_and_change(daemon: FakeDaemon) -> None:

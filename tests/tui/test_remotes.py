@@ -217,4 +217,4 @@ async def test_every_screen_looks_as_it_did(
                 await wait(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.pause(0.2)
         assert "tiger" not in screen.text(app)
-        screen.check(app, f"remotes-{name}-{size[0]}x{size[1]}")
+        await screen.settled(pilot, f"remotes-{name}-{size[0]}x{size[1]}")

@@ -78,6 +78,7 @@ def _image(app: "LxpyApp", row: ImageRow) -> list[Clip]:
     there = row.reference if row.remote else ref(app, row.title)
     path = "" if row.remote else f"/1.0/images/{row.fingerprint}"
     return [
+        Clip("Reference", row.reference if row.remote else ""),
         *(Clip("Alias", alias) for alias in row.aliases[:4]), Clip("Fingerprint", row.fingerprint),
         Clip("Launch", _line(app, "launch", there)), Clip("Info", _line(app, "image", "info", there)),
         _api(path), _yaml(path, row.raw),

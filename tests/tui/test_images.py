@@ -130,3 +130,16 @@ async def test_refresh_publish_and_delete(daemon: FakeDaemon) -> None:
         await wait(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.press("y")
         await wait(pilot, lambda: not app.model.images)
+
+
+async def test_whose_images_they_are_is_said_once_wherever_the_cursor_is(daemon: FakeDaemon) -> None:
+    async with opened(daemon, SMALL) as pilot:
+        await pilot.press("2")
+        pane = pilot.app.main.panes[1]
+        await wait(pilot, lambda: "this server" in str(pane.border_subtitle))
+        for _ in range(3):
+            await pilot.press("down", "up")
+            pane.retitle()
+        assert str(pane.border_subtitle).count("this server") == 1
+        await pilot.press("down")
+        assert "2 of 2" in screen.text(pilot.app) and "this server" in screen.text(pilot.app)

@@ -158,8 +158,17 @@ class ListPane(Titled, Table):
             notes.append(f"/{text}")
         if total:
             place = f"{min(self.cursor + 1, shown)} of {shown}" + (f", {total} in all" if shown != total else "")
-            notes.append(f"[$faint]{place}[/]")
+            notes.append(place)
+        room = max(self.size.width, 30) - 4 - sum(2 + cell_len(note) for note in notes)
+        if total:
+            notes[-1] = f"[$faint]{notes[-1]}[/]"
+        if more := self.aside(room):
+            notes.append(more)
         self.entitle(None, "  ".join(notes))
+
+    def aside(self, room: int) -> str:
+        """What else stands at the bottom, `room` cells wide."""
+        return ""
 
     def _strip(self) -> str:
         """This pane's title among those of the others; shorter, or theirs as numbers, where there is less room."""

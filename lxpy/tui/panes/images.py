@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rich.cells import cell_len
 from textual.binding import Binding
 
 from lxpy.tui.panes.base import ListPane
@@ -56,13 +55,11 @@ class ImagesPane(ListPane):
         names = self.screen.catalogue.sources()  # type: ignore[attr-defined]
         self.screen.browse(names[by % len(names)], at_once=False)  # type: ignore[attr-defined]
 
-    def retitle(self) -> None:
-        super().retitle()
+    def aside(self, room: int) -> str:
         screen = self.screen if self.is_attached else None
-        if screen is not None and hasattr(screen, "catalogue") and self.has_class("-active"):
-            notes = f"{self.border_subtitle}  " if self.border_subtitle else ""
-            room = max(self.size.width, 30) - cell_len(notes) - 4
-            self.border_subtitle = notes + source_links(screen.catalogue.sources(), 0, "", room)
+        if screen is None or not hasattr(screen, "catalogue") or not self.has_class("-active"):
+            return ""
+        return source_links(screen.catalogue.sources(), 0, "", room)
 
     def nothing_yet(self) -> list[tuple[Part, ...]]:
         return [

@@ -71,7 +71,7 @@ class HelpScreen(ModalScreen[None]):
             for text, keys in self._groups[group].items():
                 groups[-1].append(Content.assemble((f"  {'  '.join(keys):<16}", "$accent"), text))
         groups.append([Content.assemble(("Filter language", "bold $primary"))])
-        groups[-1] += [Content.assemble((f"  {what:<20}", "$accent"), text) for what, text in FILTERS]
+        groups[-1] += [Content.assemble((f"  {what:<22}", "$accent"), text) for what, text in FILTERS]
         return _beside(groups) if self.app.size.width >= TWO and not self.everywhere else _below(groups)
 
     def action_all(self) -> None:

@@ -7,10 +7,12 @@ the verbs that have no key. Objects are those of all panes, the snapshots of all
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import quote
 
 from textual.binding import Binding
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from lxpy.api.errors import ApiError
 from lxpy.tui.verbs import PALETTE
 from lxpy.tui.verbs.common import called
 
@@ -37,14 +39,15 @@ class Everything(Provider):
 
     async def startup(self) -> None:
         app = cast("LxpyApp", self.app)
-        self._known: list[Entry] | None = None
+        self._volumes: list[Entry] = []
         if self.screen is app.main:
             for kind in ("storage-pools", "networks", "profiles", "warnings"):
                 app.model.want(kind)  # they come while the first letters are typed
+            self._volumes = await _volumes(app)
 
     def _all(self) -> list[Entry]:
         app = cast("LxpyApp", self.app)
-        return list(commands(app)) if self.screen is app.main else []
+        return [*commands(app), *self._volumes] if self.screen is app.main else []
 
     async def discover(self) -> Hits:
         counts: dict[str, int] = {}
@@ -144,6 +147,41 @@ def _objects(app: "LxpyApp") -> Iterator[Entry]:
             name = str(raw["name"]).rpartition("/")[2]
             run = partial(go_to_snapshot, app, instance.key, name)
             yield Entry(f"{instance.name}/{name}", "snapshot", run, True)
+
+
+async def _volumes(app: "LxpyApp") -> list[Entry]:
+    """The volumes of all pools; those of a pool that cannot be asked are left out."""
+
+    def ask(client: Any) -> list[Entry]:
+        found: list[Entry] = []
+        for pool in client.get("/1.0/storage-pools", recursion="1"):
+            path = f"/1.0/storage-pools/{quote(pool['name'])}/volumes"
+            try:
+                raws = client.get(path, recursion="1")
+            except (ApiError, OSError):
+                continue
+            for raw in raws:
+                if raw["type"] == "custom":
+                    run = partial(go_to_volume, app, pool["name"], f"custom {raw['name']}")
+                    found.append(Entry(f"{pool['name']}/{raw['name']}", "volume", run, True))
+        return found
+
+    try:
+        return await app.gateway.call(ask)
+    except (ApiError, OSError, EOFError):
+        return []
+
+
+def go_to_volume(app: "LxpyApp", pool: str, key: str) -> None:
+    """To the volumes of a pool, the cursor on one."""
+    from lxpy.tui.tabs.volumes import VolumesTab
+
+    app.action_go(4, pool)
+    app.main.action_open_detail()
+    tab = app.main.detail.find(VolumesTab)
+    app.main.detail.choose(tab)
+    tab.go_to(key)
+    app.call_after_refresh(app.main.detail.focus_inside)
 
 
 def go_to_snapshot(app: "LxpyApp", instance: str, name: str) -> None:

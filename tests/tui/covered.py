@@ -28,7 +28,7 @@ COVERED: dict[str, str] = {
     "project list": "app.project", "project switch": "app.project", "publish": "instance.publish",
     "rebuild": "instance.rebuild", "recover": "palette recover", "remote add": "remote.add",
     "remote list": "main.pane-3", "remote remove": "remote.remove", "remote get-default": "main.pane-3",
-    "remote switch": "app.remote", "rename": "instance.rename", "restart": "instance.restart",
+    "remote switch": "remote.default", "rename": "instance.rename", "restart": "instance.restart",
     "restore": "instance.restore", "resume": "instance.pause", "share": "palette share", "shell": "instance.shell",
     "snapshot": "instance.snapshot", "start": "instance.start", "stop": "instance.stop",
     "storage create": "pool.create", "storage delete": "pool.delete", "storage info": "main.pane-4",
@@ -40,6 +40,20 @@ COVERED: dict[str, str] = {
     **{f"config device {verb}": "instance.edit"
        for verb in ("add", "get", "list", "remove", "set", "show", "unset", "override")},
     **{f"profile device {verb}": "profile.edit" for verb in ("add", "get", "list", "remove", "set", "show", "unset")},
+    **{f"image alias {verb}": "image.aliases" for verb in ("create", "delete", "list", "rename")},
+    "image copy": "catalogue.download", "image export": "image.export", "image refresh": "image.refresh",
+    "remote rename": "remote.rename", "remote set-url": "remote.url",
+    "network acl create": "acl.create", "network acl delete": "acl.delete", "network acl list": "main.pane-5",
+    "network acl rule add": "acl.rule", "network acl rule remove": "acl.edit",
+    **{f"network acl {verb}": "acl.edit" for verb in ("edit", "get", "set", "show", "unset")},
+    "network forward create": "forward.create", "network forward delete": "forward.delete",
+    "network forward list": "main.pane-5", "network forward port add": "forward.port",
+    "network forward port remove": "forward.delete",
+    **{f"network forward {verb}": "forward.edit" for verb in ("edit", "get", "set", "show", "unset")},
+    **{f"storage volume {verb}": f"volume.{verb}"
+       for verb in ("attach", "copy", "create", "delete", "detach", "edit", "rename", "restore", "snapshot")},
+    **{f"storage volume {verb}": "volume.edit" for verb in ("get", "set", "show", "unset")},
+    **{f"storage volume {verb}": "main.pane-4" for verb in ("info", "list")},
     **{f"network {verb}": "instance.edit" for verb in ("attach", "detach")},
     **{f"network {verb}": "profile.edit" for verb in ("attach-profile", "detach-profile")},
 }  # fmt: skip
@@ -58,23 +72,13 @@ LEFT_OUT: dict[str, str] = {
     "file mount": "It lasts as long as its command: a terminal of its own is the place for it",
     "image build": "It writes for minutes what a builder wants to read",
     "image serve": "It lasts as long as its command: a terminal of its own is the place for it",
-    **{f"image {verb}": _LATER
-       for verb in ("alias create", "alias delete", "alias list", "alias rename", "copy", "export", "import",
-                    "refresh")},
-    **{f"network acl {verb}": _LATER
-       for verb in ("create", "delete", "edit", "get", "list", "rename", "rule add", "rule remove", "set", "show",
-                    "show-log", "unset")},
-    **{f"network forward {verb}": _LATER
-       for verb in ("create", "delete", "edit", "get", "list", "port add", "port remove", "set", "show", "unset")},
+    "image import": _LATER,
+    **{f"network acl {verb}": _LATER for verb in ("rename", "show-log")},
     "network rename": _LATER,
     "profile copy": _LATER,
     **{f"project {verb}": _LATER
        for verb in ("create", "delete", "edit", "get", "info", "rename", "set", "show", "unset")},
-    **{f"remote {verb}": _LATER for verb in ("rename", "set-url")},
-    **{f"storage volume {verb}": _LATER
-       for verb in ("attach", "attach-profile", "copy", "create", "delete", "detach", "detach-profile", "edit",
-                    "export", "get", "import", "info", "list", "move", "rename", "restore", "set", "show", "snapshot",
-                    "unset")},
+    **{f"storage volume {verb}": _LATER for verb in ("attach-profile", "detach-profile", "export", "import", "move")},
     "monitor": "The app itself is fed by these events; raw they are for programs",
     "query": _SCRIPT,
     "tui": "It is the app",

@@ -14,6 +14,7 @@ from lxpy.tui.screens.choose import Choose
 from lxpy.tui.screens.help import HelpScreen
 from lxpy.tui.screens.text import TextScreen
 from lxpy.tui.tabs.snapshots import SnapshotsTab
+from lxpy.tui.tabs.volumes import VolumesTab
 from lxpy.tui.verbs import PALETTE
 from tests.tui import screen
 from tests.tui.fake import FakeDaemon, instance
@@ -44,13 +45,19 @@ async def choose(pilot: Any, label: str) -> None:
 
 
 async def by_palette(pilot: Any, text: str) -> None:
-    """Types a line of the palette whole, and takes the first that is offered."""
+    """Types a line of the palette whole, and takes it."""
     await pilot.press("colon")
     await wait(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
     pilot.app.screen.query_one(Input).value = text
     options = pilot.app.screen.query_one(CommandList)
-    await wait(pilot, lambda: options.option_count and text in str(options.get_option_at_index(0).prompt), 10)
-    await pilot.press("down", "enter")
+
+    def place() -> int:
+        lines = [str(options.get_option_at_index(n).prompt).splitlines()[0] for n in range(options.option_count)]
+        return next((n for n, line in enumerate(lines) if line.strip().startswith(text)), -1)
+
+    await wait(pilot, lambda: place() >= 0, 10)
+    options.highlighted = place()
+    await pilot.press("enter")
 
 
 KINDS: list[tuple[str, str, dict[str, str]]] = [
@@ -166,7 +173,13 @@ async def test_the_palette_goes_to_a_snapshot_and_does_what_another_pane_can(tre
         tab = app.main.detail.find(SnapshotsTab)
         await wait(pilot, lambda: app.main.detail.tab is tab and tab.table.current and tab.table.current.name == "good")
         await by_palette(pilot, "Networks: New network")
-        await wait(pilot, lambda: app.screen.query("#ask-ipv4"))
+        await wait(pilot, lambda: app.screen.query("#form"))
+        await pilot.press("escape")
+        await wait(pilot, lambda: app.on_main)
+        await by_palette(pilot, "fast/data/later")
+        volumes = app.main.detail.find(VolumesTab)
+        await wait(pilot, lambda: app.main.detail.tab is volumes and volumes.table.current)
+        await wait(pilot, lambda: volumes.table.current.name == "data/later")
 
 
 async def test_two_thousand_objects_are_all_found(daemon: FakeDaemon) -> None:
@@ -183,6 +196,7 @@ async def test_screens_look_as_they_did(
 ) -> None:
     async with opened(daemon, size) as pilot:
         app = pilot.app
+        Input.cursor_blink = False  # type: ignore[assignment]
         keys = {"sort": ["O"], "help-all": ["question_mark", "a"], "palette": ["colon"], "copy-yaml": ["6", "y"]}
         for key in keys.get(name, []):
             await pilot.press(key)

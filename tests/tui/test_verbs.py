@@ -63,7 +63,7 @@ def test_no_verb_of_the_command_line_is_missing() -> None:
 
 def test_every_verb_can_be_reached() -> None:
     source = "".join(p.read_text() for p in pathlib.Path("lxpy/tui").rglob("*.py"))
-    bound = set(re.findall(r"""verb\('([\w-]+)'\)""", source))
+    bound = set(re.findall(r"""(?:verb|do)\('([\w-]+)'\)""", source))
     for verb in (*VERBS, *STATE_VERBS):
         assert verb in bound | PALETTE.keys() | {"freeze", "unfreeze"}, verb
     for verb, (module, name) in VERBS.items():

@@ -80,6 +80,26 @@ class VolumesTab(Tab):
         super().__init__(**kwargs)
         self.table = VolumeTable(self, id="volumes-table")
         self.body = Static(classes="yaml")
+        self._goal = ""  # the key of the row that the cursor is to go to once it is there
+
+    def go_to(self, key: str) -> None:
+        """Puts the cursor on a row, now or when it has been read."""
+        place = next((n for n, row in enumerate(self.table.rows) if row.key == key), -1)
+        self._goal = key if place < 0 else ""
+        if key and place >= 0:
+            self.table.action_to(place)
+
+    def clippings(self) -> list[Any]:
+        """What may be copied of the selected one."""
+        from lxpy.tui.verbs.clipboard import Clip
+        from lxpy.tui.verbs.common import shown, words
+
+        row: VolumeRow | None = self.table.current
+        if row is None:
+            return []
+        show = shown(words(self.lxpy, "storage", "volume", "show", row.pool, row.name)) if row.custom else ""
+        found = [Clip("Name", row.name), Clip("Reference", f"{row.pool}/{row.name}"), Clip("Show", show)]
+        return [clip for clip in [*found, Clip("YAML", "the whole of it", "", row.raw)] if clip.text]
 
     @classmethod
     def fits(cls, subject: Any) -> bool:
@@ -166,6 +186,7 @@ class VolumesTab(Tab):
         found = rows(pool.name, pool.driver, raws, spaces)
         self.table.styles.height = max(5, min(len(found) + 1, max(5, self.size.height * 2 // 3)))
         self.table.show(found)
+        self.go_to(self._goal)
         self._facts()
 
     def _facts(self) -> None:

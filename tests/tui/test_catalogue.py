@@ -183,6 +183,22 @@ async def test_only_this_machine_s_and_the_newest_unless_asked(daemon: FakeDaemo
         ]  # fmt: skip
 
 
+async def test_the_keys_work_in_the_detail_as_well(daemon: FakeDaemon) -> None:
+    daemon.catalogue = lists()
+    async with opened(daemon, SMALL) as pilot:
+        pane = await browse(pilot)
+        await wait(pilot, lambda: pane.rows)
+        for key, dialog in (("n", LaunchDialog), ("d", Form)):
+            await pilot.press("enter")
+            await wait(pilot, lambda: pilot.app.main.detail.has_focus_within)
+            await pilot.press(key)
+            await wait(pilot, lambda dialog=dialog: isinstance(pilot.app.screen, dialog))  # type: ignore[misc]
+            await pilot.press("escape")
+            await wait(pilot, lambda: pilot.app.on_main)
+            await pilot.press("escape")
+            await wait(pilot, lambda: pilot.app.focused is pane)
+
+
 async def test_launch_what_was_found(daemon: FakeDaemon) -> None:
     daemon.catalogue = lists()
     async with opened(daemon) as pilot:

@@ -35,7 +35,7 @@ class CataloguePane(ListPane):
     MARKABLE = True
     HINT = "text  os:debian  release:12  variant:cloud  arch:any  !not   tab completes"
     BINDINGS = [
-        Binding("n", "launch", "Launch", id="catalogue.launch"),
+        Binding("n", "app.verb('launch-listed')", "Launch", id="catalogue.launch"),
         Binding("d", "app.verb('download')", "Download", id="catalogue.download"),
         Binding("D", "choice('os')", "Distribution", id="catalogue.os"),
         Binding("R", "choice('release')", "Release", id="catalogue.release"),
@@ -221,23 +221,16 @@ class CataloguePane(ListPane):
             self.model.catalogues.forget(self.source)
         self.open(self.source)
 
-    def action_launch(self) -> None:
-        """The launch dialog, with the image filled in."""
-        row, remote = self.current, self.remote
-        if row is None or remote is None:
-            return
-        if row.architecture and row.architecture not in self._runnable():
-            self.notify(
-                f"{row.reference} is for {row.arch}; this server runs {', '.join(sorted(self._here)) or 'others'}",
-                title="Cannot launch", severity="warning", markup=False,
-            )  # fmt: skip
-            return
-        self.app.action_launch(row.reference)  # type: ignore[attr-defined]
-
-    def _runnable(self) -> set[str]:
+    def runnable(self) -> set[str]:
+        """The architectures that this server can be asked to run, by their kernel names."""
         # The daemon names its best architecture only; what else runs there it says when it is asked to.
         known = set(self._native())
         return known | {"i686" if "x86_64" in known else "armv7l" if "aarch64" in known else ""}
+
+    @property
+    def here(self) -> str:
+        """This server's architectures, as the list calls them."""
+        return ", ".join(sorted(self._here))
 
     def action_choice(self, field: str) -> None:
         """Asks for one of the distributions, releases … there are, with how many images each has."""

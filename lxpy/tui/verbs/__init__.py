@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "refresh-image": ("images", "refresh"),
     "export-image": ("images", "export"),
     "publish-one": ("images", "publish"),
+    "launch-listed": ("catalogue", "launch"),
     "download": ("catalogue", "download"),
     "cancel-download": ("catalogue", "cancel"),
     "cancel": ("objects", "cancel"),

@@ -1,4 +1,4 @@
-"""Images of remotes: fetching them, and leaving off."""
+"""Images of remotes: launching them, fetching them, and leaving off."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,6 +12,20 @@ from lxpy.tui.shells import run_own
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
+
+
+def launch(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """The launch dialog, with an image of a remote filled in."""
+    row, pane = app.main.catalogue.current, app.main.catalogue
+    if row is None:
+        return
+    if row.architecture and row.architecture not in pane.runnable():
+        app.notify(
+            f"{row.reference} is for {row.arch}; this server runs {pane.here or 'others'}",
+            title="Cannot launch", severity="warning", markup=False,
+        )  # fmt: skip
+    else:
+        app.action_launch(row.reference)
 
 
 def download(app: "LxpyApp", rows: Sequence[Any]) -> None:

@@ -38,7 +38,7 @@ async def at(pilot: Pilot[Any], kind: type[Tab], pane: int = 1, key: str = "web1
     """A tab of an object, with the keyboard in it."""
     app = pilot.app
     await wait(pilot, lambda: app.on_main)
-    if pane > 1:
+    if app.main.active.number != pane:
         app.main.action_pane(pane)
         await wait(pilot, lambda: app.main.active.rows)
     app.action_go(pane, key)
@@ -47,7 +47,7 @@ async def at(pilot: Pilot[Any], kind: type[Tab], pane: int = 1, key: str = "web1
     app.main.detail.choose(tab)
     await wait(pilot, lambda: tab.display)
     app.main.detail.focus_inside()
-    await wait(pilot, lambda: app.focused is tab.inside())
+    await wait(pilot, lambda: app.focused is tab.inside() and app.main.detail.border_subtitle)
     return tab
 
 

@@ -113,6 +113,7 @@ class LaunchDialog(ModalScreen[None]):
         self._first = image
         self._typed: str | None = None  # what the suggestions are for
         self._busy = False
+        self._refused: LaunchRequest | None = None  # the reason stands there until something else is asked for
         self._catalogues: dict[str, list[ImageRow] | str] = {}  # a string: still loading, or why there is none
         self._profiles: dict[str, dict[str, dict[str, str]]] = {}  # name to its devices
         self._devices: dict[str, dict[str, str]] = {}
@@ -395,7 +396,8 @@ class LaunchDialog(ModalScreen[None]):
             line.update(Content.assemble(("$ ", "$faint"), ("lxpy launch …", "$faint")))
             self._tell(str(error), "$warning")
             return
-        self._tell("", "")
+        if not self._busy and request != self._refused:  # a catalogue that comes in late takes no reason away
+            self._tell("", "")
         line.update(Content.assemble(("$ ", "$faint"), (shlex.join(request.words()), "bold $accent")))
 
     def action_copy_line(self) -> None:
@@ -426,6 +428,7 @@ class LaunchDialog(ModalScreen[None]):
         try:
             await self._submit(request)
         except Exception as error:
+            self._refused = request
             if self.is_mounted:
                 self._tell(explain(error), "bold $error")
         else:

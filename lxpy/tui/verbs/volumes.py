@@ -8,6 +8,7 @@ from lxpy.api.errors import ApiError
 from lxpy.tui import guides
 from lxpy.tui.editables import VolumeOf
 from lxpy.tui.objects import PoolRow
+from lxpy.tui.rows import InstanceRow
 from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.screens.confirm import Confirm
 from lxpy.tui.screens.form import Answers, Form, Question
@@ -287,14 +288,22 @@ def attach(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
 def detach(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """Takes it from an instance, which is asked for where there are several."""
-    row = _volume(app, rows)
-    if row is None:
+    if row := _volume(app, rows):
+        app.run_worker(_detach(app, row), group="verbs", exit_on_error=False)
+
+
+async def _detach(app: "LxpyApp", row: VolumeRow) -> None:
+    try:
+        # Not what the list knows: it may have been attached a moment ago.
+        raws = await app.gateway.call(lambda c: c.get("/1.0/instances", recursion="1"))
+    except Exception as error:
+        app.fail(f"Cannot detach {row.name}", error)
         return
-    found: dict[str, tuple[Any, str]] = {}
-    for instance in app.model.instances.values():
-        for name, device in (instance.raw.get("devices") or {}).items():
+    found: dict[str, tuple[InstanceRow, str]] = {}
+    for raw in raws:
+        for name, device in (raw.get("devices") or {}).items():
             if (device.get("pool"), device.get("source")) == (row.pool, row.volume):
-                found[f"{instance.name} {name}"] = (instance, name)
+                found[f"{raw['name']} {name}"] = (InstanceRow(raw), name)
     if not found:
         why = f"{', '.join(row.users)} has it: change it there" if row.users else "No instance has it"
         app.notify(why, title="Nothing to detach", markup=False)

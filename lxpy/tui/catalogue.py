@@ -138,7 +138,7 @@ class Catalogues:
             return known
         catalogue = self._known[self._gateway.remote, remote.name] = Catalogue(remote.protocol)
         try:
-            catalogue.rows = await asyncio.wait_for(self._ask(remote), PATIENCE)
+            catalogue.rows = await self._ask(remote)
         except TimeoutError:
             catalogue.fault = f"{remote.url} did not answer within {PATIENCE:.0f} seconds"
         except Exception as error:
@@ -158,12 +158,14 @@ class Catalogues:
             return rows_of(raws, remote)
 
         if remote.protocol == "lxd":
-            return await self._gateway.elsewhere(remote.name, lambda c: listed(c.get("/1.0/images", recursion="1")))
+            return await self._gateway.elsewhere(
+                remote.name, lambda c: listed(c.get("/1.0/images", recursion="1")), patience=PATIENCE
+            )
 
         def catalogue(client: ClientLike) -> list[CatalogueRow]:
             return listed(client.get("/1.0/image-servers/catalogue", server=remote.url, protocol=remote.protocol))
 
-        return await self._gateway.call(catalogue, alone=True)
+        return await self._gateway.call(catalogue, alone=True, patience=PATIENCE)
 
     def download(self, fingerprint: str, operations: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
         """The running operation that fetches an image."""

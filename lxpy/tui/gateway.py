@@ -104,17 +104,17 @@ class Gateway:
         self._abandon([wait for wait in list(self._waits) if not wait.alone])
         self._hang_up()
 
-    async def elsewhere(self, remote: str, work: Callable[[ClientLike], T]) -> T:
-        """The result of `work` with a client of another remote, on a thread of its own: it may take long."""
+    async def elsewhere(self, remote: str, work: Callable[[ClientLike], T], *, patience: float | None = None) -> T:
+        """The result of `work` with a client of another remote, on a thread of its own; `patience` as `call` has it."""
 
-        def there() -> T:
-            client = self._connect(remote, "")
+        def there(wait: _Wait) -> T:
+            client = wait.client = self._connect(remote, "")
             try:
                 return work(client)
             finally:
                 client.close()
 
-        return await self._run(lambda _: there(), alone=True)
+        return await self._run(there, alone=True, patience=patience)
 
     async def call(
         self, work: Callable[[ClientLike], T], *, alone: bool = False, patience: float | None = None,

@@ -65,6 +65,7 @@ class Model:
         reason: why it is not connected, one line.
         waited: seconds for which an answer has been waited for, 0 while that is no matter.
         objects: rows by kind, of the kinds that somebody has looked at; see `want`.
+        about: what operations are about, by id, where they do not say it themselves.
         operations: by id, running ones and the last finished ones, oldest first.
         load: the host's load average, "" where unknown; `memory` is (used, total) bytes.
     """
@@ -82,6 +83,7 @@ class Model:
         self.remotes: list[RemoteInfo] = []
         self.objects: dict[str, list[ObjectRow]] = {}
         self.operations: dict[str, dict[str, Any]] = {}
+        self.about: dict[str, str] = {}
         self.loaded = False
         self.fresh: bool | None = None  # whether nothing has been set up here; asked once, where there are no instances
         self.history = History()

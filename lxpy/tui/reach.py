@@ -4,7 +4,6 @@ An image server is asked by the daemon, which is who fetches from it; another se
 command. Whoever does not answer in time is given up with that reason.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,7 +50,7 @@ class Reach:
         self._asking[remote.name] = self._asking.get(remote.name, 0) + 1
         self._changed()
         try:
-            answer = await asyncio.wait_for(self._ask(remote), PATIENCE)
+            answer = await self._ask(remote)
         except TimeoutError:
             answer = Answer(-1, f"{remote.url} did not answer within {PATIENCE:.0f} seconds")
         except Exception as error:
@@ -64,7 +63,7 @@ class Reach:
 
     async def _ask(self, remote: RemoteInfo) -> Answer:
         if remote.protocol == "lxd":
-            return await self._gateway.elsewhere(remote.name, _server)
+            return await self._gateway.elsewhere(remote.name, _server, patience=PATIENCE)
         if remote.protocol == "builtin":
             return Answer(0, note="built on this server")
 
@@ -72,7 +71,7 @@ class Reach:
             found = client.get("/1.0/image-servers/probe", server=remote.url)
             return Answer(float(found["milliseconds"]), note=f"{found['products']} products")
 
-        return await self._gateway.call(images, alone=True)
+        return await self._gateway.call(images, alone=True, patience=PATIENCE)
 
 
 def _server(client: ClientLike) -> Answer:

@@ -283,11 +283,11 @@ def own_command(words: list[str] | None, terminal: bool = False) -> list[str]:
 
 
 async def run_own(words: list[str], said: str = "", private: bool = False) -> str:
-    """Runs our own command line to its end; gives what it wrote. `said` answers what it asks.
+    """Runs our own command line to its end; gives what it wrote. Cancelled, it interrupts the command and waits for it.
 
-    `private` keeps the words from the list of processes: there is a secret among them.
-
-    Cancelled, it interrupts the command and waits for it.
+    Args:
+        said: answers what the command asks.
+        private: keeps the words from the list of processes: there is a secret among them.
 
     Raises:
         ApiError: what it said, if it failed.

@@ -235,6 +235,7 @@ async def test_a_download_shows_how_far_it_is_and_can_be_cancelled(daemon: FakeD
         operation = {k: v for k, v in daemon.operations["op-1"].items() if k != "_done"}
         daemon.emit("operation", operation | {"metadata": {"download_progress": "rootfs: 45% (1.2MB/s)"}})
         await wait(pilot, lambda: "◌ 45%" in screen.text(app))
+        assert "Downloading image images:alpine/3.20  rootfs: 45% (1.2MB/s)" in screen.text(app)
         await pilot.press("ctrl+d")
         await wait(pilot, lambda: "Download cancelled: images:alpine/3.20" in notices(app))
         assert "◌ 45%" not in screen.text(app) and "✔" not in screen.text(app)
@@ -305,7 +306,7 @@ async def test_a_list_of_nonsense_is_told(daemon: FakeDaemon) -> None:
 
 
 async def test_a_remote_that_hangs_hangs_nothing(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue, "PATIENCE", 0.8)
+    monkeypatch.setattr(catalogue, "PATIENCE", 5.0)
     daemon.slow = threading.Event()
     try:
         async with opened(daemon) as pilot:

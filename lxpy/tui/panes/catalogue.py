@@ -127,7 +127,7 @@ class CataloguePane(ListPane):
     def downloads_changed(self) -> None:
         """Images have come or gone here, or are on their way."""
         self._local = {image.fingerprint for image in self.model.images}
-        self.refresh()
+        self.redraw()
 
     def _native(self) -> list[str]:
         environment = self.model.server.get("environment") or {}
@@ -198,9 +198,9 @@ class CataloguePane(ListPane):
         total, shown = len(self.all_rows), len(self.rows)
         count = f" {total}" if shown == total else f" {shown}/{total}"
         count = count if total else ""
-        self.border_title = f"[b]{self.number}[/b] {self.called} [dim]·[/dim] " + source_links(
-            names, at, count, max(self.size.width, 40) - len(f"{self.number} {self.called} · ") - 4
-        )
+        room = max(self.size.width, 40) - len(f"{self.number} {self.called} · ") - 4
+        links = source_links(names, at, count, room)
+        self.entitle(f"[b]{self.number}[/b] {self.called} [dim]·[/dim] {links}")
 
     # Keys
 

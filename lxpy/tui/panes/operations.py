@@ -1,5 +1,6 @@
 """Pane 7: what is being done, and what has been."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from textual.binding import Binding
@@ -18,10 +19,10 @@ class OperationRow:
 
     __slots__ = ("created", "description", "key", "kind", "name", "raw")
 
-    def __init__(self, raw: dict[str, Any]) -> None:
+    def __init__(self, raw: dict[str, Any], about: Mapping[str, str] = {}) -> None:
         self.raw, self.kind = raw, "operations"
         self.key: str = raw["id"]
-        self.name = describe(raw)
+        self.name = describe(raw, about)
         self.description = raw.get("err") or progress(raw)
         self.created = epoch(raw.get("created_at", ""))
 

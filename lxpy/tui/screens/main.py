@@ -130,7 +130,9 @@ class MainScreen(Screen[None]):
             if pane.kind in parts and pane.kind in self.model.objects:
                 pane.fill(list(self.model.objects[pane.kind]))
         if "operations" in parts:
-            self.pane("operations").fill([OperationRow(o) for o in reversed(self.model.operations.values())])
+            self.pane("operations").fill(
+                [OperationRow(o, self.model.about) for o in reversed(self.model.operations.values())]
+            )
             for bar in self.query(WorkBar):
                 bar.update_work()
         for header in self.query(HeaderBar):  # none while the screen goes
@@ -247,7 +249,7 @@ class MainScreen(Screen[None]):
         self.add_class("-browse")
         self._activate(self.catalogue)
         self.catalogue.open(source, at_once)
-        self.call_after_refresh(self.catalogue.focus)
+        self._focus(self.catalogue)
 
     def leave_catalogue(self) -> None:
         """Back to the pane that it was opened from."""

@@ -215,7 +215,9 @@ def _image(row: ImageRow) -> Content:
         _line("It is", ", ".join(word for key, word in flags.items() if row.raw.get(key))),
         _title("Properties"),
     ]
-    lines += [_line(k, str(v)) for k, v in sorted((row.raw.get("properties") or {}).items())]
+    told = ("architecture", "description")  # above
+    properties = sorted((row.raw.get("properties") or {}).items())
+    lines += [_line(k, str(v)) for k, v in properties if k not in told]
     return Content("\n").join(lines)
 
 

@@ -79,6 +79,7 @@ async def _begin(app: "LxpyApp", remote: RemoteInfo, row: CatalogueRow, answers:
     operation = await app.gateway.call(lambda c: c.post("/1.0/images", body))
     if isinstance(operation, dict) and "id" in operation:
         app.model.catalogues.downloads[row.fingerprint] = operation["id"]
+        app.model.about[operation["id"]] = row.reference
     app.run_worker(_told(app, row, app.model.follow(operation)), group="downloads", exit_on_error=False)
 
 

@@ -1,5 +1,6 @@
 """The one-line bars: header, running work, keys."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from textual import events
@@ -68,7 +69,7 @@ class WorkBar(Widget):
         parts: list[Any] = [(" ⟳ ", "$warning")]
         for i, operation in enumerate(work[:4]):
             parts.append(("   ", "")) if i else None
-            parts.append(describe(operation))
+            parts.append(describe(operation, model.about))
             if text := progress(operation):
                 parts.append((f"  {text}", "$info"))
         if len(work) > 4:
@@ -79,15 +80,15 @@ class WorkBar(Widget):
         await self.app.run_action("app.operations")
 
 
-def describe(operation: dict[str, Any]) -> str:
-    """``Starting instance web1`` of an operation."""
+def describe(operation: dict[str, Any], about: Mapping[str, str] = {}) -> str:
+    """``Starting instance web1`` of an operation; `about` knows those that do not say what they are about."""
     names = [
         source.partition("?")[0].rsplit("/", 1)[-1][:40]
         for sources in (operation.get("resources") or {}).values()
         for source in sources or []
     ]
     text = str(operation.get("description") or "Operation")
-    return f"{text} {', '.join(dict.fromkeys(names))}".strip()
+    return f"{text} {about.get(operation['id']) or ', '.join(dict.fromkeys(names))}".strip()
 
 
 def progress(operation: dict[str, Any]) -> str:

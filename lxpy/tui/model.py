@@ -25,10 +25,7 @@ from lxpy.tui.usage import History
 
 DEBOUNCE_SECONDS = 0.05  # a launch makes several events at once; one reading answers them all
 REST, LONGEST_REST = 20, 2.0  # after a reading a rest so many times as long, at most so many seconds
-MORE_REST, TIRED_REST = (
-    1.5,
-    1.0,
-)  # one after the other, each rest is so much longer than the last, up to so many seconds
+MORE_REST, TIRED_REST = 1.5, 1.0  # each of several rests is so many times the last one, up to so many seconds
 EVENTS_SECONDS, LONGEST_EVENTS_SECONDS = 0.02, 0.25  # between two looks at the events; the more come, the longer
 FEW = 8  # so many changed instances are read one by one; more by one bulk request
 KEEP_FINISHED = 30

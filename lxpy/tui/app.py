@@ -22,7 +22,7 @@ from lxpy.api.status import SUCCESS
 from lxpy.tui.actions import Actions
 from lxpy.tui.gateway import Gateway, explain, local_gateway
 from lxpy.tui.harmless import Harmless
-from lxpy.tui.model import Changed, Connection, Finished, Model
+from lxpy.tui.model import Changed, Connection, Finished, Follower, Model
 from lxpy.tui.rows import ImageRow
 from lxpy.tui.rules import Rules
 from lxpy.tui.screens.main import TALL, WIDE, MainScreen
@@ -202,6 +202,8 @@ class LxpyApp(App[int]):
     def on_changed(self, message: Changed) -> None:
         if self.screen_stack:
             self.main.changed(message)
+            if not self.on_main and isinstance(self.screen, Follower):
+                self.screen.changed(message)
             if "fresh" in message.parts and self.model.fresh and not self.read_only:
                 self.actions.do("setup", [])
 

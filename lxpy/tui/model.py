@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from textual.message import Message
 
@@ -31,6 +31,13 @@ FEW = 8  # so many changed instances are read one by one; more by one bulk reque
 KEEP_FINISHED = 30
 KEEP_FAILED = 200
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """A dialog that shows what the model knows, and hears of changes while it is in front."""
+
+    def changed(self, message: "Changed") -> None: ...
 
 
 class Changed(Message):

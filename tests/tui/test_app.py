@@ -279,6 +279,16 @@ async def test_the_best_match_is_what_is_launched(daemon: FakeDaemon) -> None:
         await wait(pilot, lambda: "$ lxpy launch debian/13" in screen.text(pilot.app))
 
 
+async def test_an_image_that_comes_while_one_is_looked_for_is_offered(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        await pilot.press("n", *"late")
+        await wait(pilot, lambda: "$ lxpy launch late" in screen.text(pilot.app))
+        assert "latecomer" not in screen.text(pilot.app)
+        daemon.images.append(daemon.catalogue[1] | {"aliases": [{"name": "latecomer", "description": ""}]})
+        daemon.lifecycle("image-created", "cc33dd44", "images")
+        await wait(pilot, lambda: "latecomer" in screen.text(pilot.app))
+
+
 async def test_a_refused_launch_keeps_what_was_typed(daemon: FakeDaemon) -> None:
     daemon.fail["POST", "/1.0/instances"] = BadRequest("Invalid value for limits.memory: 'lots' is no size")
     async with opened(daemon) as pilot:

@@ -241,8 +241,10 @@ class LaunchDialog(ModalScreen[None]):
         table.empty = [((line, "dim"),) for line in fold]
         table.show(found[:500])
 
-    def on_changed(self, _: Changed) -> None:
-        self._suggest()
+    def changed(self, message: Changed) -> None:
+        if "images" in message.parts:
+            self._suggest()
+            self._line()
 
     def action_list(self, by: int) -> None:
         self.query_one(Table).action_move(by)

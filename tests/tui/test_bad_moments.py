@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from textual.widgets import Input
@@ -193,7 +194,12 @@ async def test_twenty_shells_leave_nothing_behind(lxpyd: Lxpyd, busybox: str, mo
             await wait(pilot, lambda: not [t for t in app.main.detail.tabs if isinstance(t, ShellTab)])
             await wait(pilot, lambda: app.focused is app.main.panes[0])
 
+        def ask(client: Any) -> None:
+            client.get("/1.0")
+            time.sleep(0.2)
+
         await come_and_go()
+        await asyncio.gather(*(app.gateway.call(ask) for _ in range(8)))  # each thread has its connection from now on
         await pilot.pause(0.3)
         before = held()
         for _ in range(10):

@@ -15,6 +15,7 @@ import yaml
 from rich.color import ColorType
 from textual import events
 from textual.color import Color
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
@@ -681,3 +682,15 @@ async def test_every_theme_can_be_had_and_read(daemon: FakeDaemon) -> None:
                 front, back = (Color.from_rich_color(c) for c in (segment.style.color, segment.style.bgcolor))
                 if segment.text.strip():
                     assert abs(front.brightness - back.brightness) > 0.15, f"{name}: {segment.text!r}"
+
+
+async def test_what_was_typed_before_ctrl_s_counts(daemon: FakeDaemon) -> None:
+    """All at once, as from a paste or a slow line: the key that launches must not overtake the name."""
+    async with opened(daemon) as pilot:
+        await pilot.press("n")
+        await wait(pilot, lambda: "$ lxpy launch debian/13" in screen.text(pilot.app))
+        pilot.app.screen.query_one("#name", Input).focus()
+        await pilot.pause()
+        for key in (*"shop", "ctrl+s"):
+            pilot.app.post_message(Key(key, key if len(key) == 1 else None))
+        await wait(pilot, lambda: "shop" in daemon.instances)

@@ -28,7 +28,7 @@ class Editor(ModalScreen[bool]):
     """
 
     BINDINGS = [
-        Binding("ctrl+s", "save", "Save", priority=True, id="editor.save"),
+        Binding("ctrl+s", "save", "Save", id="editor.save"),
         Binding("ctrl+e", "external", "$EDITOR", priority=True, id="editor.external"),
         Binding("escape", "leave", "Leave", priority=True, id="editor.leave"),
     ]

@@ -61,7 +61,7 @@ class Form(ModalScreen[dict[str, str]]):
 
     BINDINGS = [
         Binding("escape", "leave", "Cancel", id="form.cancel"),
-        Binding("ctrl+s", "submit", "Do it", id="form.go", priority=True),
+        Binding("ctrl+s", "submit", "Do it", id="form.go"),
     ]
 
     def __init__(

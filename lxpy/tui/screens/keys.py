@@ -47,7 +47,7 @@ class KeysForm(ModalScreen[bool]):
     """
 
     BINDINGS = [
-        Binding("ctrl+s", "save", "Save", priority=True, id="keys.save"),
+        Binding("ctrl+s", "save", "Save", id="keys.save"),
         Binding("ctrl+d", "unset", "Unset", priority=True, key_display="^d", id="keys.unset"),
         Binding("ctrl+o", "open", "Several lines", priority=True, key_display="^o", id="keys.open"),
         Binding("ctrl+e", "yaml", "YAML", priority=True, key_display="^e", id="keys.yaml"),

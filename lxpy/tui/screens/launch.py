@@ -97,7 +97,7 @@ class LaunchDialog(ModalScreen[None]):
 
     BINDINGS = [
         Binding("escape", "dismiss", "Cancel", id="launch.cancel"),
-        Binding("ctrl+s", "launch", "Launch", id="launch.go", priority=True),
+        Binding("ctrl+s", "launch", "Launch", id="launch.go"),
         Binding("ctrl+o", "add_device", "Add a device", key_display="^o", id="launch.device", priority=True),
         Binding("ctrl+y", "copy_line", "Copy the command line", id="launch.copy", priority=True),
         Binding("down", "list(1)", "Next image", show=False, id="launch.next", priority=True),

@@ -19,7 +19,7 @@ class Lines(ModalScreen[str]):
     """
 
     BINDINGS = [
-        Binding("ctrl+s", "take", "Take it", priority=True, id="lines.take"),
+        Binding("ctrl+s", "take", "Take it", id="lines.take"),
         Binding("ctrl+e", "external", "$EDITOR", priority=True, id="lines.external"),
         Binding("escape", "dismiss", "Leave", priority=True, id="lines.leave"),
     ]

@@ -41,7 +41,7 @@ class SettingsScreen(ModalScreen[None]):
 
     BINDINGS = [
         Binding("escape", "leave", "Cancel", id="settings.cancel"),
-        Binding("ctrl+s", "save", "Save", priority=True, id="settings.save"),
+        Binding("ctrl+s", "save", "Save", id="settings.save"),
     ]
 
     def __init__(

@@ -34,7 +34,7 @@ class SetupScreen(ModalScreen[bool]):
         Binding("down", "choose(1)", "Next answer", show=False, priority=True, id="setup.down"),
         Binding("left", "sideways(-1)", "Answer before", show=False, priority=True, id="setup.previous"),
         Binding("right", "sideways(1)", "Next answer", show=False, priority=True, id="setup.next"),
-        Binding("ctrl+s", "usual", "The usual answers for the rest", show=False, priority=True, id="setup.usual"),
+        Binding("ctrl+s", "usual", "The usual answers for the rest", show=False, id="setup.usual"),
     ]
 
     def __init__(self, facts: setup.Facts, **kwargs: Any) -> None:

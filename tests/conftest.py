@@ -1,5 +1,6 @@
 """Where tests run (a namespace of their own), the daemon they use, and the search for what they left behind."""
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -34,44 +35,43 @@ def _worker() -> int:
     return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
+@contextlib.contextmanager
+def _running(letter: str, number: int, *, initialised: bool = True) -> Iterator[Lxpyd]:
+    """A daemon, destroyed afterwards. What it left behind fails the test, but not the tests of the next daemon."""
+    daemon = Lxpyd(letter, number)
+    try:
+        daemon.start()
+        try:
+            if initialised:
+                daemon.initialise()
+            yield daemon
+        finally:
+            daemon.destroy()
+        leftovers.check(daemon)
+    except BaseException:
+        leftovers.clear(daemon)
+        raise
+
+
 @pytest.fixture(scope="session")
 def lxpyd() -> Iterator[Lxpyd]:
     """A running daemon, initialised: pools `default` (overlay), `plain` (dir); a bridge; the image `bb` (busybox)."""
-    daemon = Lxpyd("s", _worker())
-    daemon.start()
-    try:
-        daemon.initialise()
+    with _running("s", _worker()) as daemon:
         yield daemon
-    finally:
-        daemon.destroy()
-    leftovers.check(daemon)
 
 
 @pytest.fixture(scope="module")
 def apart_lxpyd() -> Iterator[Lxpyd]:
     """A daemon of one module, in a network of its own, as is every test that asks for it; not together with `lxpyd`."""
-    with namespace.own_network():
-        daemon = Lxpyd("n", _worker() + 50)
-        daemon.start()
-        try:
-            daemon.initialise()
-            yield daemon
-        finally:
-            daemon.destroy()
-        leftovers.check(daemon)
+    with namespace.own_network(), _running("n", _worker() + 50) as daemon:
+        yield daemon
 
 
 @pytest.fixture
 def own_lxpyd() -> Iterator[Lxpyd]:
     """A daemon of one test, for those that kill, fill or reconfigure it. As `lxpyd` otherwise."""
-    daemon = Lxpyd("o", _worker() + 100)
-    daemon.start()
-    try:
-        daemon.initialise()
+    with _running("o", _worker() + 100) as daemon:
         yield daemon
-    finally:
-        daemon.destroy()
-    leftovers.check(daemon)
 
 
 @pytest.fixture
@@ -84,13 +84,8 @@ def own_network() -> Iterator[None]:
 @pytest.fixture
 def bare_lxpyd() -> Iterator[Lxpyd]:
     """A daemon that nothing has initialised."""
-    daemon = Lxpyd("b", _worker() + 200)
-    daemon.start()
-    try:
+    with _running("b", _worker() + 200, initialised=False) as daemon:
         yield daemon
-    finally:
-        daemon.destroy()
-    leftovers.check(daemon)
 
 
 @pytest.fixture

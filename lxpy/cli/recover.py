@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lxpy.api.errors import ApiError, BadRequest
 from lxpy.cli import render, wizard
 from lxpy.cli.args import Args, Command, Option, UsageError
@@ -27,15 +29,22 @@ def _recover(context: Context, args: Args) -> int:
         raise UsageError(f"too many arguments: {' '.join(args.rest)}")
     pools = _preseed(args.at(0)) if args.flag("preseed") else [_pool(text) for text in args.values("pool")]
     strays = client.get("/internal/recover")
+    named = {one["name"] for one in pools}
+    unseen = [one for one in strays if one["problem"] and one["name"] not in named]
+    strays = [one for one in strays if not one["problem"] and one["name"] not in named]
+    for one in unseen:
+        where = f"{one['name']} in {one['source']}"
+        print(f"Warning: Storage pool {where} is left alone: {one['problem']}", file=sys.stderr)
+    status = int(bool(unseen))
     if args.flag("preseed") or args.flag("yes") or args.flag("dry-run"):
         if not pools:
             pools = [{"name": one["name"], "driver": one["driver"]} for one in strays]
         told = client.post("/internal/recover/validate", {"pools": pools})
         if not _is_anything(told):
             context.say("Nothing is to be recovered")
-            return 0
+            return status
         _show(told)
-        return 0 if args.flag("dry-run") else _do(context, client, pools, told)
+        return 0 if args.flag("dry-run") else _do(context, client, pools, told) or status
     return _with_questions(context, client, pools, strays)
 
 
@@ -47,8 +56,7 @@ def _with_questions(context: Context, client: Client, pools: list[Document], str
         print("This server has no storage pools.")
     for one in there:
         print(f" - {one['name']} ({one['driver']}, {one['config'].get('source', '')})")
-    named = {one["name"] for one in pools}
-    for one in [one for one in strays if one["name"] not in named]:
+    for one in strays:
         found = f"{one['name']} ({one['driver']}, {one['source']})"
         if _yes(f"There is a storage pool that it does not know: {found}. Recover it?", "yes"):
             pools.append({"name": one["name"], "driver": one["driver"]})

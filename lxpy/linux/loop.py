@@ -10,10 +10,12 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterator
 
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
+LOOP_GET_STATUS64 = 0x4C05
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
 LO_FLAGS_DIRECT_IO = 16
@@ -21,7 +23,9 @@ LOOP_SET_CAPACITY = 0x4C07
 
 _LOOP_MAJOR = 7
 _ATTEMPTS = 64
+_CLEARING = 2.0  # seconds that a device may take to free itself
 # struct loop_config: fd, block_size, struct loop_info64, reserved[8]
+_STATUS_SIZE = 232  # struct loop_info64
 _CONFIG = struct.Struct("=II QQQQQ IIII 64s 64s 32s QQ 8Q")
 
 
@@ -46,16 +50,58 @@ def attach(path: str, readonly: bool = True, direct: bool = False) -> Iterator[s
         os.close(device_fd)
 
 
-def find(path: str) -> str:
-    """A loop device that is over the file `path` already; empty for none."""
+@contextlib.contextmanager
+def held(path: str) -> Iterator[str]:
+    """The loop device that is over the file `path` already, kept from freeing itself while the block runs.
+
+    Yields an empty name for none. One that is freeing itself at this moment is waited for.
+    """
+    end = time.monotonic() + _CLEARING
+    while device := _find(path):
+        if (fd := _hold(device, path)) is not None:
+            try:
+                yield device
+            finally:
+                os.close(fd)
+            return
+        if time.monotonic() > end:
+            break
+        time.sleep(0.005)
+    yield ""
+
+
+def _find(path: str) -> str:
     for device in os.listdir("/sys/block"):
-        try:
-            with open(f"/sys/block/{device}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
-                if os.path.samefile(file.read().rstrip("\n"), path):
-                    return f"/dev/{device}"
-        except OSError:
-            continue
+        if _is_over(device, path):
+            return f"/dev/{device}"
     return ""
+
+
+def _is_over(device: str, path: str) -> bool:
+    try:
+        with open(f"/sys/block/{device}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
+            return os.path.samefile(file.read().rstrip("\n"), path)
+    except OSError:
+        return False
+
+
+def _hold(device: str, path: str) -> int | None:
+    """A descriptor of a device that is over `path` and stays so until it is closed; None, it is just being freed.
+
+    The last close alone frees a device: it cannot happen behind our back once ours is there.
+    """
+    try:
+        fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(_STATUS_SIZE))
+        if _is_over(os.path.basename(device), path):
+            return fd
+    except OSError:  # ENXIO: it is over nothing any more
+        pass
+    os.close(fd)
+    return None
 
 
 def grow(device: str) -> None:

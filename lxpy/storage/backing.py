@@ -95,9 +95,10 @@ class Backing:
             yield self.device()
             return
         # Instances that run keep a file system that was unmounted here: a second device over it would be refused.
-        if there := loop.find(self.source):
-            yield there
-            return
+        with loop.held(self.source) as there:
+            if there:
+                yield there
+                return
         with loop.attach(self.source, readonly=False, direct=True) as device:
             yield device
 

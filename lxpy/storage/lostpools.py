@@ -62,22 +62,34 @@ class LostPools:
         self._store, self._layout, self._warn, self._pools, self._lock = store, layout, warn, pools, lock
 
     def strays(self) -> list[Document]:
-        """Pools that lie where those without a `source` do, and have no record: name, driver, source. Blocks."""
+        """Pools that lie where those without a `source` do, and have no record. Blocks.
+
+        Returns:
+            of each: name, driver, source; and problem, empty unless it could not be looked at (a damaged disk).
+        """
+        found = [self._stray(name) for name in sorted(self._there() - self._pools.keys())]
+        return [one for one in found if one]
+
+    def _there(self) -> set[str]:
         names = set()
         for place, end in ((self._layout.pools, ""), (self._layout.disks, ".img")):
             with contextlib.suppress(FileNotFoundError):
                 names |= {name.removesuffix(end) for name in os.listdir(place) if name.endswith(end)}
-        found = []
-        for name in sorted(names - self._pools.keys()):
-            try:
-                pool = self.named(name, "", {})
-                with pool.look() as place:
-                    held = any(os.listdir(f"{place}/{part}") for part in ("instances", "custom"))
-            except (ApiError, OSError):
-                continue  # no pool, or one that only its user can say more of
-            if held:
-                found.append({"name": name, "driver": pool.driver, "source": pool.config["source"]})
-        return found
+        return names
+
+    def _stray(self, name: str) -> Document | None:
+        disk = f"{self._layout.disks}/{name}.img"
+        try:
+            pool = self._planned(name, "", {})
+            with pool.look() as place:
+                self._compare(pool, place)
+                held = any(os.listdir(f"{place}/{part}") for part in ("instances", "custom"))
+        except (ApiError, OSError) as error:
+            if not os.path.exists(disk):
+                return None  # a directory that is no pool, or one that only its user can say more of
+            problem = error.strerror if isinstance(error, OSError) else str(error)
+            return {"name": name, "driver": "btrfs", "source": disk, "problem": problem}
+        return {"name": name, "driver": pool.driver, "source": pool.config["source"], "problem": ""} if held else None
 
     def named(self, name: str, driver: str, config: dict[str, str]) -> DirectoryPool:
         """The pool of a name: one that is known, or one to be recovered. Blocks.
@@ -94,6 +106,17 @@ class LostPools:
                 raise BadRequest(f"Storage pool {name!r} exists, with the driver {there.driver}")
             there._here()
             return there
+        pool = self._planned(name, driver, config)
+        try:
+            with pool.look() as place:
+                self._compare(pool, place)
+        except OSError as error:
+            source = pool.config["source"]
+            raise BadRequest(f"Storage pool {name!r} cannot be looked at: {error.strerror}: {source}") from None
+        return pool
+
+    def _planned(self, name: str, driver: str, config: dict[str, str]) -> DirectoryPool:
+        """A pool that is to be recovered, not looked at yet. Raises `BadRequest`: it cannot be one."""
         values.object_name("storage pool", name)
         config = {key: value for key, value in config.items() if value}
         source = config.get("source", "")
@@ -108,15 +131,8 @@ class LostPools:
             driver = _driver_of(source) if os.path.isdir(source) else "btrfs"
         kind = drivers.known(driver)
         drivers.check_keys(kind, config)
-        pool = kind.of(
-            name, kind.plan_recovered(name, {**config, "source": source}, self._layout), self._layout, self._warn
-        )
-        try:
-            with pool.look() as place:
-                self._compare(pool, place)
-        except OSError as error:
-            raise BadRequest(f"Storage pool {name!r} cannot be looked at: {error.strerror}: {source}") from None
-        return pool
+        planned = kind.plan_recovered(name, {**config, "source": source}, self._layout)
+        return kind.of(name, planned, self._layout, self._warn)
 
     def _check_apart(self, source: str) -> None:
         for name, pool in self._pools.items():

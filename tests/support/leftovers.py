@@ -1,7 +1,10 @@
 """What a daemon left on the host. Only names of its own are looked at: other daemons run beside it."""
 
+import contextlib
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import time
 
@@ -33,13 +36,36 @@ def search(daemon: Lxpyd) -> list[str]:
     found += [f"loop device {device}" for device in namespace.loops(layout.root)]
     found += [f"link {link}" for link in os.listdir("/sys/class/net") if link == daemon.bridge]
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-    found += [
-        line
-        for line in tables.splitlines()
-        if line.split()[-1] in (layout.nft_table, layout.nft_nics_table, layout.nft_proxy_table)
-    ]
+    found += [line for line in tables.splitlines() if line.split()[-1] in _tables(daemon)]
+    found += [f"volume {path}" for path in pathlib.Path(layout.pools).glob("*/[ic]*/*")]
+    found += [f"disk {path}" for path in pathlib.Path(layout.disks).glob("*")]
     found += [f"process {line}" for line in processes(daemon)]
     return found
+
+
+def _tables(daemon: Lxpyd) -> tuple[str, ...]:
+    layout = daemon.layout
+    return layout.nft_table, layout.nft_nic_table, layout.nft_nics_table, layout.nft_proxy_table
+
+
+def clear(daemon: Lxpyd) -> None:
+    """Takes away by force what a daemon left, and all that it had: the next one of its number starts from nothing."""
+    layout = daemon.layout
+    daemon.process = None
+    for line in processes(daemon):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+    namespace.remove_cgroups(layout.cgroup_prefix)
+    mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed([point for point in mounts if point.startswith((f"{layout.root}/", f"{layout.run}/"))]):
+        subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+    namespace.detach_loops(layout.root)
+    subprocess.run(["ip", "link", "delete", daemon.bridge], check=False, capture_output=True)
+    for table in _tables(daemon):
+        for family in ("inet", "bridge", "netdev"):
+            subprocess.run(["nft", "delete", "table", family, table], check=False, capture_output=True)
+    for folder in (layout.root, layout.run):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def processes(daemon: Lxpyd) -> list[str]:

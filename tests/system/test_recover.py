@@ -198,6 +198,15 @@ def test_questions_and_what_cannot_come_back(own_lxpyd: Lxpyd) -> None:
     ):
         said = daemon.cli("recover", "--dry-run", *flags, check=False)
         assert said.returncode == 1 and words in said.stderr and said.stderr.count("\n") == 1, said.stderr
+    # A disk that is damaged is told of, and holds nothing up.
+    hurt = daemon.dir / "disks/hurt.img"
+    hurt.parent.mkdir(exist_ok=True)
+    hurt.write_bytes(bytes(1 << 20))
+    for flags in (("--dry-run",), ()):
+        said = daemon.cli("recover", *flags, input="no\nno\n", check=False)
+        assert said.stderr.startswith(f"Warning: Storage pool hurt in {hurt} is left alone: ")
+        assert "there is no btrfs on it" in said.stderr.splitlines()[0]
+    hurt.unlink()
     # The overlay pool: yes. Another: first with a wrong source.
     answers = ["yes", "yes", "far", "", "/nowhere", "", "far", "", str(place), "", "no", "yes"]
     said = daemon.cli("recover", input="\n".join(answers) + "\n", check=False)

@@ -23,7 +23,7 @@ async def _wanted(call: Call) -> list[dict[str, Any]]:
 
 
 async def strays(call: Call) -> web.StreamResponse:
-    """Pools in the daemon's own directory that it does not know: name, driver, source."""
+    """Pools in the daemon's own directory that it does not know: as `LostPools.strays`."""
     _check(call)
     return envelope.sync(await call.daemon.storage.lost.strays_now())
 

@@ -38,4 +38,8 @@ TEXT: dict[int, str] = {
     CANCELLED: "Cancelled",
 }
 
+# An instance whose processes are there.
+UP = frozenset({RUNNING, FROZEN, READY})
+# An instance whose processes run.
+RUNS = frozenset({RUNNING, READY})
 FINAL = frozenset({SUCCESS, FAILURE, CANCELLED})

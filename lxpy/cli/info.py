@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from lxpy.api import status
 from lxpy.cli import limits, render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context
@@ -63,7 +64,7 @@ def _devices(instance: dict[str, Any]) -> list[str]:
         elif kind == "disk":
             source = device.get("source", "")
             text = f"{device['pool'] + '/' if device.get('pool') else ''}{source} at {device.get('path', '')}"
-        elif instance["status"].upper() in ("RUNNING", "FROZEN"):
+        elif instance["status_code"] in status.UP:
             noted = json.loads(instance["config"].get(f"volatile.{name}.nodes", "{}"))
             text = ", ".join(node["path"] for node in noted.get("nodes", ())) or "not there"
         else:
@@ -138,7 +139,7 @@ def _restarts(instance: dict[str, Any]) -> list[str]:
         return []
     if due := instance["config"].get("volatile.autorestart.due"):
         return [f"Restarts: {int(count) - 1} in a row, the next one at {render.date(due)}"]
-    given_up = "" if instance["status_code"] in (103, 110) else ", given up"
+    given_up = "" if instance["status_code"] in status.UP else ", given up"
     return [f"Restarts: {count} in a row after it ended by itself{given_up}"]
 
 

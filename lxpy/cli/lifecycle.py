@@ -45,7 +45,7 @@ def _change(action: str) -> Any:
             if args.rest:
                 raise UsageError("Both --all and instance name given")
             client = context.client()
-            skip = {"start": (103,), "stop": (102,), "restart": (102,)}.get(action, ())
+            skip = {"start": (103, 113), "stop": (102,), "restart": (102,)}.get(action, ())
             everyone = client.get("/1.0/instances", recursion="1")
             groups = [(client, [one["name"] for one in everyone if one["status_code"] not in skip])]
         elif not groups:

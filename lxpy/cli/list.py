@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from lxpy.api import status
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context
@@ -57,26 +58,26 @@ def _disk(instance: dict[str, Any]) -> str:
 
 def _memory(instance: dict[str, Any]) -> str:
     used = ((instance.get("state") or {}).get("memory") or {}).get("usage", 0)
-    return render.size(used) if used and instance["status_code"] in (103, 110) else ""
+    return render.size(used) if used and instance["status_code"] in status.UP else ""
 
 
 def _memory_percent(instance: dict[str, Any]) -> str:
     memory = (instance.get("state") or {}).get("memory") or {}
     used, total = memory.get("usage", 0), memory.get("total", 0)
-    return f"{used * 100 / total:.1f}%" if used and total and instance["status_code"] in (103, 110) else ""
+    return f"{used * 100 / total:.1f}%" if used and total and instance["status_code"] in status.UP else ""
 
 
 def _state(key: str, *, zero: bool = False) -> Callable[[dict[str, Any]], str]:
     def column(instance: dict[str, Any]) -> str:
         value = (instance.get("state") or {}).get(key, 0)
-        return str(value) if value and instance["status_code"] in (103, 110) else ""
+        return str(value) if value and instance["status_code"] in status.UP else ""
 
     return column
 
 
 def _cpu(instance: dict[str, Any]) -> str:
     used = ((instance.get("state") or {}).get("cpu") or {}).get("usage", 0)
-    return f"{used // 1_000_000_000}s" if used and instance["status_code"] in (103, 110) else ""
+    return f"{used // 1_000_000_000}s" if used and instance["status_code"] in status.UP else ""
 
 
 def _type(instance: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from lxpy.api import status
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context, pairs, steady
 from lxpy.client.wire import quote
@@ -57,7 +58,7 @@ def stopped(context: Context, client: Client, name: str, force: bool) -> Iterato
     """A body in which the instance is stopped, if it runs and `force` allows it; afterwards it runs again."""
     url = f"/1.0/instances/{quote(name)}"
     instance = {} if "/" in name else client.get(url)
-    if instance.get("status_code", 102) not in (103, 110) or not force:
+    if instance.get("status_code", 102) not in status.UP or not force:
         yield
         return
     ephemeral = bool(instance["ephemeral"])

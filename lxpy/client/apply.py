@@ -6,6 +6,7 @@ other stack may change them.
 
 from __future__ import annotations
 
+from lxpy.api import status
 from lxpy.api.errors import ApiError, NotFound
 from lxpy.client.stackfile import KINDS, Entry, Kind
 from lxpy.client.wire import quote
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MARK = "user.lxpy.stack"
 _OURS = ("volatile.", "image.", MARK)  # keys that no file has to have
 _KIND = {kind.section: kind for kind in KINDS}
-_RUNNING = (103, 110)  # status codes: running, frozen
 
 
 class Step:
@@ -130,9 +130,9 @@ def plan(entries: Iterable[Entry], there: Objects, stack: str, prune: bool) -> t
                 steps.append(Step("update", key, changes, entry))
         if entry.kind.section == "instances":
             up = str(entry.body.get("status") or "Running").lower() == "running"
-            if up and (one is None or one["status_code"] != 103):
+            if up and (one is None or one["status_code"] not in status.RUNS):
                 starts.append(Step("start", key, entry=entry))
-            elif not up and one is not None and one["status_code"] in _RUNNING:
+            elif not up and one is not None and one["status_code"] in status.UP:
                 stops.append(Step("stop", key, entry=entry))
     order = {kind.section: number for number, kind in enumerate(KINDS)}
     gone = [key for key, one in there.items() if key not in wanted and (one.get("config") or {}).get(MARK) == stack]
@@ -352,7 +352,7 @@ def export(client: Client, project: str) -> dict[str, Any]:
                 entry.pop(key, None)
         if section == "instances":
             entry["profiles"] = one["profiles"]
-            entry["status"] = "Running" if one["status_code"] in _RUNNING else "Stopped"
+            entry["status"] = "Running" if one["status_code"] in status.UP else "Stopped"
             entry["source"] = _origin(client, config.get("volatile.base_image", ""), images)
         found.setdefault(section, []).append(entry)
     return found

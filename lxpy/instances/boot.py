@@ -23,7 +23,7 @@ from lxpy.api.errors import ApiError, BadRequest
 from lxpy.api.notices import AUTOSTART, REQUIRES, Notice
 from lxpy.api.objects import Config
 from lxpy.instances.lifecycle import Lifecycle
-from lxpy.instances.live import Live
+from lxpy.instances.live import Live, said_ready
 from lxpy.instances.records import Records
 from lxpy.runtime.spawner_client import ExecRequest, Spawner
 from lxpy.state.store import InstanceRow
@@ -223,7 +223,7 @@ class Boot:
         if word == "address":
             return _addressed(live)
         current = self._records.current(row)
-        return word == "running" or bool(current and current.doc["config"].get("volatile.last_state.ready") == "true")
+        return word == "running" or bool(current and said_ready(current))
 
     async def _systemd_up(self, row: InstanceRow) -> bool:
         live = self._life.live(row)

@@ -14,6 +14,7 @@ from lxpy.api.errors import BadRequest, Forbidden, NotFound
 from lxpy.api.layout import Layout
 from lxpy.api.objects import Config, Devices
 from lxpy.instances import seeds
+from lxpy.instances.live import said_ready
 from lxpy.instances.records import Records
 from lxpy.runtime.spec import Mount
 from lxpy.state.store import Document, InstanceRow
@@ -112,7 +113,7 @@ class Guests:
         return _flag(self._records.expanded(row)[0], "security.devlxd.images", "false")
 
     def state(self, row: InstanceRow) -> str:
-        return READY if row.doc["config"].get("volatile.last_state.ready") == "true" else STARTED
+        return READY if said_ready(row) else STARTED
 
     def set_state(self, row: InstanceRow, state: object) -> None:
         """The guest says how far it is. Raises `BadRequest` for a word that is none of the two."""

@@ -9,6 +9,7 @@ from lxpy.networks.watch import Watch
 from lxpy.runtime.cgroup import InstanceCgroup
 from lxpy.runtime.spawner_client import Supervisor
 from lxpy.runtime.spec import Limits
+from lxpy.state.store import InstanceRow
 
 
 @dataclass
@@ -40,6 +41,13 @@ class Live:
     stopping: str = ""
     ended: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    @property
-    def status_code(self) -> int:
-        return status.FROZEN if self.frozen else status.RUNNING
+    def status_code(self, row: InstanceRow) -> int:
+        """Of ``api.status``; `row` knows whether the guest has said that it is ready."""
+        if self.frozen:
+            return status.FROZEN
+        return status.READY if said_ready(row) else status.RUNNING
+
+
+def said_ready(row: InstanceRow) -> bool:
+    """Whether the guest has said so, by the guest API, since it was started."""
+    return bool(row.doc["config"].get("volatile.last_state.ready") == "true")

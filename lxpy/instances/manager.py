@@ -223,7 +223,7 @@ class InstanceManager:
     def _object(self, row: InstanceRow, merged: dict[str, Any]) -> Instance:
         live = self._life.live(row)
         expanded = self._expand_cached(row, merged)
-        return render.instance(row, live.status_code if live else status.STOPPED, expanded)
+        return render.instance(row, live.status_code(row) if live else status.STOPPED, expanded)
 
     def _expand_cached(self, row: InstanceRow, merged: dict[str, Any]) -> tuple[Config, Devices]:
         """Profiles are merged once per list of profiles, not once per instance."""
@@ -236,7 +236,7 @@ class InstanceManager:
     def render_state(self, project: str, name: str, fields: "set[str] | None" = None) -> InstanceState:
         """The state of one instance; `fields` (cpu, memory, network, disk, processes) says which parts are wanted."""
         row = self._records.get(project, name)
-        state = render.state(self._life.live(row), fields, self._networks.nics.shown)
+        state = render.state(row, self._life.live(row), fields, self._networks.nics.shown)
         if fields is None or "disk" in fields:
             state["disk"] = rootsize.usage(self._storage, row, self._records.expanded(row)[1])
         return state

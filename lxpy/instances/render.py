@@ -55,7 +55,9 @@ def snapshot(name: str, doc: Document, expanded: tuple[Config, Devices], size: i
     }
 
 
-def state(live: Live | None, fields: "set[str] | None", shown_as: Callable[[str], str]) -> InstanceState:
+def state(
+    row: InstanceRow, live: Live | None, fields: "set[str] | None", shown_as: Callable[[str], str]
+) -> InstanceState:
     """``/1.0/instances/{name}/state``; a stopped instance has zeros and no network.
 
     Args:
@@ -73,7 +75,7 @@ def state(live: Live | None, fields: "set[str] | None", shown_as: Callable[[str]
             "disk": {},
             "network": None,
         }
-    code = live.status_code
+    code = live.status_code(row)
     shown: InstanceState = {
         "status": status.TEXT[code],
         "status_code": code,

@@ -103,7 +103,7 @@ class Meter:
             out, into = counters.get(self._shown_as(host_name), (0, 0))
             sent, received = sent + out, received + into
         return {
-            "name": row.name, "project": row.project, "status": status.TEXT[live.status_code],
+            "name": row.name, "project": row.project, "status": status.TEXT[live.status_code(row)],
             "pid": live.supervisor.init_pid, "started_at": live.supervisor.started_at,
             "cpu_ns": used["cpu_ns"], "cpus": len(values.cpu_set("cpuset", live.cpuset)) if live.cpuset else online,
             "memory": used["memory"], "memory_limit": live.limits.get("memory", 0), "swap": used["swap"],

@@ -235,6 +235,12 @@ def _attribute(*names: str) -> Callable[[Any], tuple[str, ...]]:
     return lambda row: tuple(str(getattr(row, name, "")).lower() for name in names)
 
 
+def _states(row: Any) -> tuple[str, ...]:
+    """What ``state:`` finds it by: one that is ready is running, too."""
+    status = str(getattr(row, "status", "")).lower()
+    return (status, "running") if status == "ready" else (status,)
+
+
 def _image_fact(name: str) -> Callable[[Any], tuple[str, ...]]:
     def known(row: Any) -> tuple[str, ...]:
         facts = getattr(row, "facts", None)
@@ -259,7 +265,7 @@ def image_facts(properties: dict[str, Any], raw: dict[str, Any], name: str) -> t
 
 # What the filter language calls things, and the texts of a row by that name.
 _FIELDS: dict[str, Callable[[Any], tuple[str, ...]]] = {
-    "state": _attribute("status"),
+    "state": _states,
     "status": _attribute("status"),
     "type": _attribute("type"),
     "image": _attribute("image"),

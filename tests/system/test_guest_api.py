@@ -68,6 +68,13 @@ def test_a_guest_says_that_it_is_ready(lxpyd: Lxpyd, busybox: str) -> None:
     assert guest.ask(lxpyd, busybox, "/1.0", "PATCH", {"state": "Ready"})[0] == 200
     assert guest.get(lxpyd, busybox, "/1.0")["state"] == "Ready"
     assert lxpyd.out("config", "get", busybox, "volatile.last_state.ready") == "true"
+    assert lxpyd.status(busybox) == "READY" and f"{busybox},READY" in lxpyd.out("list", "-f", "csv", "-c", "ns")
+    assert "Status: READY" in lxpyd.out("info", busybox) and lxpyd.sh(busybox, "echo it runs").stdout == "it runs\n"
+    assert lxpyd.json("query", f"/1.0/instances/{busybox}/state")["status_code"] == 113
+    lxpyd.cli("pause", busybox)
+    assert lxpyd.status(busybox) == "FROZEN"
+    lxpyd.cli("resume", busybox)
+    assert lxpyd.status(busybox) == "READY"
     assert monitor.stdout
     event = json.loads(monitor.stdout.readline())
     assert event["metadata"]["action"] == "instance-ready"

@@ -438,6 +438,8 @@ def test_instances_are_asked_in_the_same_words() -> None:
 
     row = InstanceRow(instance("web1"))
     assert matcher("os:debian release:tri state:run")(row) and not matcher("os:alpine")(row)
+    ready = InstanceRow({**instance("web1"), "status": "Ready"})
+    assert matcher("state:running")(ready) and matcher("state:ready")(ready) and not matcher("state:ready")(row)
     image = ImageRow(lists()[0])
     assert matcher("os:debian release:bookworm variant:cloud arch:amd64")(image) and not matcher("arch:arm64")(image)
 

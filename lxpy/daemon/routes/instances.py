@@ -82,7 +82,7 @@ async def bulk_state(call: Call) -> web.StreamResponse:
     """One action on all instances of the project; those already there are left alone."""
     daemon, project = call.daemon, call.project
     action, timeout, force = _change((await call.body()).get("state"))
-    wanted = {"start": ("Stopped", "Frozen"), "unfreeze": ("Frozen",)}.get(action, ("Running", "Frozen"))
+    wanted = {"start": ("Stopped", "Frozen"), "unfreeze": ("Frozen",)}.get(action, ("Running", "Ready", "Frozen"))
     names = [one["name"] for one in daemon.instances.list(project) if one["status"] in wanted]
 
     async def work(op: Operation) -> None:

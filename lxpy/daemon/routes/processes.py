@@ -3,6 +3,7 @@
 import os
 import re
 
+from lxpy.api import status
 from lxpy.api.errors import BadRequest, NotFound
 from lxpy.daemon import envelope
 from lxpy.daemon.call import Call, Route
@@ -16,7 +17,7 @@ _LOG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 async def exec_(call: Call) -> web.StreamResponse:
     daemon, project, name = call.daemon, call.project, call.part("name")
-    if daemon.instances.get(project, name)["status"] != "Running":
+    if daemon.instances.get(project, name)["status_code"] not in status.RUNS:
         raise BadRequest("Instance is not running")
     body = await call.body()
     request = exec_request(body)
@@ -48,7 +49,7 @@ def _with_streams(call: Call, description: str, streams: Streams, work: "object"
 
 async def console(call: Call) -> web.StreamResponse:
     daemon, project, name = call.daemon, call.project, call.part("name")
-    if daemon.instances.get(project, name)["status"] != "Running":
+    if daemon.instances.get(project, name)["status_code"] not in status.RUNS:
         raise BadRequest("Instance is not running")
     body = await call.body()
     if body.get("type") not in (None, "", "console"):

@@ -148,8 +148,10 @@ class Operations:
         return [one for one in self._all.values() if not one.done.is_set()]
 
     def cancel(self, operation_id: str) -> None:
-        """Raises `BadRequest` when it has ended or cannot be cancelled."""
+        """Raises `BadRequest` when it has ended or cannot be cancelled. Asked again it waits for the first time."""
         operation = self.get(operation_id)
+        if operation.status_code == status.CANCELLING:
+            return  # another cancellation would end the cleaning up
         if operation.done.is_set():
             raise BadRequest("Operation has already ended")
         if not operation.may_cancel or operation.task is None:

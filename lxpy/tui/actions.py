@@ -229,9 +229,7 @@ class Actions:
                 except Skipped as nothing:
                     self.app.notify(f"{_name(row)}: {nothing}", title="Nothing to do", markup=False)
                 except Exception as error:
-                    self.app.notify(
-                        f"{_name(row)}: {explain(error)}", title=title, severity="error", timeout=12, markup=False
-                    )
+                    self.app.fail(title, error, _name(row))
                     return
             table.action_unmark()
 

@@ -20,7 +20,7 @@ from textual.screen import Screen
 
 from lxpy.api.status import SUCCESS
 from lxpy.tui.actions import Actions
-from lxpy.tui.gateway import Gateway, explain, local_gateway
+from lxpy.tui.gateway import Cancelled, Gateway, explain, local_gateway
 from lxpy.tui.harmless import Harmless
 from lxpy.tui.model import Changed, Connection, Finished, Follower, Model
 from lxpy.tui.rows import ImageRow
@@ -329,9 +329,19 @@ class LxpyApp(App[int]):
         if self.on_main:
             self.push_screen(TextScreen("Messages", "\n".join(reversed(self.messages)) or "None yet"))
 
-    def fail(self, what: str, error: BaseException) -> None:
-        """Tells that `what` did not work, why, and what to do."""
-        self.notify(explain(error), title=what, severity="error", timeout=12, markup=False)
+    def fail(self, what: str, error: BaseException, about: str = "") -> None:
+        """Tells that `what` did not work, why, and what to do.
+
+        Args:
+            what: begins with "Cannot".
+            about: the object, where `what` does not name it.
+        """
+        named = f"{about}: " if about else ""
+        if isinstance(error, Cancelled):
+            doing = what.removeprefix("Cannot ").capitalize()
+            self.notify(f"{named}{doing}", title="Cancelled", timeout=4, markup=False)
+        else:
+            self.notify(f"{named}{explain(error)}", title=what, severity="error", timeout=12, markup=False)
 
     def _handle_exception(self, error: Exception) -> None:
         # A fault of ours. The part of the app that met it has ended, so the app leaves, with one line instead of a

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from lxpy.tui.gateway import explain
+from lxpy.tui.gateway import Cancelled, explain
 
 AT_ONCE = 8  # so many objects are worked on at the same time; the daemon does the ordering among them
 
@@ -113,6 +113,8 @@ class Batch:
             item.state = DONE
         elif isinstance(error, Skipped):
             item.state, item.text = SKIPPED, str(error)
+        elif isinstance(error, Cancelled):
+            item.state, item.text = LEFT, "cancelled"
         else:
             item.state, item.text = FAILED, explain(error)
         self.changed()

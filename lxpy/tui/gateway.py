@@ -328,6 +328,10 @@ def load_remotes() -> list[RemoteInfo]:
     ]
 
 
+class Cancelled(ApiError):
+    """An operation that somebody has cancelled."""
+
+
 def explain(error: BaseException) -> str:
     """`error` as one line for a person: what is wrong and what to do. Never a traceback, never a bare errno."""
     if isinstance(error, NotFound | Forbidden | ApiError):

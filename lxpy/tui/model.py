@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from textual.message import Message
 
 from lxpy.api.errors import ApiError, NotFound
-from lxpy.api.status import FAILURE, FINAL, SUCCESS
+from lxpy.api.status import CANCELLED, FAILURE, FINAL, SUCCESS
 from lxpy.tui import gateway as way
 from lxpy.tui.catalogue import Catalogues
-from lxpy.tui.gateway import Gateway, RemoteInfo, explain
+from lxpy.tui.gateway import Cancelled, Gateway, RemoteInfo, explain
 from lxpy.tui.objects import KINDS, USED, ObjectRow
 from lxpy.tui.reach import Reach
 from lxpy.tui.rows import ImageRow, InstanceRow
@@ -165,7 +165,7 @@ class Model:
         """The operation once it has ended, as the events tell; asks now and then, in case one was missed.
 
         Raises:
-            ApiError: the operation's error.
+            ApiError: the operation's error; `Cancelled`.
         """
         if not isinstance(operation, dict) or "status_code" not in operation or "id" not in operation:
             return operation if isinstance(operation, dict) else {}
@@ -185,6 +185,8 @@ class Model:
                 except (ApiError, OSError):
                     continue  # daemon away: the connection line says so
                 self._operation(current)
+        if current["status_code"] == CANCELLED:
+            raise Cancelled("Operation cancelled")
         if current["status_code"] != SUCCESS:
             raise ApiError(current.get("err") or "The operation failed without a reason")
         return current

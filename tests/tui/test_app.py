@@ -214,8 +214,13 @@ async def test_work_is_shown_while_it_goes_on(daemon: FakeDaemon) -> None:
         operation["metadata"] = {"x_progress": "45%"}  # also for who asks, as the app does after two seconds
         daemon.emit("operation", {k: v for k, v in operation.items() if k != "_done"})
         await wait(pilot, lambda: "45%" in screen.text(pilot.app))
+        operation |= {"status_code": 104, "status": "Cancelling"}
+        daemon.emit("operation", {k: v for k, v in operation.items() if k != "_done"})
+        await pilot.press("7")
+        await wait(pilot, lambda: "◌ cancelling" in screen.text(pilot.app))
+        assert "Restarting instance web1  cancelling" in screen.text(pilot.app)
         daemon.finish("op-1")
-        await wait(pilot, lambda: "Restarting" not in screen.text(pilot.app))
+        await wait(pilot, lambda: "cancelling" not in screen.text(pilot.app))
 
 
 async def test_launch_from_a_catalogue(daemon: FakeDaemon) -> None:

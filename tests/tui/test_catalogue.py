@@ -237,7 +237,7 @@ async def test_a_download_shows_how_far_it_is_and_can_be_cancelled(daemon: FakeD
         await wait(pilot, lambda: "◌ 45%" in screen.text(app))
         assert "Downloading image images:alpine/3.20  rootfs: 45% (1.2MB/s)" in screen.text(app)
         await pilot.press("ctrl+d")
-        await wait(pilot, lambda: "Download cancelled: images:alpine/3.20" in notices(app))
+        await wait(pilot, lambda: "Cancelled: Download images:alpine/3.20" in notices(app))
         assert "◌ 45%" not in screen.text(app) and "✔" not in screen.text(app)
 
         await pilot.press("d")  # and once more, to its end

@@ -92,7 +92,7 @@ async def _looked_through(pilot: Any, server: StreamServer, fingerprint: str, na
     await pilot.press("ctrl+s")
     await wait(pilot, lambda: "◌ " in screen.text(app) and "%" in screen.text(app))
     await pilot.press("ctrl+d")
-    await wait(pilot, lambda: "Download cancelled: lab:slow" in notices(app))
+    await wait(pilot, lambda: "Cancelled: Download lab:slow" in notices(app))
     server.faults.slow, server.faults.wrong = 0.0, 99
     await pilot.press("d")
     await wait(pilot, lambda: isinstance(app.screen, Form))

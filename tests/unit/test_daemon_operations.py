@@ -74,6 +74,30 @@ async def test_cancelling() -> None:
     await fixed.done.wait()
 
 
+async def test_cancelling_twice_lets_the_cleaning_up_end() -> None:
+    operations = Operations(Events())
+    may_end = asyncio.Event()
+    cleaned = []
+
+    async def work(op: Operation) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await may_end.wait()
+            cleaned.append(op.id)
+
+    operation = operations.run("task", "Test", {}, work, may_cancel=True)
+    await asyncio.sleep(0)
+    operations.cancel(operation.id)
+    await asyncio.sleep(0)
+    assert operation.render()["status"] == "Cancelling"
+    operations.cancel(operation.id)
+    await asyncio.sleep(0)
+    may_end.set()
+    await operation.done.wait()
+    assert cleaned == [operation.id] and operation.render()["status"] == "Cancelled"
+
+
 async def test_lifecycle_events_go_where_they_belong() -> None:
     events = Events()
     with events.subscribe("", None) as everything, events.subscribe("lifecycle", "p") as one:

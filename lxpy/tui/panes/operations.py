@@ -6,7 +6,7 @@ from typing import Any
 from textual.binding import Binding
 from textual.content import Content
 
-from lxpy.api.status import CANCELLED, FINAL, SUCCESS
+from lxpy.api.status import CANCELLED, CANCELLING, FINAL, SUCCESS
 from lxpy.tui.panes.base import ListPane
 from lxpy.tui.rows import age, epoch
 from lxpy.tui.tabs.facts import Facts
@@ -37,6 +37,8 @@ class OperationRow:
             return ("✔ done", "ok")
         if code == CANCELLED:
             return ("○ cancelled", "dim")
+        if code == CANCELLING:
+            return ("◌ cancelling", "warn")
         return ("✖ failed", "bad") if code in FINAL else ("◌ running", "warn")
 
 
@@ -58,7 +60,7 @@ class OperationsPane(ListPane):
     def __init__(self, **kwargs: Any) -> None:
         columns = [
             Column("what", "WHAT", lambda r, w: ((r.name, "strong"),), None, 20, 60, 1),
-            Column("state", "STATE", lambda r, w: (r.state,), None, 11, 12),
+            Column("state", "STATE", lambda r, w: (r.state,), None, 12, 12),
             Column("note", "", lambda r, w: ((r.description, "dim"),), None, 0, 40, 1, 3),
             Column("age", "AGE", lambda r, w: ((age(r.created), "dim"),), lambda r: -r.created, 5, 5, 0, 2, True),
         ]
@@ -79,6 +81,9 @@ class OperationsPane(ListPane):
             facts.text(str(error), "$error")
         elif note := progress(row.raw):
             facts.line("Progress", note)
-        for kind, sources in (row.raw.get("resources") or {}).items():
+        resources = dict(row.raw.get("resources") or {})
+        if "instances" in resources:
+            resources.pop("containers", None)  # LXD's older word for the same
+        for kind, sources in resources.items():
             facts.line(kind.capitalize(), ", ".join(s.partition("?")[0].rsplit("/", 1)[-1] for s in sources or []))
         return facts.content()

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lxpy.api.status import CANCELLED
 from lxpy.tui.catalogue import CatalogueRow
 from lxpy.tui.gateway import RemoteInfo
 from lxpy.tui.screens.form import Answers, Form, Question
@@ -88,11 +87,7 @@ async def _told(app: "LxpyApp", row: CatalogueRow, work: Any) -> None:
     try:
         await work
     except Exception as error:
-        known = app.model.operations.get(app.model.catalogues.downloads.get(row.fingerprint, ""))
-        if known is not None and known["status_code"] == CANCELLED:
-            app.notify(row.reference, title="Download cancelled", timeout=4, markup=False)
-        else:
-            app.fail(f"Cannot download {row.reference}", error)
+        app.fail(f"Cannot download {row.reference}", error)
         return
     app.notify(row.reference, title="Downloaded", timeout=4, markup=False)
 

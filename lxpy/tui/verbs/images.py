@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest
-from lxpy.api.status import CANCELLED
 from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.form import Answers, Form, Question
 from lxpy.tui.shells import run_own
@@ -90,13 +89,7 @@ def refresh(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
     async def one(row: ImageRow) -> None:
         operation = await app.gateway.call(lambda c: c.post(f"{path(row)}/refresh", {}))
-        try:
-            ended = await app.model.follow(operation)
-        except Exception:
-            known = app.model.operations.get(operation["id"]) if isinstance(operation, dict) else None
-            if known is not None and known["status_code"] == CANCELLED:
-                return
-            raise
+        ended = await app.model.follow(operation)
         new = (ended.get("metadata") or {}).get("refreshed")
         app.notify(
             "A newer version is here" if new else "It is the newest there is", title=row.title, timeout=4, markup=False

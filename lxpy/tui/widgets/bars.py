@@ -8,6 +8,7 @@ from textual.binding import Binding
 from textual.content import Content
 from textual.widget import Widget
 
+from lxpy.api.status import CANCELLING
 from lxpy.tui.model import Model
 
 
@@ -70,7 +71,7 @@ class WorkBar(Widget):
         for i, operation in enumerate(work[:4]):
             parts.append(("   ", "")) if i else None
             parts.append(describe(operation, model.about))
-            if text := progress(operation):
+            if text := "cancelling" if operation["status_code"] == CANCELLING else progress(operation):
                 parts.append((f"  {text}", "$info"))
         if len(work) > 4:
             parts.append((f"   and {len(work) - 4} more", "$faint"))

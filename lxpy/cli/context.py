@@ -215,22 +215,28 @@ def edit(text: str, suffix: str = ".yaml") -> str:
     """`text` as the user leaves it: from standard input when that is no terminal, else from $EDITOR."""
     if not sys.stdin.isatty():
         return sys.stdin.read()
-    import shlex
-    import subprocess
     import tempfile
 
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     with tempfile.NamedTemporaryFile("w+", suffix=suffix, prefix="lxpy-") as file:
         file.write(text)
         file.flush()
-        try:
-            code = subprocess.call([*shlex.split(editor), file.name])
-        except OSError as error:
-            raise ApiError(f"Cannot start the editor {editor!r} ({error.strerror}): set EDITOR") from None
-        if code:
-            raise ApiError(f"The editor {editor!r} ended with status {code}: nothing was changed")
+        run_editor(file.name)
         with open(file.name, encoding="utf-8") as changed:  # by name: editors replace the file
             return changed.read()
+
+
+def run_editor(path: str) -> None:
+    """Has the user change a file. Raises `ApiError`: there is no editor, or it ended with an error."""
+    import shlex
+    import subprocess
+
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        code = subprocess.call([*shlex.split(editor), path])
+    except OSError as error:
+        raise ApiError(f"Cannot start the editor {editor!r} ({error.strerror}): set EDITOR") from None
+    if code:
+        raise ApiError(f"The editor {editor!r} ended with status {code}: nothing was changed")
 
 
 def known_only(document: dict[str, Any], known: Any) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
+from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.cli.args import Args, Command, Option, UsageError
-from lxpy.cli.context import Context
+from lxpy.cli.context import Context, run_editor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -230,21 +230,13 @@ def _edit(context: Context, args: Args) -> None:
         files.write(path, 0, Owner())
         files.settle()
         return
-    import shlex
-    import subprocess
     import tempfile
 
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     suffix = "." + _base(path).rpartition(".")[2] if "." in _base(path) else ""
     with tempfile.NamedTemporaryFile("w+b", suffix=suffix, prefix="lxpy-") as file:
         files.read(path, file.fileno())
         before = os.stat(file.name).st_mtime_ns
-        try:
-            code = subprocess.call([*shlex.split(editor), file.name])
-        except OSError as error:
-            raise ApiError(f"Cannot start the editor {editor!r} ({error.strerror}): set EDITOR") from None
-        if code:
-            raise ApiError(f"The editor {editor!r} ended with status {code}: nothing was changed")
+        run_editor(file.name)
         with _Ours(file.name) as fd:  # by name: editors replace the file
             if os.fstat(fd).st_mtime_ns != before:
                 files.write(path, fd, Owner())

@@ -31,6 +31,7 @@ from lxpy.runtime.spawner_client import Exit, Spawner, Supervisor, adopt
 from lxpy.runtime.spec import InstanceSpec
 from lxpy.state.store import Document, InstanceRow
 from lxpy.storage.manager import StorageManager
+from lxpy.storage.trees import finish
 
 log = logging.getLogger("lxpy.instances")
 
@@ -124,13 +125,7 @@ class Lifecycle:
         Raises:
             BadRequest: it runs already, or its configuration cannot be started.
         """
-        task = asyncio.ensure_future(self._start(row))
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await task
-            raise
+        await finish(self._start(row))
 
     async def _start(self, row: InstanceRow) -> None:
         if row.id in self._live:

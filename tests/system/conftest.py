@@ -15,7 +15,18 @@ from lxpy.api.imagefiles import ImageFiles
 from lxpy.storage.drivers import DRIVERS
 from tests.support import namespace, projects
 from tests.support.daemon import Lxpyd
+from tests.support.image_world import World
 from tests.support.pools import FINGERPRINT, Lab, image_tree
+
+
+@pytest.fixture
+async def world(tmp_path: pathlib.Path) -> AsyncIterator[World]:
+    """An image store alone."""
+    it = World(tmp_path)
+    await it.manager.start()
+    yield it
+    await it.manager.close()
+    it.store.close()
 
 
 @pytest.fixture(scope="session")

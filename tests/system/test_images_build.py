@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -19,16 +18,6 @@ from lxpy.images.serve import ImageServer
 from tests.support import images
 from tests.support.image_world import World
 from tests.support.tarballs import COMPRESS, METADATA, metadata_tar, squashfs, tarball, unified_tar
-
-
-@pytest.fixture
-async def world(tmp_path: pathlib.Path) -> AsyncIterator[World]:
-    it = World(tmp_path)
-    await it.manager.start()
-    yield it
-    await it.manager.close()
-    it.store.close()
-
 
 BUSYBOX = {"type": "image", "protocol": "builtin", "alias": "busybox"}
 

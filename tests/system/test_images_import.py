@@ -5,22 +5,12 @@ import hashlib
 import os
 import pathlib
 import tarfile
-from collections.abc import AsyncIterator
 
 import pytest
 
 from lxpy.api.errors import BadRequest, Conflict, NotFound
 from tests.support.image_world import World
 from tests.support.tarballs import COMPRESS, metadata_tar, squashfs, tarball, unified_tar
-
-
-@pytest.fixture
-async def world(tmp_path: pathlib.Path) -> AsyncIterator[World]:
-    it = World(tmp_path)
-    await it.manager.start()
-    yield it
-    await it.manager.close()
-    it.store.close()
 
 
 @pytest.mark.parametrize("compression", list(COMPRESS))

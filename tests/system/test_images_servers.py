@@ -18,15 +18,6 @@ from tests.support.tarballs import metadata_tar, squashfs, unified_tar
 
 
 @pytest.fixture
-async def world(tmp_path: pathlib.Path) -> AsyncIterator[World]:
-    it = World(tmp_path)
-    await it.manager.start()
-    yield it
-    await it.manager.close()
-    it.store.close()
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[StreamServer]:
     it = StreamServer()
     it.add("Alpine", "3.9", metadata_tar(), squashfs(), serial="20250101_00:00")

@@ -179,7 +179,6 @@ class Lifecycle:
         row = self._records.set_volatile(
             row,
             last_state__power="RUNNING",
-            last_state__ready=None,
             last_state__reason=None,
             **underscored(volatile),
         )
@@ -399,7 +398,9 @@ class Lifecycle:
         if stopping and exit_.reason == "signal" and exit_.code == signal.SIGKILL:
             reason = "stopped by force"
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(exit_.at))
-        self._records.set_volatile(row, last_state__power="STOPPED", last_state__reason=reason, last_state__at=stamp)
+        self._records.set_volatile(
+            row, last_state__power="STOPPED", last_state__ready=None, last_state__reason=reason, last_state__at=stamp
+        )
         action = {"reboot": "instance-restarted", "halt": "instance-shutdown"}.get(exit_.reason, "instance-stopped")
         self._emit(action, f"/1.0/instances/{row.name}", row.project, {"reason": reason})
 

@@ -81,8 +81,10 @@ def test_a_guest_says_that_it_is_ready(lxpyd: Lxpyd, busybox: str) -> None:
     assert event["metadata"]["source"] == f"/1.0/instances/{busybox}"
     monitor.terminate()
     monitor.communicate()
-    lxpyd.cli("restart", "-f", busybox)
-    assert guest.get(lxpyd, busybox, "/1.0")["state"] == "Started"
+    lxpyd.cli("stop", "-f", busybox)
+    assert lxpyd.out("config", "get", busybox, "volatile.last_state.ready") == ""
+    lxpyd.cli("start", busybox)
+    assert guest.get(lxpyd, busybox, "/1.0")["state"] == "Started" and lxpyd.status(busybox) == "RUNNING"
     assert lxpyd.out("config", "get", busybox, "volatile.last_state.ready") == ""
 
 

@@ -46,6 +46,9 @@ class Conflict(ApiError):
     status = 409
 
 
+CHANGED = "The object was changed by somebody else meanwhile: read it again and retry"
+
+
 class PreconditionFailed(ApiError):
     status = 412
 

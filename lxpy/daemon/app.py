@@ -1,5 +1,7 @@
 """The web application: every route, behind errors and authentication."""
 
+import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 
 from lxpy.api.errors import Conflict, Forbidden
@@ -43,6 +45,7 @@ def build(daemon: Daemon) -> web.Application:
         warnings,
     )
 
+    changing: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
     app = web.Application(middlewares=[envelope.errors], client_max_size=_MAX_BODY)
     modules = (
         server,
@@ -69,12 +72,15 @@ def build(daemon: Daemon) -> web.Application:
     for module in modules:
         for method, path, handler in module.ROUTES:
             public = (method, path) in _PUBLIC
-            app.router.add_route(method, path, _bound(daemon, handler, public))
+            app.router.add_route(method, path, _bound(daemon, handler, public, changing))
     return app
 
 
 def _bound(
-    daemon: Daemon, handler: Callable[[Call], Awaitable[web.StreamResponse]], public: bool
+    daemon: Daemon,
+    handler: Callable[[Call], Awaitable[web.StreamResponse]],
+    public: bool,
+    changing: weakref.WeakValueDictionary[str, asyncio.Lock],
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def serve(request: web.Request) -> web.StreamResponse:
         client, der = None, None
@@ -90,6 +96,11 @@ def _bound(
         access.check(call)
         if request.method not in access.READS:
             await daemon.storage.watch.revive()
-        return await handler(call)
+        if request.method not in ("PUT", "PATCH"):
+            return await handler(call)
+        await request.read()  # here: who sends slowly holds nobody up
+        # What an object is compared with (If-Match) or merged into has to be the same until it is written.
+        async with changing.setdefault(request.path, asyncio.Lock()):
+            return await handler(call)
 
     return serve

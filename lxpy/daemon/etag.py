@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from lxpy.api.errors import PreconditionFailed
+from lxpy.api.errors import CHANGED, PreconditionFailed
 
 # The fields a client may change, by object kind (LXD hashes the same ones).
 INSTANCE = ("architecture", "config", "description", "devices", "ephemeral", "profiles")
@@ -29,4 +29,4 @@ def check(if_match: str | None, document: Any, fields: Iterable[str]) -> None:
         return
     given = if_match.removeprefix("W/").strip('"')
     if given != etag(document, fields):
-        raise PreconditionFailed("The object was changed by somebody else meanwhile: read it again and retry")
+        raise PreconditionFailed(CHANGED)

@@ -41,6 +41,24 @@ def merged(old: Document, body: dict[str, Any], patch: bool) -> Document:
     return new
 
 
+def asked(doc: Document) -> Document:
+    """The `MUTABLE` parts without ``volatile.*`` keys: those change whenever an instance starts or ends."""
+    config = {key: value for key, value in doc["config"].items() if not key.startswith("volatile.")}
+    return {key: doc[key] for key in MUTABLE} | {"config": config}
+
+
+def without_known(body: dict[str, Any], read: Document) -> dict[str, Any]:
+    """The body without the ``volatile.*`` keys that are in it as they were read: they stay what they are now."""
+    known = read["config"]
+    if not isinstance(body.get("config"), dict):
+        return body
+    config = {
+        key: value for key, value in body["config"].items()
+        if not (key.startswith("volatile.") and known.get(key) == value)
+    }  # fmt: skip
+    return body | {"config": config}
+
+
 def check_profiles(profiles: Any) -> None:
     """Raises `BadRequest` for what is no list of names, and for a name that is there twice."""
     if not isinstance(profiles, list) or not all(isinstance(name, str) for name in profiles):

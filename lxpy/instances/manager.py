@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lxpy.api import status, values
-from lxpy.api.errors import ApiError, BadRequest, Forbidden, NotFound
+from lxpy.api.errors import CHANGED, ApiError, BadRequest, Forbidden, NotFound, PreconditionFailed
 from lxpy.api.layout import Layout, qualified
 from lxpy.api.notices import ADOPTION, LEFTOVERS, Kind, Notice
 from lxpy.api.objects import Config, Devices, Instance, InstanceState
@@ -356,13 +356,18 @@ class InstanceManager:
 
     # -- update, rename, delete --------------------------------------------------------------------------------
 
-    def validate_update(self, project: str, name: str, body: dict[str, Any], patch: bool = False) -> None:
+    def validate_update(self, project: str, name: str, body: dict[str, Any], patch: bool = False) -> Document:
         """The faults of a change that can be told before any work.
+
+        Returns:
+            What the instance is now, for `update`.
 
         Raises:
             BadRequest, NotFound, Forbidden: the change cannot succeed.
         """
-        self._changed(self._records.get(project, name), body, patch)
+        row = self._records.get(project, name)
+        self._changed(row, body, patch)
+        return row.doc
 
     def _changed(self, row: InstanceRow, body: dict[str, Any], patch: bool) -> tuple[Document, Config, Devices]:
         """The document that an instance is to have, and its expanded configuration and devices, checked."""
@@ -382,15 +387,20 @@ class InstanceManager:
         self._check_privilege(row, config)
         return doc, config, devices
 
-    async def update(self, project: str, name: str, body: dict[str, Any], patch: bool) -> None:
-        """Change description, ephemeral, profiles, config, devices. PUT replaces, PATCH merges; limits act at once."""
-        row = self._records.get(project, name)
-        doc, config, devices = self._changed(row, body, patch)
-        async with self._life.lock(row):
-            self._check_references(devices, project)
-            row = self._records.get(project, name)
-            self._check_privilege(row, config)
-            before = row
+    async def update(
+        self, project: str, name: str, body: dict[str, Any], read: Document, *, patch: bool = False, alone: bool = False
+    ) -> None:
+        """Change description, ephemeral, profiles, config, devices. PUT replaces, PATCH merges; limits act at once.
+
+        Args:
+            read: what the instance was when the change was asked for; others may have changed it since.
+            alone: then it is refused (``If-Match``).
+        """
+        async with self._life.lock(self._records.get(project, name)):
+            before = row = self._records.get(project, name)
+            if alone and changes.asked(row.doc) != changes.asked(read):
+                raise PreconditionFailed(CHANGED)
+            doc, config, devices = self._changed(row, changes.without_known(body, read), patch)
             row = self._records.set_privileged(row, idmaps.privileged(config))
             async with self._life.plugged(row, config, devices), rootsize.applied(self._storage, row, devices):
                 self._check_references(devices, project)  # a volume may have gone while others were plugged in

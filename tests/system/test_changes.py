@@ -1,5 +1,6 @@
 """Changes of an instance that cannot be made: said at once and plainly, with no operation begun; and in the editor."""
 
+import concurrent.futures
 import http.client
 import json
 import os
@@ -14,13 +15,13 @@ import pytest
 from tests.support.daemon import BIN, Lxpyd
 
 
-def _ask(lxpyd: Lxpyd, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+def _ask(lxpyd: Lxpyd, method: str, path: str, body: Any, tag: str = "") -> tuple[int, dict[str, Any]]:
     connection = http.client.HTTPConnection("lxpy")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(lxpyd.layout.socket)
-    connection.request(method, path, json.dumps(body))
+    connection.request(method, path, json.dumps(body), {"If-Match": tag} if tag else {})
     answer = connection.getresponse()
-    found = json.loads(answer.read())
+    found = json.loads(answer.read()) | {"etag": answer.headers.get("ETag") or ""}
     connection.close()
     return answer.status, found
 
@@ -94,3 +95,61 @@ def test_the_editor_opens_again_with_the_text_and_the_fault(lxpyd: Lxpyd, name: 
     seen.unlink()
     if kind != "instance":
         lxpyd.cli(kind, "delete", name)
+
+
+def _together(lxpyd: Lxpyd, method: str, path: str, bodies: list[Any], tag: str = "") -> list[bool]:
+    """Ask for all of them at once; which were done."""
+    with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
+        answers = list(pool.map(lambda body: _ask(lxpyd, method, path, body, tag), bodies))
+    done = []
+    for code, answer in answers:
+        if answer["type"] == "async":
+            answer = _ask(lxpyd, "GET", f"{answer['operation']}/wait", None)[1]["metadata"]
+            assert answer["status_code"] == 200 or "changed by somebody else" in answer["err"], answer
+            done.append(answer["status_code"] == 200)
+        else:
+            assert code in (200, 412), answer
+            done.append(code == 200)
+    return done
+
+
+def test_of_changes_that_were_read_at_one_time_one_is_made(lxpyd: Lxpyd, busybox: str) -> None:
+    """What is plugged in takes a while: the others come meanwhile, and must not undo it."""
+    path = f"/1.0/instances/{busybox}"
+    read = _ask(lxpyd, "GET", path, None)[1]
+    good = {key: read["metadata"][key] for key in ("description", "config", "devices", "profiles", "ephemeral")}
+    disks = [{f"d{n}": {"type": "disk", "source": "/etc", "path": f"/mnt/{n}"}} for n in range(4)]
+    done = _together(lxpyd, "PUT", path, [good | {"devices": good["devices"] | disk} for disk in disks], read["etag"])
+    assert done.count(True) == 1
+    assert _ask(lxpyd, "GET", path, None)[1]["metadata"]["devices"].keys() - good["devices"] == {f"d{done.index(True)}"}
+    assert all(_together(lxpyd, "PATCH", path, [{"devices": disk} for disk in disks]))
+    assert _ask(lxpyd, "GET", path, None)[1]["metadata"]["devices"].keys() - good["devices"] == {"d0", "d1", "d2", "d3"}
+
+
+def test_changes_of_a_network_at_one_time_are_all_made_or_refused(lxpyd: Lxpyd) -> None:
+    path = f"/1.0/networks/{lxpyd.bridge}"
+    read = _ask(lxpyd, "GET", path, None)[1]
+    config = read["metadata"]["config"]
+    keys = [{f"user.k{n}": "v", "ipv4.dhcp.expiry": f"{n + 2}h"} for n in range(4)]  # dnsmasq is started anew for each
+    try:
+        done = _together(lxpyd, "PUT", path, [{"config": config | key} for key in keys], read["etag"])
+        assert done.count(True) == 1
+        assert _ask(lxpyd, "GET", path, None)[1]["metadata"]["config"] == config | keys[done.index(True)]
+        assert all(_together(lxpyd, "PATCH", path, [{"config": key} for key in keys]))
+        assert {f"user.k{n}" for n in range(4)} <= _ask(lxpyd, "GET", path, None)[1]["metadata"]["config"].keys()
+    finally:
+        assert _ask(lxpyd, "PUT", path, {"config": config})[0] == 200
+
+
+def test_a_change_that_waits_for_a_start_keeps_what_the_start_has_written(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("create", "bb", name)
+    path = f"/1.0/instances/{name}"
+    read = _ask(lxpyd, "GET", path, None)[1]
+    config = read["metadata"]["config"] | {"user.k": "v"}
+    started = _ask(lxpyd, "PUT", f"{path}/state", {"action": "start"})[1]
+    code, changed = _ask(lxpyd, "PUT", path, {"config": config, "profiles": ["default"]})
+    assert code == 202, changed
+    for answer in (started, changed):
+        assert _ask(lxpyd, "GET", f"{answer['operation']}/wait", None)[1]["metadata"]["status_code"] == 200
+    now = _ask(lxpyd, "GET", path, None)[1]["metadata"]["config"]
+    assert now["user.k"] == "v" and now["volatile.eth0.hwaddr"] and now["volatile.last_state.power"] == "RUNNING"

@@ -108,22 +108,24 @@ async def get(call: Call) -> web.StreamResponse:
 
 async def put(call: Call) -> web.StreamResponse:
     daemon, project, name = call.daemon, call.project, call.part("name")
-    check(call.if_match, daemon.instances.get(project, name), INSTANCE)
     body = await call.body()
+    check(call.if_match, daemon.instances.get(project, name), INSTANCE)
     if body.get("restore"):
         return snapshots.restore(call, name, body)
-    daemon.instances.validate_update(project, name, body)
+    read = daemon.instances.validate_update(project, name, body)
 
     async def work(op: Operation) -> None:
-        await daemon.instances.update(project, name, body, False)
+        await daemon.instances.update(project, name, body, read, alone=bool(call.if_match))
 
     return call.run("Updating instance", "instances", [name], work)
 
 
 async def patch(call: Call) -> web.StreamResponse:
     daemon, project, name = call.daemon, call.project, call.part("name")
+    body = await call.body()
     check(call.if_match, daemon.instances.get(project, name), INSTANCE)
-    await daemon.instances.update(project, name, await call.body(), True)
+    read = daemon.instances.validate_update(project, name, body, patch=True)
+    await daemon.instances.update(project, name, body, read, patch=True, alone=bool(call.if_match))
     return envelope.sync({})
 
 

@@ -330,6 +330,7 @@ class Snapshots:
         if doc.get("of", row.name) != row.name:  # the guest has to learn its name
             past.setdefault("volatile.apply_template", "copy")
         config, devices = self.expanded(row, doc)
+        past = self._own(row, past, devices)
         await rootsize.apply(self._storage, row, devices)
         row = self._records.set_privileged(row, idmaps.privileged(config))
         changed = {key: doc[key] for key in KEPT if key != "last_used_at"}
@@ -341,6 +342,16 @@ class Snapshots:
                 "restoring": {"start": True} if start else None,
             },
         )
+
+    def _own(self, row: InstanceRow, past: Config, devices: Devices) -> Config:
+        """What tells an instance from others, without what another has: a copy's snapshots tell of its source."""
+        marks = {f"volatile.{name}.hwaddr" for name in devices} | {"volatile.cloud-init.instance-id"}
+        others = {
+            value for other in self._records if other.id != row.id for key, value in other.doc["config"].items()
+            if key.endswith(".hwaddr") or key in marks
+        }  # fmt: skip
+        own = {key: value for key, value in row.doc["config"].items() if key in marks}
+        return own | {key: value for key, value in past.items() if key not in marks or value not in others}
 
     # -- after a crash ---------------------------------------------------------------------------------------------
 

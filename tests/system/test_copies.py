@@ -60,7 +60,11 @@ def test_copies_of_a_running_instance(lxpyd: Lxpyd, running: str, pools: dict[st
     assert "volatile.eth0.hwaddr" not in copy["config"] and "volatile.eth0.host_name" not in copy["config"]
     assert copy["config"]["volatile.base_image"] == source["config"]["volatile.base_image"]
     _check(lxpyd, f"{c}-a")
+    own = lxpyd.instance(f"{c}-a")["config"]
     lxpyd.cli("restore", f"{c}-a", "s")
+    # The snapshot's are the source's.
+    for key in ("volatile.eth0.hwaddr", "volatile.uuid", "volatile.cloud-init.instance-id"):
+        assert lxpyd.instance(f"{c}-a")["config"][key] == own[key] != source["config"][key]
     _check(lxpyd, f"{c}-a", "first\n")
     lxpyd.cli("copy", c, f"{c}-b", "--instance-only", "-c", "user.k=w", "-c", "user.new=1", "-e")
     copy = lxpyd.instance(f"{c}-b")

@@ -43,8 +43,7 @@ def _add(context: Context, args: Args) -> None:
         raise UsageError(f"Authentication type {args.value('auth-type')!r} is not supported: use tls")
     if not name:
         name = url.partition("://")[2].partition("/")[0].partition(":")[0] or url
-    if not name or any(character in name for character in ":/ "):
-        raise UsageError(f"Invalid remote name {name!r}: no colons, slashes or spaces")
+    _check_name(name)
     if name in config.remotes:
         raise Conflict(f"Remote {name} exists as <{config.remotes[name].url}>")
     protocol = args.value("protocol") or "lxd"
@@ -73,7 +72,24 @@ def _address(url: str, protocol: str) -> str:
         raise UsageError("A simplestreams remote needs an http or https URL")
     if protocol == "lxd" and not url.startswith(("https://", "unix:")):
         raise UsageError(f"Invalid address {url!r}: a server is reached by https://HOST:PORT or unix://PATH")
+    if not url.startswith("unix:"):
+        from urllib.parse import urlsplit
+
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+            host.encode("idna")
+        except ValueError:  # a port that is none, half an IPv6 address, a label too long or empty
+            host = ""
+        if not host or any(character.isspace() for character in host):
+            shown = url if len(url) <= 60 else f"{url[:57]}..."
+            raise UsageError(f"Invalid address {shown!r}: it names no host and port, and it is no token as a whole")
     return url.rstrip("/")
+
+
+def _check_name(name: str) -> None:
+    if not name or any(character in name for character in ":/ "):
+        raise UsageError(f"Invalid remote name {name!r}: no colons, slashes or spaces")
 
 
 def _is_token(text: str) -> bool:
@@ -99,6 +115,7 @@ def _remove(context: Context, args: Args) -> None:
 def _rename(context: Context, args: Args) -> None:
     config = remotes.load()
     old, new = args.rest
+    _check_name(new)
     one = _changeable(config, old, "renamed")
     if new in config.remotes:
         raise Conflict(f"Remote {new} already exists")

@@ -138,6 +138,25 @@ def test_refused(lxpyd: Lxpyd, words: tuple[str, ...], said: str) -> None:
     assert result.returncode == 1 and said in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("add", "odd", "https://"), "names no host"),
+        (("add", "odd", "127.0.0.1:99999"), "names no host and port"),
+        (("add", "odd", "[::1"), "names no host"),
+        (("add", "odd", "eyJ" + "x" * 200), "no token as a whole"),
+        (("add", "a b", "127.0.0.1:1"), "Invalid remote name 'a b'"),
+        (("rename", "images", "a:b"), "Invalid remote name 'a:b'"),
+        (("set-url", "images", "https://:8443"), "names no host"),
+    ],
+)
+def test_remotes_that_cannot_be(lxpyd: Lxpyd, words: tuple[str, ...], said: str) -> None:
+    before = lxpyd.out("remote", "list", "-f", "csv")
+    refused = lxpyd.cli("remote", *words, check=False)
+    assert refused.returncode == 1 and said in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert lxpyd.out("remote", "list", "-f", "csv") == before
+
+
 def test_restricted_to_a_project(own_lxpyd: Lxpyd, lxpyd: Lxpyd, name: str) -> None:
     """Such a client sees and changes its project, and nothing else, whatever it asks for."""
     there, here = lxpyd, own_lxpyd

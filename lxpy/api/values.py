@@ -35,6 +35,15 @@ def object_name(kind: str, value: str) -> str:
     return value
 
 
+def image_alias(value: str) -> str:
+    """`value`, if an alias of an image may be called so. Raises `BadRequest`."""
+    if not value or len(value) > 255 or not value.isprintable() or any(char in " ?#:" for char in value):
+        raise BadRequest(f"Invalid image alias {value!r}: use up to 255 visible characters without spaces, ?, # and :")
+    if any(part in ("", ".", "..") for part in value.split("/")):
+        raise BadRequest(f"Invalid image alias {value!r}: between its slashes there has to be a name")
+    return value
+
+
 def boolean(key: str, value: str) -> bool:
     """LXD's booleans: true/1/yes/on and false/0/no/off, any case."""
     low = value.lower()

@@ -96,7 +96,7 @@ def copy(context: Context, args: Args) -> None:
         raise ApiError("Images of virtual machines cannot be copied: lxpy runs containers")
     body: dict[str, Any] = {
         "public": args.flag("public"), "auto_update": args.flag("auto-update"),
-        "aliases": [{"name": alias, "description": ""} for alias in args.values("alias")],
+        "aliases": [{"name": alias, "description": ""} for alias in aliases(args)],
     }  # fmt: skip
     query = {"project": args.value("target-project")} if args.value("target-project") else {}
     if remote.is_image_server:
@@ -141,6 +141,8 @@ def transfer(
         body: ``public``, ``auto_update`` and ``aliases`` that it is to have.
     """
     query = query or {}
+    if not body["auto_update"] and _keep(target, image["fingerprint"], body, query):
+        return
     if mode == "push":
         _push(context, origin, target, image, body, query)
     elif mode == "relay" or (not mode and not reachable(origin)[0]):
@@ -226,6 +228,26 @@ def _relay(
         target.wait(target.delete(f"/1.0/images/{quote(found)}", **query))
         raise Unavailable(f"The image arrived with the fingerprint {found[:12]}: the copy is damaged, nothing was kept")
     give_aliases(target, [one["name"] for one in body["aliases"]], found, **query)
+
+
+def _keep(target: Client, fingerprint: str, body: Any, query: dict[str, str]) -> bool:
+    """Whether the image is there already; then it gets the aliases, and stays also where it came for a launch only."""
+    try:
+        there = target.get(f"/1.0/images/{fingerprint}", **query)
+    except NotFound:
+        return False
+    if there["cached"]:
+        kept = {"source": {"type": "image", "mode": "pull", "fingerprint": fingerprint}, "public": body["public"]}
+        target.wait(target.post("/1.0/images", kept, **query))
+    give_aliases(target, [one["name"] for one in body["aliases"]], fingerprint, **query)
+    return True
+
+
+def aliases(args: Args) -> list[str]:
+    """Those of ``--alias``. Raises `BadRequest` for what none can be called: the image would be there by then."""
+    from lxpy.api import values
+
+    return [values.image_alias(name) for name in args.values("alias")]
 
 
 def give_aliases(client: Client, names: list[str], fingerprint: str, **query: str) -> None:

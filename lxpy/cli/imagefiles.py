@@ -8,7 +8,7 @@ import sys
 from lxpy.api.errors import ApiError, Unavailable
 from lxpy.cli.args import Args, UsageError
 from lxpy.cli.context import Context, pairs
-from lxpy.cli.imagecopy import give_aliases
+from lxpy.cli.imagecopy import aliases, give_aliases
 from lxpy.client.wire import query_string
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ def import_image(context: Context, args: Args) -> None:
         paths.append(words.pop(0))
     remote = words.pop(0) if words and words[0].endswith(":") else ":"
     client, _ = context.resolve(remote)
+    names = aliases(args)
     properties = pairs(words, "property")
     if paths[0].startswith("http://"):
         raise ApiError("Only https:// is supported for remote image import")
@@ -52,7 +53,7 @@ def import_image(context: Context, args: Args) -> None:
         operation = _upload(client, paths, headers)
     ended = context.wait(client, operation, "Importing the image")
     fingerprint = str((ended.get("metadata") or {}).get("fingerprint", ""))
-    give_aliases(client, args.values("alias"), fingerprint)
+    give_aliases(client, names, fingerprint)
     context.say(f"Image imported with fingerprint: {fingerprint}")
 
 

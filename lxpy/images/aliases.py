@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-from lxpy.api.errors import BadRequest, Conflict, NotFound
+from lxpy.api import values
+from lxpy.api.errors import Conflict, NotFound
 from lxpy.state.store import AliasRow, Store
 
 Emit = Callable[[str, str, str, dict[str, Any] | None], None]
@@ -32,7 +33,7 @@ class Aliases:
 
     def create(self, project: str, name: str, target: str, description: str = "") -> None:
         """Raises `Conflict` when the name is taken, `NotFound` when no image has that fingerprint."""
-        _check(name)
+        values.image_alias(name)
         project = self._home(project)
         if self._store.aliases.get(project, name):
             raise Conflict(f'Alias "{name}" already exists')
@@ -67,7 +68,7 @@ class Aliases:
         project = row.project
         if new == name:
             return
-        _check(new)
+        values.image_alias(new)
         with self._store.transaction():
             if self._store.aliases.get(project, new):
                 raise Conflict(f'Alias "{new}" already exists')
@@ -109,10 +110,3 @@ class Aliases:
 
 def _wire(row: AliasRow) -> Alias:
     return {"name": row.name, "description": row.description, "target": row.fingerprint, "type": "container"}
-
-
-def _check(name: str) -> None:
-    if not name or len(name) > 255 or not name.isprintable() or any(char in " ?#:" for char in name):
-        raise BadRequest(f"Invalid image alias {name!r}: use up to 255 visible characters without spaces, ?, # and :")
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        raise BadRequest(f"Invalid image alias {name!r}: between its slashes there has to be a name")

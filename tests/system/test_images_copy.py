@@ -202,6 +202,21 @@ def test_refresh_follows_the_other_server(pair: Pair, tmp_path: pathlib.Path) ->
         pair.there.cli("image", "alias", "create", "u1", pair.u1)
 
 
+@pytest.mark.parametrize("mode", ["pull", "push", "relay"])
+def test_what_is_there_already_only_gets_the_alias(pair: Pair, mode: str) -> None:
+    for alias in ("one", "other"):
+        said = pair.here.out("image", "copy", "far:f1", "local:", "--mode", mode, "--alias", alias)
+        assert said == "Image copied successfully!"
+    assert {*pair.names(pair.f1)} == {"one", "other"} and not _tokens(pair.there)
+
+
+def test_what_came_for_a_launch_stays_when_it_is_copied(pair: Pair, name: str) -> None:
+    pair.here.cli("launch", "far:f1", name)
+    assert pair.image(pair.f1)["cached"]
+    pair.here.cli("image", "copy", "far:f1", "local:", "--mode", "relay", "--alias", "kept")
+    assert pair.names(pair.f1) == ["kept"] and not pair.image(pair.f1)["cached"]
+
+
 def test_to_another_project_of_the_same_server(pair: Pair) -> None:
     here = pair.here
     here.cli("image", "copy", "far:f1", "local:", "--alias", "near")
@@ -227,6 +242,8 @@ def test_to_another_project_of_the_same_server(pair: Pair) -> None:
         (["far:nope", "local:"], 'Image "nope" not found on far'),
         (["builtin:busybox", "local:", "--mode", "push"], "servers pull"),
         (["far:f1", "local:name"], "--alias"),
+        (["far:f1", "local:", "--alias", "two words"], "Invalid image alias"),
+        (["builtin:busybox", "local:", "--alias", "a:b"], "Invalid image alias"),
     ],
 )
 def test_copies_that_cannot_be(pair: Pair, command: list[str], reason: str) -> None:

@@ -107,6 +107,7 @@ def test_through_pipes(lxpyd: Lxpyd, imported: str, tmp_path: pathlib.Path) -> N
         (["import", "/nowhere"], "No such file or directory: /nowhere"),
         (["import", "/etc", "/etc/passwd"], "two files"),
         (["import", "-", "x=y"], "The image is empty"),
+        (["import", "/etc", "--alias", "a//b"], "Invalid image alias 'a//b'"),
         (["list", "-c", "lq"], "Unknown column"),
         (["alias", "rename", "nope", "other"], "alias not found"),
         (["export", "nope"], 'Image "nope" not found'),

@@ -121,6 +121,7 @@ def test_a_running_one_is_stopped_when_asked_and_runs_again(lxpyd: Lxpyd, busybo
         (["{}", "--compression", "zstd --ultra"], "only a level may follow"),
         (["{}", "--expire", "soon"], "Invalid expiry date 'soon'"),
         (["{}", "novalue"], "expected key=value"),
+        (["{}", "--alias", "two words"], "Invalid image alias 'two words'"),
     ],
 )
 def test_what_cannot_be_published(lxpyd: Lxpyd, name: str, words: list[str], message: str) -> None:

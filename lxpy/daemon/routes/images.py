@@ -9,6 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
+from lxpy.api import values
 from lxpy.api.errors import BadRequest, Conflict, Forbidden, NotFound
 from lxpy.daemon import delivery, envelope, filter
 from lxpy.daemon.call import Call, Route
@@ -58,7 +59,7 @@ async def create(call: Call) -> web.StreamResponse:
     source = body.get("source")
     if not isinstance(source, dict):
         raise BadRequest("No source of the image given")
-    aliases = [one for one in body.get("aliases") or () if isinstance(one, dict) and one.get("name")]
+    aliases = _aliases(body)
     type_ = source.get("type")
     if source.get("mode") == "push":
         return _expect(call, project, str(source.get("fingerprint") or ""), body)
@@ -136,6 +137,14 @@ def _check_profiles(call: Call, body: dict[str, Any]) -> None:
         call.daemon.profiles.get(call.project, name)
 
 
+def _aliases(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that an image is to have. Raises `BadRequest`, before there is an image, for what none can be called."""
+    found = [one for one in body.get("aliases") or () if isinstance(one, dict) and one.get("name")]
+    for one in found:
+        values.image_alias(str(one["name"]))
+    return found
+
+
 def _give(daemon: "Daemon", project: str, fingerprint: str, aliases: list[Any]) -> None:
     """Lets `aliases` stand for an image, taking them from those that have them."""
     for alias in aliases:
@@ -168,6 +177,9 @@ async def _upload(call: Call, kind: str) -> web.StreamResponse:
         token.served.set()  # whatever becomes of this upload, there is no second one
         request = token.request or {}
     os.makedirs(daemon.layout.images, mode=0o700, exist_ok=True)
+    given = [{"name": values.image_alias(name)} for _, name in parse_qsl(call.header("aliases"))]
+    if request is not None:
+        given = _aliases(request)
     paths: list[str] = []
     try:
         if kind == "application/octet-stream":
@@ -186,11 +198,7 @@ async def _upload(call: Call, kind: str) -> web.StreamResponse:
         raise
     metadata, rootfs = paths[0], paths[1] if len(paths) == 2 else None
 
-    given = [{"name": name} for _, name in parse_qsl(call.header("aliases"))]
-    more = {}
-    if request is not None:
-        given = [one for one in request.get("aliases") or () if isinstance(one, dict) and one.get("name")]
-        more = {"public": bool(request.get("public"))}
+    more = {} if request is None else {"public": bool(request.get("public"))}
 
     async def work(op: Operation) -> None:
         fingerprint = await daemon.images.import_upload(project, metadata, rootfs, headers, op.progress, more)

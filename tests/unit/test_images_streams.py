@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lxpy.api.errors import ApiError, BadRequest, NotFound
@@ -149,6 +149,7 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # others use the machine, too
 @given(JSON)
 def test_any_json_is_read_or_left_out(data: Any) -> None:
     for image in parse_products({"products": data} if not isinstance(data, dict) else data):

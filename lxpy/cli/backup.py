@@ -52,18 +52,18 @@ def fetch(
         raise ApiError(f"The server does not make backups (it has no {wanted})")
     # Somewhere to put it comes first: a fifo waits for its reader, a folder is missing, and nothing is held meanwhile.
     if target == "-":
-        with _received(context, client, url, body, extensions) as response:
+        with received(context, client, url, body, extensions) as response:
             client.read_into(1, response)
         return
     if os.path.exists(target) and not os.path.isfile(target):
         # A tape, a fifo, /dev/null: it stays what it is.
-        with open(target, "wb") as file, _received(context, client, url, body, extensions) as response:
+        with open(target, "wb") as file, received(context, client, url, body, extensions) as response:
             client.read_into(file.fileno(), response)
     else:
         # The file gets its name when it is whole, and on the disk.
         temporary = f"{target or name}.{os.getpid()}.part"
         try:
-            with _new_file(temporary, target) as file, _received(context, client, url, body, extensions) as response:
+            with _new_file(temporary, target) as file, received(context, client, url, body, extensions) as response:
                 client.read_into(file.fileno(), response)
                 os.fsync(file.fileno())
             found = re.search(r'filename="?([^";/]+)', response.headers.get("content-disposition", ""))
@@ -82,7 +82,7 @@ def _new_file(path: str, shown: str) -> BinaryIO:
         raise OSError(error.errno, error.strerror, shown or path) from None
 
 
-def _received(context: Context, client: Client, url: str, body: dict[str, Any], extensions: Any) -> Any:
+def received(context: Context, client: Client, url: str, body: dict[str, Any], extensions: Any) -> Any:
     """A context with the head of the answer that brings the backup."""
     import contextlib
     import datetime

@@ -13,30 +13,26 @@ if TYPE_CHECKING:
 
     from lxpy.client.client import Client
 
-_NO_SERVERS = "Instances cannot go to another server directly: use lxpy export, and lxpy import there"
 
-
-def _ends(context: Context, args: Args) -> tuple[Client, str, str]:
-    """The server, the source as ``NAME[/SNAPSHOT]``, and the name of what is to be ("": the same)."""
+def _ends(context: Context, args: Args) -> tuple[Client, str, Client, str]:
+    """Server and source as ``NAME[/SNAPSHOT]``; server and name of what is to be ("": the same)."""
     client, source = context.resolve(args.rest[0])
     if not source.partition("/")[0]:
         raise UsageError(f"missing the instance's name in {args.rest[0]!r}")
-    remote, colon, name = args.at(1).partition(":")
-    if colon and context.client(remote) is not client:
-        raise ApiError(_NO_SERVERS)
     if args.value("target"):
         raise ApiError("There is no cluster: leave --target away")
     if args.value("mode") not in ("pull", "push", "relay"):
         raise UsageError(f"--mode must be pull, push or relay, not {args.value('mode')!r}")
-    return client, source, name if colon else args.at(1)
+    # As LXD has it: without a remote the target is on the default one, wherever the source is.
+    target, name = context.resolve(args.at(1)) if len(args.rest) > 1 else (client, "")
+    return client, source, target, name
 
 
-def _overrides(client: Client, args: Args, source: str) -> dict[str, Any]:
+def _overrides(client: Client, args: Args, source: str, pool: str) -> dict[str, Any]:
     """What ``-c -d -p -s --no-profiles`` ask for, as a request has it."""
     body: dict[str, Any] = {}
     if args.values("config"):
         body["config"] = pairs(args.values("config"))
-    pool = args.value("storage")
     if args.values("device") or pool:
         had = client.get(INSTANCE.url(source))["expanded_devices"]
         devices: dict[str, dict[str, str]] = {}
@@ -58,13 +54,15 @@ def _overrides(client: Client, args: Args, source: str) -> dict[str, Any]:
 
 
 def _copy(context: Context, args: Args) -> None:
-    client, source, name = _ends(context, args)
+    client, source, target, name = _ends(context, args)
+    if target is not client:
+        return _to_another_server(context, args, client, source, target, name, move=False)
     project = args.value("target-project")
     if not name:
         if not project:
             raise UsageError("missing argument: the name of the copy")
         name = source.partition("/")[0]
-    body = _overrides(client, args, source) | {
+    body = _overrides(client, args, source, args.value("storage")) | {
         "name": name,
         "type": "container",
         "ephemeral": args.flag("ephemeral"),
@@ -83,11 +81,22 @@ def _copy(context: Context, args: Args) -> None:
         context.say(f"{source} stood still for {done['frozen_ms']:g} ms")
 
 
+def _to_another_server(
+    context: Context, args: Args, client: Client, source: str, target: Client, name: str, *, move: bool
+) -> None:
+    from lxpy.cli import relay
+
+    overrides = _overrides(client, args, source, "")  # the pool is told by itself
+    relay.instance(context, args, client, source, target, name or source, overrides, move=move)
+
+
 def _move(context: Context, args: Args) -> None:
-    client, source, name = _ends(context, args)
+    client, source, target, name = _ends(context, args)
+    if target is not client:
+        return _to_another_server(context, args, client, source, target, name, move=True)
     project, pool = args.value("target-project"), args.value("storage")
     if "/" in source:
-        if _overrides(client, args, source) or project:
+        if _overrides(client, args, source, args.value("storage")) or project:
             raise UsageError("a snapshot can only be renamed: copy it to make an instance of it")
         instance, slash, new = name.partition("/")
         if slash and instance not in ("", source.partition("/")[0]):
@@ -95,7 +104,7 @@ def _move(context: Context, args: Args) -> None:
         context.wait(client, client.post(INSTANCE.url(source), {"name": new or name}))
         return
     body: dict[str, Any] = {"name": name or source}
-    changed = _overrides(client, args, source)
+    changed = _overrides(client, args, source, args.value("storage"))
     if changed or pool or project:
         body |= changed | {"migration": True, "instance_only": args.flag("instance-only")}
         body["project"] = project or client.project or "default"

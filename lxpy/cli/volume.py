@@ -25,7 +25,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 _TARGET = Option("--target-project", "NAME", "Copy or move to this project")
 
 
-class _Place:
+class Place:
     """A volume, or a snapshot of one, as the command line names it: ``[type/]name[/snapshot]``."""
 
     def __init__(self, context: Context, pool: str, name: str) -> None:
@@ -55,7 +55,7 @@ class _Place:
     def writable(self) -> tuple[str, ...]:
         return ("description", "expires_at") if self.snapshot else ("config", "description")
 
-    def only_volume(self) -> _Place:
+    def only_volume(self) -> Place:
         if self.snapshot:
             raise UsageError(f"{self.name}/{self.snapshot} is a snapshot: name a volume")
         return self
@@ -65,8 +65,8 @@ class _Place:
         self.client.wait(self.client.put(self.url, body, etag))
 
 
-def _place(context: Context, args: Args) -> _Place:
-    return _Place(context, args.rest[0], args.rest[1])
+def _place(context: Context, args: Args) -> Place:
+    return Place(context, args.rest[0], args.rest[1])
 
 
 # -- volumes -------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def _create(context: Context, args: Args) -> None:
 
 def _delete(context: Context, args: Args) -> None:
     for name in args.rest[1:]:
-        place = _Place(context, args.rest[0], name)
+        place = Place(context, args.rest[0], name)
         context.wait(place.client, place.client.delete(place.url))
         context.say(f"Storage volume {name} deleted")
 
@@ -209,18 +209,16 @@ def _rename(context: Context, args: Args) -> None:
 # -- copy and move -------------------------------------------------------------------------------------------------
 
 
-def _ends(context: Context, args: Args) -> tuple[_Place, _Place]:
+def _ends(context: Context, args: Args) -> tuple[Place, Place]:
     """Source and target, each ``[remote:]pool/volume[/snapshot]``."""
     places = []
     for ref in args.rest:
         pool, slash, name = ref.partition("/")
         if not slash:
             raise UsageError(f"bad volume {ref!r}: write [<remote>:]<pool>/<volume>")
-        places.append(_Place(context, pool, name))
+        places.append(Place(context, pool, name))
     source, target = places
     target.only_volume()
-    if source.client is not target.client:
-        raise ApiError("Copying volumes between servers is not supported by this version of lxpy")
     return source, target
 
 
@@ -232,7 +230,7 @@ def _query(client: Client, args: Args) -> dict[str, str]:
 def _export(context: Context, args: Args) -> None:
     from lxpy.cli.backup import fetch
 
-    place = _Place(context, args.rest[0], args.rest[1]).only_volume()
+    place = Place(context, args.rest[0], args.rest[1]).only_volume()
     body = {"volume_only": args.flag("volume-only"), "optimized_storage": args.flag("optimized-storage")}
     fetch(context, place.client, f"{place.volume}/backups", body, args.at(2), args.value("compression"), place.name)
 
@@ -247,6 +245,12 @@ def _import(context: Context, args: Args) -> None:
 
 def _copy(context: Context, args: Args) -> None:
     source, target = _ends(context, args)
+    if source.client is not target.client:
+        from lxpy.cli import relay
+
+        relay.volume(context, args, source, target, move=False)
+        context.say("Storage volume copied successfully!")
+        return
     name = f"{source.name}/{source.snapshot}" if source.snapshot else source.name
     body = {
         "name": target.name,
@@ -264,6 +268,12 @@ def _copy(context: Context, args: Args) -> None:
 def _move(context: Context, args: Args) -> None:
     source, target = _ends(context, args)
     source.only_volume()
+    if source.client is not target.client:
+        from lxpy.cli import relay
+
+        relay.volume(context, args, source, target, move=True)
+        context.say("Storage volume moved successfully!")
+        return
     body = {"name": target.name, "pool": target.pool}
     if project := args.value("target-project") or source.client.project:
         body["project"] = project
@@ -280,7 +290,7 @@ def _snapshot(context: Context, args: Args) -> None:
     if args.flag("no-expiry"):
         body["expires_at"] = _NEVER
     if args.flag("reuse") and body["name"]:
-        old = _Place(context, args.rest[0], f"{args.rest[1]}/{body['name']}")
+        old = Place(context, args.rest[0], f"{args.rest[1]}/{body['name']}")
         names = [one["name"] for one in old.client.get(f"{place.volume}/snapshots", recursion="1")]
         if f"{place.name}/{old.snapshot}" in names:
             context.wait(old.client, old.client.delete(old.url))

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
+    from typing import Any, NoReturn
 
     from lxpy.api.objects import Event
     from lxpy.client.remotes import Remote
@@ -324,20 +324,30 @@ class Client:
         Raises:
             ApiError: the server has cut it off; with its reason, where it says one.
         """
-        operation = response.headers.get("x-lxpy-operation", "")
         try:
             self._stream.read_into(fd, response)
-        except (EOFError, ConnectionResetError):
-            self._stream.close()
+        except BaseException as error:
+            self._cut_off(response, error)
+
+    def blocks(self, response: Response) -> Iterator[bytes]:
+        """The body of `response`, of `begin_download`, piece by piece. Raises as `read_into`."""
+        try:
+            yield from self._stream.read_blocks(response)
+        except BaseException as error:
+            self._cut_off(response, error)
+
+    def _cut_off(self, response: Response, error: BaseException) -> NoReturn:
+        """The body of an answer was not read to its end: tells why, or tells the server that nobody wants the rest."""
+        operation = response.headers.get("x-lxpy-operation", "")
+        self._stream.close()  # what is still to come is no answer to the next request
+        if isinstance(error, EOFError | ConnectionResetError):
             if operation:
                 self.wait(self.get(operation))
             raise Unavailable("The server closed the connection in the middle: nothing was kept") from None
-        except BaseException as error:
-            self._stream.close()  # what is still to come is no answer to the next request
-            if operation and isinstance(error, OSError | KeyboardInterrupt):
-                # The server would notice, but who hears of it can use what was held at once.
-                self.cancel({"id": operation.rpartition("/")[2]})
-            raise
+        if operation and isinstance(error, OSError | KeyboardInterrupt | GeneratorExit):
+            # The server would notice, but who hears of it can use what was held at once.
+            self.cancel({"id": operation.rpartition("/")[2]})
+        raise error
 
     def download(self, path: str, fd: int, **query: str) -> Response:
         """Write the body of a GET to `fd`; gives the headers.

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lxpy.storage.volumebackups import VolumeBackups
     from lxpy.storage.volumes import VolumeManager
 
+_LARGEST_HEADER = 64 << 10  # bytes: what an import is to be other than its backup says comes in one
+
 
 class Daemon:
     """Everything the routes use. `start` builds it in the order of need, `close` takes it down."""
@@ -57,7 +59,10 @@ class Daemon:
         self.layout = layout
         self.events = Events()
         self.operations = Operations(self.events)
-        self.runner = web.AppRunner(application(self), access_log=None, shutdown_timeout=0.5, keepalive_timeout=300)
+        self.runner = web.AppRunner(
+            application(self), access_log=None, shutdown_timeout=0.5, keepalive_timeout=300,
+            max_field_size=_LARGEST_HEADER,
+        )  # fmt: skip
         self.stopping = asyncio.Event()
         self.shutting_down = False
         self.clock: SnapshotClock | None = None

@@ -31,9 +31,9 @@ EXTENSIONS = (
     "instance_protection_start", "devlxd_events", "devlxd_images", "cloud_init", "cloud_init_ssh_keys",
     "resources", "resources_v2", "projects", "project_usage",
     "certificate_update", "certificate_project", "certificate_token", "warnings",
-    "metadata_configuration",
+    "metadata_configuration", "import_instance_devices",
     "lxpy_backup_stream",
-    "lxpy_catalogue", "lxpy_check", "lxpy_disk_owner", "lxpy_files", "lxpy_isolation",
+    "lxpy_catalogue", "lxpy_check", "lxpy_disk_owner", "lxpy_files", "lxpy_import_overrides", "lxpy_isolation",
     "lxpy_preseed", "lxpy_recipes", "lxpy_state_fields", "lxpy_usage",
 )  # fmt: skip
 _NAMESPACES = ("user", "pid", "cgroup")

@@ -5,6 +5,7 @@ import platform
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 from lxpy.api import expiry, values
@@ -31,31 +32,50 @@ _SNAPSHOTS = "backup/snapshots/"
 TREES = (_CONTAINER, f"{_SNAPSHOTS}*/rootfs")
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """What an instance is to be, other than its backup says.
+
+    Attributes:
+        name: "" for the one that it has in the backup. pool: "" for the one it was on, or the default.
+        config, devices: over its own; an empty value takes a key away, a device has its keys over those it had.
+        profiles, ephemeral: None for as it was.
+        fresh: whether it gets addresses and an identity of its own, as a copy does.
+    """
+
+    name: str = ""
+    pool: str = ""
+    config: Config = field(default_factory=dict)
+    devices: Devices = field(default_factory=dict)
+    profiles: list[str] | None = None
+    ephemeral: bool | None = None
+    fresh: bool = False
+
+
 class Imports:
     """Makes instances of backups."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def validate(self, project: str, name: str, pool: str) -> None:
+    def validate(self, project: str, asked: Overrides) -> None:
         """What can be told before anything has come. Raises `BadRequest`, `Conflict`, `NotFound`."""
-        if name:
-            values.instance_name(name)
-            self._free(project, name)
-        if pool:
-            self._parts.storage.pool(pool)
+        if asked.name:
+            values.instance_name(asked.name)
+            self._free(project, asked.name)
+        if asked.pool:
+            self._parts.storage.pool(asked.pool)
 
     def _free(self, project: str, name: str) -> None:
         if self._parts.creation.taken(project, name):
             raise Conflict(f"Instance {name!r} already exists: import it under another name")
 
     async def receive(
-        self, project: str, name: str, pool: str, source: int, start: bytes, named: Callable[[str], None]
+        self, project: str, asked: Overrides, source: int, start: bytes, named: Callable[[str], None]
     ) -> InstanceRow:
         """An instance of the backup that comes in on a descriptor. Undone whole when it fails or is cancelled.
 
         Args:
-            name: "" for the one that it has in the backup. pool: "" for the one it was on, or the default.
             source, start: see `storage.unpack.plain`; whoever writes ends a cancelled import by closing its end.
             named: told the instance's name as soon as it is known.
 
@@ -68,7 +88,7 @@ class Imports:
             blocking = backupfiles.blocking_in(thread)
             try:
                 await blocking(reader.begin)
-                plan = self._plan(project, name, pool, reader)
+                plan = self._plan(project, asked, reader)
                 named(plan.name)
                 return await self._make(project, plan, reader, blocking)
             finally:
@@ -76,7 +96,7 @@ class Imports:
 
     # -- what is to be made ----------------------------------------------------------------------------------------
 
-    def _plan(self, project: str, name: str, pool: str, reader: BackupReader) -> "_Plan":
+    def _plan(self, project: str, asked: Overrides, reader: BackupReader) -> "_Plan":
         index = reader.index
         kind = str(index.get("type") or "container")
         if kind != "container":
@@ -90,7 +110,7 @@ class Imports:
             raise reader.fault("its index.yaml has no configuration: it was made by a version of LXD before 4.0")
         given = config.get("container") or config.get("instance")
         found = Described("Import backup", given)
-        name = name or found.name or str(index.get("name") or "")
+        name = asked.name or found.name or str(index.get("name") or "")
         values.instance_name(name)
         self._free(project, name)
         if index.get("optimized"):
@@ -100,15 +120,28 @@ class Imports:
         architecture = found.doc["architecture"] or platform.machine()
         if kernel_name(architecture) not in architectures.native():
             raise reader.fault(f"it is of a machine of the architecture {architecture}: this is {platform.machine()}")
-        store = self._pool(project, pool, str(index.get("pool") or ""))
+        store = self._pool(project, asked.pool, str(index.get("pool") or ""))
         plan = _Plan(name, store.name, found, name != found.name)
+        self._override(project, found.doc, asked)
         self._check(project, plan, found.doc)
-        self._distinguish(plan)
+        self._distinguish(plan, asked.fresh)
         for given in config.get("snapshots") or ():
             self._add_snapshot(project, plan, Described("Import backup", given))
         if plan.snapshots:
             self._parts.rules.check_snapshot(project)
         return plan
+
+    def _override(self, project: str, doc: Document, asked: Overrides) -> None:
+        if asked.profiles is not None:
+            doc["profiles"] = asked.profiles
+        if asked.ephemeral is not None:
+            doc["ephemeral"] = asked.ephemeral
+        merged = doc["config"] | asked.config
+        doc["config"] = {key: value for key, value in merged.items() if value != ""}
+        if asked.devices:
+            had = self._expanded_of_backup(project, doc)[1]
+            given = {name: {**had.get(name, {}), **device} for name, device in asked.devices.items()}
+            doc["devices"] = doc["devices"] | given
 
     def _add_snapshot(self, project: str, plan: "_Plan", found: Described) -> None:
         name = found.name.rpartition("/")[2]
@@ -147,19 +180,25 @@ class Imports:
     def _expanded(self, project: str, doc: Document) -> tuple[Config, Devices]:
         return self._parts.profiles.expand(project, doc["profiles"], doc["config"], doc["devices"])
 
-    def _root_disk(self, project: str, pool: str, doc: Document) -> None:
+    def _expanded_of_backup(self, project: str, doc: Document) -> tuple[Config, Devices]:
         try:
-            devices = self._expanded(project, doc)[1]
+            return self._expanded(project, doc)
         except NotFound as error:
             raise NotFound(f"Import backup: {error}: create it first (it may be empty)") from None
+
+    def _root_disk(self, project: str, pool: str, doc: Document) -> None:
+        devices = self._expanded_of_backup(project, doc)[1]
         name = next((n for n, device in devices.items() if is_root(device)), "root")
         root = devices.get(name, {"type": "disk", "path": "/"})
         if root.get("pool") != pool:
             doc["devices"] = doc["devices"] | {name: {**root, "pool": pool}}
 
-    def _distinguish(self, plan: "_Plan") -> None:
-        """Two instances of one backup must not have one address, nor one identity."""
+    def _distinguish(self, plan: "_Plan", fresh: bool) -> None:
+        """Two instances of one backup must not have one address, nor one identity: not even on different servers."""
         config = plan.found.doc["config"]
+        if fresh:
+            for key in [key for key in config if key.startswith("volatile.") and key != "volatile.base_image"]:
+                del config[key]
         taken = {
             value for row in self._parts.records for key, value in row.doc["config"].items()
             if key.endswith(".hwaddr") or key == "volatile.uuid"

@@ -18,6 +18,7 @@ def test_backups_and_images_both_ways(tmp_path: pathlib.Path) -> None:
             with lxd.running(namespace.run_dir("lxd")) as lxc:
                 _theirs_here(daemon, lxc, tmp_path)
                 _ours_there(daemon, lxc, tmp_path)
+                _from_server_to_server(daemon, lxc)
         finally:
             daemon.destroy()
         leftovers.check(daemon)
@@ -63,3 +64,19 @@ def _ours_there(daemon: Lxpyd, lxc: lxd.Run, folder: pathlib.Path) -> None:
     lxc("image", "import", str(folder / "own.tar.gz"), "--alias", "of-ours")
     lxc("launch", "of-ours", "fourth")
     assert lxc("exec", "fourth", "--", "sh", "-c", _LOOK) == seen.replace("\nours\n", "\nfourth\n")
+
+
+def _from_server_to_server(daemon: Lxpyd, lxc: lxd.Run) -> None:
+    lxc("config", "set", "core.https_address", "127.0.0.1:19744")
+    token = lxc("config", "trust", "add", "--name", "near").split()[-1]
+    daemon.cli("remote", "add", "there", token)
+    daemon.cli("copy", "ours", "there:ours-2", "-s", "dir")
+    lxc("start", "ours-2")
+    assert lxc("exec", "ours-2", "--", "cat", "/root/f") == "later\n"
+    lxc("stop", "-f", "theirs", "ours-2")
+    daemon.cli("move", "there:ours-2", "back", "-c", "user.from=there")
+    daemon.cli("start", "back")
+    assert daemon.sh("back", "cat /root/f").stdout == "later\n"
+    assert daemon.instance("back")["config"]["user.from"] == "there" and "ours-2" not in lxc("list", "-f", "csv")
+    refused = daemon.cli("copy", "ours", "there:ours-3", "-c", "user.from=here", check=False)
+    assert refused.returncode == 1 and "there cannot give what comes in another configuration" in refused.stderr

@@ -123,6 +123,7 @@ LONG = "an-instance-with-a-rather-long-name-that-goes-on"
 # verb's key, what is typed, the command line of web1 and of web2
 FORMS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("c", {"name": "{name}-b", "pool": "fast"}, ["copy NAME NAME-b -s fast"]),
+    ("c", {"name": "{name}", "server": "far:"}, ["copy NAME far:NAME"]),
     ("c", {"project": "lab", "only": True, "refresh": True},
      ["copy NAME NAME-copy --target-project lab --instance-only --refresh"]),
     ("m", {"pool": "fast"}, ["move NAME -s fast"]),

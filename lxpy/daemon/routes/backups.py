@@ -1,10 +1,11 @@
 """``/1.0/instances/{name}/backups``, and instances made of backups."""
 
+import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from lxpy.api.errors import BadRequest
-from lxpy.daemon import envelope, streaming
+from lxpy.daemon import envelope, shapes, streaming
 from lxpy.daemon.call import Call, Route
 from lxpy.daemon.envelope import url
 from lxpy.daemon.lean import web
@@ -12,6 +13,9 @@ from lxpy.daemon.operations import Operation
 
 if TYPE_CHECKING:
     from lxpy.instances.exports import Exports
+    from lxpy.instances.imports import Overrides
+
+_OVERRIDES = "X-LXPY-Overrides"  # JSON: config, profiles, ephemeral, fresh of `imports.Overrides`
 
 
 async def list_backups(call: Call) -> web.StreamResponse:
@@ -90,16 +94,43 @@ def _place(call: Call) -> "tuple[Exports, str, str, str]":
 async def receive(call: Call) -> web.StreamResponse:
     """An instance of the backup that is the request's body. It is made while it comes."""
     imports, project = call.daemon.instances.imports, call.project
-    name, pool = call.header("name"), call.header("pool")
-    imports.validate(project, name, pool)
+    asked = _overrides(call)
+    imports.validate(project, asked)
 
     async def make(op: Operation, source: int, start: bytes) -> None:
         def named(name: str) -> None:
             op.resources["instances"] = op.resources["containers"] = [url("instances", name, project)]
 
-        await imports.receive(project, name, pool, source, start, named)
+        await imports.receive(project, asked, source, start, named)
 
     return await streaming.take(call, "Restoring instance", "Import backup: it is empty", make)
+
+
+def _overrides(call: Call) -> "Overrides":
+    """What the instance is to be other than its backup says: by LXD's headers, and by ours (`_OVERRIDES`).
+
+    Raises:
+        BadRequest: a header is not of its form.
+    """
+    from lxpy.instances.imports import Overrides
+
+    devices = {
+        name: dict(parse_qsl(properties, keep_blank_values=True))
+        for name, properties in parse_qsl(call.header("devices"))
+    }
+    try:
+        more = json.loads(call.request.headers.get(_OVERRIDES) or "{}")
+    except ValueError as error:
+        raise BadRequest(f"The header {_OVERRIDES} is not JSON: {error}") from None
+    if not isinstance(more, dict):
+        raise BadRequest(f"The header {_OVERRIDES} must be a JSON object")
+    shapes.check(more)
+    if not all(isinstance(value, str) for value in (more.get("config") or {}).values()):
+        raise BadRequest("config must be a set of keys and values, all text")
+    return Overrides(
+        call.header("name"), call.header("pool"), more.get("config") or {}, devices, more.get("profiles"),
+        more.get("ephemeral"), more.get("fresh") is True,
+    )  # fmt: skip
 
 
 def _routes() -> list[Route]:

@@ -13,8 +13,8 @@ def copy(call: Call, body: dict[str, Any]) -> web.StreamResponse:
     """What the request for an instance is answered with whose source is another."""
     if body["source"]["type"] == "migration":
         raise BadRequest(
-            "Copying instances between servers is not supported by this version of lxpy: "
-            "export it there and import it here"
+            "lxpy does not take part in LXD's migration: use lxpy copy, which goes by way of the client, "
+            "or export it there and import it here"
         )
     copies, project = call.daemon.instances.copies, call.project
     name = copies.validate(project, body)
@@ -39,9 +39,7 @@ async def move(call: Call) -> web.StreamResponse:
     if body.get("target") or call.request.query.get("target"):
         raise BadRequest("There is no cluster: leave the target away")
     if body.get("migration") and not (asked or body.get("pool")):
-        raise BadRequest(
-            "Moving instances between servers is not supported by this version of lxpy: export it, and import it there"
-        )
+        raise BadRequest("lxpy does not take part in LXD's migration: use lxpy move, or export it, and import it there")
     moves = daemon.instances.moves
     moves.validate(project, name, body)
     new = str(body.get("name") or name)

@@ -169,7 +169,7 @@ async def post(call: Call) -> web.StreamResponse:
     pool, home, name = custom_place(call)
     body = await call.body()
     if body.get("migration"):
-        raise BadRequest("Moving a volume to another server is not supported by this version of lxpy")
+        raise BadRequest("lxpy does not take part in LXD's migration: use lxpy storage volume move")
     volumes, new = call.daemon.volumes, str(body.get("name") or "")
     asked = str(body.get("project") or "")
     if asked and asked != "default" and not call.daemon.projects.exists(asked):

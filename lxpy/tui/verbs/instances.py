@@ -120,7 +120,7 @@ def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
     def line(row: InstanceRow, a: Answers) -> list[str]:
         name = named(a["name"], chosen)[row.key]
-        found = words(app, "copy", ref(app, row.name), ref(app, name or "NAME"))
+        found = words(app, "copy", ref(app, row.name), _place(app, a, name or "NAME"))
         found += ["-s", a["pool"]] if a["pool"] else []
         found += ["--target-project", a["project"]] if a["project"] else []
         found += ["--instance-only"] if a["only"] else []
@@ -132,6 +132,7 @@ def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
             app, chosen, f"Copy {called(chosen)}", "Copy",
             [
                 Question("name", "Name", f"of the copy; {PATTERN_HINT}", pattern(chosen, "-copy")),
+                _server(app),
                 Question("pool", "Pool", "left empty: the same", among=pools),
                 Question("project", "Project", "left empty: the same", among=projects),
                 Question("only", "Snapshots", "leave them out", flag=True),
@@ -141,6 +142,17 @@ def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
         )  # fmt: skip
 
     app.run_worker(begin(), group="verbs", exit_on_error=False)
+
+
+def _server(app: "LxpyApp") -> Question:
+    """Which server an instance is to go to."""
+    others = [one.name for one in app.model.remotes if one.protocol == "lxd" and one.name != app.gateway.remote]
+    return Question("server", "Server", "left empty: this one", among=tuple(others))
+
+
+def _place(app: "LxpyApp", answers: Answers, name: str) -> str:
+    """What is to be as the command line names it: on the server that was asked for."""
+    return f"{answers['server'].rstrip(':')}:{name}" if answers["server"] else ref(app, name)
 
 
 def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
@@ -162,27 +174,29 @@ def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
 
 def move(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """To another pool or project, and perhaps another name."""
+    """To another server, pool or project, and perhaps another name."""
     from lxpy.api.errors import BadRequest
 
     chosen = instances(rows)
 
     def line(row: InstanceRow, a: Answers) -> list[str]:
         name = named(a["name"], chosen)[row.key]
-        found = words(app, "move", ref(app, row.name), *([name] if name and name != row.name else []))
+        new = name if name != row.name else ""
+        found = words(app, "move", ref(app, row.name), *([_place(app, a, new)] if new or a["server"] else []))
         found += ["-s", a["pool"]] if a["pool"] else []
         return found + (["--target-project", a["project"]] if a["project"] else [])
 
     def check(a: Answers) -> None:
         names = named(a["name"], chosen)
-        if not a["pool"] and not a["project"] and all(names[row.key] in ("", row.name) for row in chosen):
-            raise BadRequest("It is there already: name another pool, project or name")
+        if not (a["server"] or a["pool"] or a["project"]) and all(names[row.key] in ("", row.name) for row in chosen):
+            raise BadRequest("It is there already: name another server, pool, project or name")
 
     async def begin() -> None:
         pools, projects = await names_of(app, "/1.0/storage-pools"), await names_of(app, "/1.0/projects")
         ask(
             app, chosen, f"Move {called(chosen)}", "Move",
             [
+                _server(app),
                 Question("pool", "Pool", "left empty: the same", among=pools),
                 Question("project", "Project", "left empty: the same", among=projects),
                 Question("name", "Name", f"left empty: the same; {PATTERN_HINT}"),

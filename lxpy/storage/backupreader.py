@@ -53,7 +53,7 @@ class BackupReader:
         read = self._stack.enter_context(unpack.plain(self._source, self._begins, self._what))
         self._stream = TarStream(read)
         self._members = iter(self._stream)
-        with self._damage():
+        with self._damage(": it is no backup"):
             for member in self._members:
                 name = _normal(member.name)
                 if name == INDEX and member.kind == tarstream.REGULAR:
@@ -157,11 +157,11 @@ class BackupReader:
         return found
 
     @contextlib.contextmanager
-    def _damage(self) -> Iterator[None]:
+    def _damage(self, more: str = "") -> Iterator[None]:
         try:
             yield
         except TarError as error:
-            fault = self.fault(str(error))
+            fault = self.fault(f"{error}{more}")
             self._end(fault)  # the decompressor may know better
             raise fault from None
 

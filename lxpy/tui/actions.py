@@ -47,6 +47,7 @@ class Actions:
     def __init__(self, app: "LxpyApp") -> None:
         self.app = app
         self.batches: list[Batch] = []  # the last ones, oldest first
+        self._turns: dict[str, asyncio.Lock] = {}
 
     def do(self, verb: str, rows: Sequence[Any]) -> None:
         """`verb` on `rows`: asks first where much or something irreplaceable is meant."""
@@ -214,9 +215,9 @@ class Actions:
             title: begins with "Cannot".
             one: gives the text of its result, or nothing; raises `Skipped` where there is nothing to do.
             interruptible: whether stopping breaks off what is under way.
-            table: whose marks go when all is done; the active pane's by default.
+            table: whose marks go when all is done; by default that of the rows.
         """
-        table = table or self.app.main.active
+        table = table or self.table(rows)
         if len(rows) > 1:
             doing = f"{title.removeprefix('Cannot ').capitalize()} {len(rows)} {getattr(rows[0], 'kind', 'objects')}"
             self.start(Batch(doing, rows, one, interruptible=interruptible), table)
@@ -238,7 +239,21 @@ class Actions:
     def start(self, batch: Batch, table: Table | None = None) -> None:
         """Begins a batch. Its results are shown when it takes longer than a blink, or something has failed."""
         self.batches = [*[one for one in self.batches if one is not batch][-9:], batch]
-        self.app.run_worker(self._run(batch, table or self.app.main.active), group="verbs", exit_on_error=False)
+        table = table or self.table([item.row for item in batch.items])
+        self.app.run_worker(self._run(batch, table), group="verbs", exit_on_error=False)
+
+    def turn(self, path: str) -> asyncio.Lock:
+        """Held while the object that lies there is read, changed and written back."""
+        return self._turns.setdefault(path, asyncio.Lock())
+
+    def table(self, rows: Sequence[Any]) -> Table:
+        """Where rows are marked: the list with the keyboard where they are in it, otherwise the active pane."""
+        focused = self.app.main.focused
+        if isinstance(focused, Table):
+            meant = {(type(row), getattr(row, "key", "")) for row in rows}
+            if any((type(row), row.key) in meant for row in focused.everything()):
+                return focused
+        return self.app.main.active
 
     async def _run(self, batch: Batch, table: Table) -> None:
         batch.changed = lambda: self._redraw(batch)

@@ -17,18 +17,20 @@ class VolumeRow:
         pool: the pool's name; `driver` its driver.
         volume, snapshot: the parts of its name; `snapshot` is "" of a volume.
         used, total: bytes; -1 where it is not known, a total of 0 is the whole pool.
+        type: ``custom``, or of what it comes and goes with.
         users: who has it, as ``instance web1``.
     """
 
-    __slots__ = ("created", "driver", "expires", "key", "kind", "last", "name", "pool", "raw", "snapshot", "snapshots",
-                 "total", "used", "users", "volume")  # fmt: skip
+    __slots__ = ("created", "driver", "expires", "key", "last", "name", "pool", "raw", "snapshot", "snapshots",
+                 "total", "type", "used", "users", "volume")  # fmt: skip
+    kind = "volumes"
 
     def __init__(self, pool: str, driver: str, raw: dict[str, Any]) -> None:
         self.pool, self.driver, self.raw = pool, driver, raw
-        self.kind: str = raw["type"]
+        self.type: str = raw["type"]
         self.name: str = raw["name"]
         self.volume, _, self.snapshot = self.name.partition("/")
-        self.key = f"{self.kind} {self.name}"
+        self.key = f"{self.type} {self.name}"
         self.created, self.expires = epoch(raw.get("created_at", "")), epoch(raw.get("expires_at", ""))
         self.used = self.total = -1
         self.snapshots, self.last = 0, False
@@ -36,7 +38,7 @@ class VolumeRow:
 
     @property
     def custom(self) -> bool:
-        return self.kind == "custom"
+        return self.type == "custom"
 
     @property
     def path(self) -> str:
@@ -70,10 +72,10 @@ def rows(
         spaces: used and total bytes by `VolumeRow.key`, as far as they are known.
     """
     found = [VolumeRow(pool, driver, raw) for raw in raws if raw.get("type") in _ORDER]
-    found.sort(key=lambda row: (_ORDER.index(row.kind), row.volume, bool(row.snapshot), row.created, row.snapshot))
+    found.sort(key=lambda row: (_ORDER.index(row.type), row.volume, bool(row.snapshot), row.created, row.snapshot))
     for row, after in itertools.zip_longest(found, found[1:]):
         row.used, row.total = spaces.get(row.key, (-1, -1))
         row.last = after is None or not after.snapshot
         if not row.snapshot:
-            row.snapshots = sum(bool(one.snapshot) for one in found if (one.kind, one.volume) == (row.kind, row.volume))
+            row.snapshots = sum(bool(one.snapshot) for one in found if (one.type, one.volume) == (row.type, row.volume))
     return found

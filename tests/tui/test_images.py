@@ -41,7 +41,9 @@ def names(daemon: FakeDaemon, fingerprint: str) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [WIDE, SMALL], ids=["160x50", "80x24"])
-@pytest.mark.parametrize(("name", "key"), [("aliases", "a"), ("options", "O"), ("export", "E"), ("publish", "P")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("aliases", "a"), ("options", "O"), ("export", "E"), ("import", "i"), ("publish", "P")]
+)
 async def test_every_screen_looks_as_it_did(daemon: FakeDaemon, name: str, key: str, size: tuple[int, int]) -> None:
     daemon.images[0] |= {"public": True, "auto_update": True, "expires_at": "2021-06-01T12:00:00Z"}
     daemon.images[0]["aliases"].append({"name": "trixie", "description": "the newest"})

@@ -351,7 +351,10 @@ async def test_volumes_look_as_they_did(daemon: FakeDaemon, size: tuple[int, int
             ("volumes", ["down"]),
             ("volume-new", ["n", *"x", "tab", *"lots"]),
             ("volume-attach", ["escape", "t", "tab", *"srv"]),
-            ("volume-edit", ["escape", "e", *"size"]),
+            ("volumes-marked", ["escape", "asterisk"]),
+            ("volumes-profile", ["p", "tab", *"/srv/{name}"]),
+            ("volumes-export", ["escape", "E"]),
+            ("volume-edit", ["escape", "ctrl+backslash", "e", *"size"]),
         ])  # fmt: skip
 
 
@@ -424,6 +427,20 @@ async def test_what_is_done_to_volumes(
             assert (path, body) == (f"/1.0/storage-pools/fast/volumes/{wanted[1]}", wanted[2])
         else:
             assert path == "/1.0/instances/build" and body["devices"] == wanted[2]
+
+
+async def test_only_volumes_of_ones_own_are_marked_and_some_verbs_take_one(daemon: FakeDaemon) -> None:
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        tab = await at(pilot, VolumesTab, 4, "fast")
+        await wait(pilot, lambda: tab.table.rows)
+        await pilot.press("asterisk")
+        assert tab.table.marks == {"custom attic", "custom data", "custom data/before", "custom data/later"}
+        await pilot.press("R")
+        await wait(pilot, lambda: any("2 volumes are marked: Only one" in notice for notice in notices(app)))
+        await pilot.press("ctrl+backslash", "end", "space", "E")  # an image's
+        await wait(pilot, lambda: any("comes and goes with its image" in notice for notice in notices(app)))
+        assert app.on_main and not tab.table.marks
 
 
 async def test_bad_sizes_and_names_of_volumes_are_not_sent(daemon: FakeDaemon) -> None:

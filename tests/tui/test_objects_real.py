@@ -1,4 +1,4 @@
-"""Devices, volumes and forms of the app in front of a real daemon: what is done there is seen inside."""
+"""Devices and forms of the app in front of a real daemon: what is done there is seen inside."""
 
 import pathlib
 import socket
@@ -14,7 +14,6 @@ from lxpy.tui.screens.keys import KeysForm
 from lxpy.tui.screens.launch import LaunchDialog
 from lxpy.tui.tabs.devices import DevicesTab
 from lxpy.tui.tabs.network import AclsTab, ForwardsTab
-from lxpy.tui.tabs.volumes import VolumesTab
 from tests.support.daemon import Lxpyd, until
 from tests.tui.test_real_daemon import notices, opened, wait
 from tests.tui.test_tabs import at
@@ -97,75 +96,6 @@ async def test_a_limit_set_in_the_form_holds(lxpyd: Lxpyd, busybox: str, monkeyp
         config = lxpyd.instance(busybox)["config"]
         assert (config["limits.memory"], config["user.other"]) == ("48MiB", "theirs")
         assert lxpyd.json("query", f"/1.0/instances/{busybox}/state")["lxpy_limits"]["memory"] == 48 << 20
-
-
-def volumes(tab: Any) -> list[str]:
-    """What the table shows of custom volumes."""
-    return [row.name for row in tab.table.rows if row.custom]
-
-
-async def test_the_life_of_a_volume(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made, attached, seen inside, snapshotted, restored, copied, sized, detached, deleted: all in the app."""
-    volume = f"{busybox}-data"
-    lxpyd.cli("storage", "create", f"{busybox}-p", "btrfs", "size=512MiB")
-    try:
-        async with opened(lxpyd, monkeypatch) as pilot:
-            app = pilot.app
-            await wait(pilot, lambda: busybox in app.model.instances)
-            app.main.action_pane(4)
-            await wait(pilot, lambda: any(row.name == f"{busybox}-p" for row in app.main.active.rows))
-            app.action_go(4, f"{busybox}-p")
-            app.main.action_open_detail()
-            tab = app.main.detail.find(VolumesTab)
-            app.main.detail.choose(tab)
-            await wait(pilot, lambda: tab.display)
-            app.main.detail.focus_inside()
-            await wait(pilot, lambda: app.focused is tab.inside())
-
-            async def do(key: str, row: str = "", **answers: str) -> None:
-                if row:
-                    await wait(pilot, lambda: row in volumes(tab))
-                    tab.table.action_to([one.name for one in tab.table.rows].index(row))
-                await pilot.press(key)
-                await wait(pilot, lambda: not app.on_main)
-                if isinstance(app.screen, Confirm):
-                    await pilot.press("y")
-                else:
-                    for name, text in answers.items():
-                        app.screen.query_one(f"#ask-{name}").value = text
-                    await pilot.press("ctrl+s")
-                await wait(pilot, lambda: app.on_main and not app.model.running())
-
-            await do("n", name=volume, size="64MiB")
-            await do("t", volume, instance=busybox, path="/data")
-            assert lxpyd.sh(busybox, "echo one > /data/note; df -m /data | tail -1").returncode == 0
-            await do("a", volume, name="first")
-            await do("c", f"{volume}/first", name=f"{volume}-2")
-            await wait(pilot, lambda: volumes(tab) == [volume, f"{volume}/first", f"{volume}-2"])
-            lxpyd.sh(busybox, "echo two > /data/note")
-            await do("T", volume)
-            await wait(pilot, lambda: next(row for row in tab.table.rows if row.name == volume).users == [])
-            assert lxpyd.sh(busybox, "ls /data").stdout == ""
-            await do("r", f"{volume}/first")
-            await do("z", volume, size="32MiB")
-            await wait(pilot, lambda: next(row for row in tab.table.rows if row.name == volume).total == 32 << 20)
-            await do("t", volume, instance=busybox, path="/data")
-            assert lxpyd.sh(busybox, "cat /data/note").stdout == "one\n"
-            too_much = lxpyd.sh(busybox, "dd if=/dev/zero of=/data/big bs=1M count=40", check=False)
-            assert too_much.returncode != 0
-            await do("T", volume)
-            await do("R", f"{volume}-2", name=f"{volume}-3")
-            await do("ctrl+d", f"{volume}-3")
-            await do("ctrl+d", f"{volume}/first")
-            await do("ctrl+d", volume)
-            await wait(pilot, lambda: volumes(tab) == [])
-            assert not any("Cannot" in notice for notice in notices(app)), notices(app)
-        assert [one for one in lxpyd.json("storage", "volume", "list", f"{busybox}-p", "-f", "json")
-                if one["type"] == "custom"] == []  # fmt: skip
-    finally:
-        lxpyd.cli("config", "device", "remove", busybox, volume, check=False)
-        lxpyd.cli("storage", "volume", "delete", f"{busybox}-p", volume, f"{volume}-2", f"{volume}-3", check=False)
-        lxpyd.cli("storage", "delete", f"{busybox}-p")
 
 
 async def test_a_launch_with_a_share(

@@ -25,6 +25,7 @@ class ImagesPane(ListPane):
         Binding("r", "app.verb('refresh-image')", "Refresh", id="image.refresh"),
         Binding("P", "app.verb('publish-one')", "Publish an instance", show=False, id="image.publish"),
         Binding("E", "app.verb('export-image')", "Export", show=False, id="image.export"),
+        Binding("i", "app.verb('import-image')", "Import", show=False, id="image.import"),
         Binding("right", "source(1)", "Next remote's", show=False, id="image.next"),
         Binding("left", "source(-1)", "Previous remote's", show=False, id="image.previous"),
         Binding("ctrl+d", "app.verb('delete')", "Delete", key_display="^d", id="image.delete"),

@@ -22,7 +22,7 @@ from lxpy.tui.widgets.table import Column, Part, Table
 def _name(row: VolumeRow, _: int) -> tuple[Part, ...]:
     if row.snapshot:
         return (("  └ " if row.last else "  ├ ", "dim"), (row.snapshot, ""))
-    if row.kind == "image":
+    if row.type == "image":
         return ((row.name[:12], "dim"),)
     return ((row.name, "strong" if row.custom else ""),)
 
@@ -40,8 +40,9 @@ def _used(row: VolumeRow, room: int) -> tuple[Part, ...]:
 
 
 class VolumeTable(Table):
-    """The list."""
+    """The list. What comes and goes with instances and images is there to be looked at: it cannot be marked."""
 
+    MARKABLE = True
     BINDINGS = [
         Binding("n", "do('create-volume')", "New", id="volume.create"),
         Binding("t", "do('attach-volume')", "Attach", id="volume.attach"),
@@ -49,28 +50,44 @@ class VolumeTable(Table):
         Binding("a", "do('snapshot-volume')", "Snapshot", id="volume.snapshot"),
         Binding("r", "do('restore-volume')", "Restore", id="volume.restore"),
         Binding("z", "do('resize-volume')", "Resize", id="volume.resize"),
+        Binding("p", "do('attach-volume-profile')", "Attach to a profile", show=False, id="volume.attach-profile"),
+        Binding("P", "do('detach-volume-profile')", "Detach from a profile", show=False, id="volume.detach-profile"),
         Binding("c", "do('copy-volume')", "Copy", show=False, id="volume.copy"),
+        Binding("m", "do('move-volume')", "Move", show=False, id="volume.move"),
+        Binding("E", "do('export-volume')", "Export", show=False, id="volume.export"),
+        Binding("i", "do('import-volume')", "Import", show=False, id="volume.import"),
         Binding("R", "do('rename-volume')", "Rename", show=False, id="volume.rename"),
         Binding("e", "do('edit-volume')", "Edit", show=False, id="volume.edit"),
         Binding("ctrl+d", "do('delete-volume')", "Delete", key_display="^d", id="volume.delete"),
+        Binding("space", "mark", "Mark", show=False, id="volume.mark"),
+        Binding("asterisk", "mark_all", "Mark all", show=False, key_display="*", id="volume.mark-all"),
+        Binding("ctrl+backslash", "unmark", "Unmark all", show=False, key_display="^\\", id="volume.unmark"),
     ]
 
     def __init__(self, tab: "VolumesTab", **kwargs: Any) -> None:
         self.tab = tab
         columns = [
             Column("name", "NAME", _name, None, 12, 32, 1),
-            Column("type", "TYPE", lambda r, w: (("" if r.snapshot else r.kind, "dim"),), None, 9, 9, 0, 4),
+            Column("type", "TYPE", lambda r, w: (("" if r.snapshot else r.type, "dim"),), None, 9, 9, 0, 4),
             Column("used", "SPACE", _used, None, 6, 24, 0, 1),
             Column("users", "USED BY", lambda r, w: ((", ".join(r.users), "dim"),), None, 7, 30, 1, 2),
         ]
         super().__init__(columns, **kwargs)
         self.sort_key = ""
 
+    def remark(self) -> None:
+        self.marks &= {row.key for row in self.rows if row.custom}
+        super().remark()
+
+    def action_mark(self) -> None:
+        if self.current is not None and self.current.custom:
+            super().action_mark()
+
     def action_do(self, verb: str) -> None:
         """The keys are the table's, the work is a verb's."""
         subject = self.tab.subject
         if subject is not None:
-            self.tab.lxpy.actions.do(verb, [self.current if verb != "create-volume" else subject])
+            self.tab.lxpy.actions.do(verb, [subject] if verb in ("create-volume", "import-volume") else self.targets())
 
 
 class VolumesTab(Tab):
@@ -115,6 +132,7 @@ class VolumesTab(Tab):
 
     def update(self, *, other: bool, came: bool) -> None:
         if other:
+            self.table.marks.clear()
             self.table.empty = [(("reading …", "dim"),)]
             self.table.show([])
         if self.seen and (came or other or self.fresh):
@@ -129,8 +147,8 @@ class VolumesTab(Tab):
         if row is None:
             return
         if row.custom:
-            self.table.action_do("restore-volume" if row.snapshot else "edit-volume")
-        elif row.kind == "image":
+            self.lxpy.actions.do("restore-volume" if row.snapshot else "edit-volume", [row])
+        elif row.type == "image":
             key = next((one.key for one in self.lxpy.model.images if one.fingerprint == row.name), "")
             self.lxpy.action_go(2, key)
         else:
@@ -195,10 +213,12 @@ class VolumesTab(Tab):
             self.body.update("")
             return
         facts = Facts()
+        if self.table.marks:
+            facts.line("Marked", str(len(self.table.marks)))
         if row.snapshot:
             facts.title(f"{row.volume}/{row.snapshot}: snapshot")
         else:
-            facts.title(f"{row.name}: {'volume' if row.custom else f'{row.kind}, comes and goes with it'}")
+            facts.title(f"{row.name}: {'volume' if row.custom else f'{row.type}, comes and goes with it'}")
         if row.raw.get("description"):
             facts.line("About", row.raw["description"])
         if row.created:

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "image-options": ("images", "options"),
     "refresh-image": ("images", "refresh"),
     "export-image": ("images", "export"),
+    "import-image": ("images", "import_image"),
     "publish-one": ("images", "publish"),
     "launch-listed": ("catalogue", "launch"),
     "download": ("catalogue", "download"),
@@ -31,8 +32,16 @@ VERBS: dict[str, tuple[str, str]] = {
     "setup": ("places", "set_up"),
     **{
         f"{verb}-volume": ("volumes", verb)
-        for verb in ("create", "attach", "detach", "snapshot", "restore", "resize", "copy", "rename", "edit", "delete")
+        for verb in ("create", "snapshot", "restore", "resize", "rename", "edit", "delete")
     },
+    "attach-volume": ("attachments", "attach"),
+    "detach-volume": ("attachments", "detach"),
+    "attach-volume-profile": ("attachments", "attach_profile"),
+    "detach-volume-profile": ("attachments", "detach_profile"),
+    "copy-volume": ("volumetransfer", "copy"),
+    "move-volume": ("volumetransfer", "move"),
+    "export-volume": ("volumetransfer", "export"),
+    "import-volume": ("volumetransfer", "import_backup"),
     **{f"{verb}-forward": ("networks", f"{verb}_forward") for verb in ("create", "edit", "delete")},
     "add-port": ("networks", "add_port"),
     **{f"{verb}-acl": ("networks", f"{verb}_acl") for verb in ("create", "use", "edit", "delete")},

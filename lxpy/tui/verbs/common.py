@@ -1,7 +1,8 @@
-"""What verbs on one or many instances share: a form, name patterns, and our own command line run for each."""
+"""What verbs on one or many objects share: a form, name patterns, and our own command line run for each."""
 
+import os
 import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -46,23 +47,34 @@ def shown(command: Sequence[str], more: int = 0) -> str:
     return shlex.join(["lxpy", *command]) + (f"    # and so for {more} more" if more else "")
 
 
+def here(text: str) -> str:
+    """A path as it is typed, for our own command line: no name in it is an option or standard input there."""
+    path = os.path.expanduser(text)
+    return f"./{path}" if path.startswith("-") else path
+
+
+def kind(rows: Sequence[Any]) -> str:
+    """What rows are called: ``instances``, ``volumes``."""
+    return str(getattr(rows[0], "kind", "objects")) if rows else "objects"
+
+
 def called(rows: Sequence[Any]) -> str:
     """The names of a few rows, or how many they are: for titles."""
     names = ", ".join(getattr(row, "name", "") or row.title for row in rows)
-    return names if len(rows) == 1 or len(names) <= 40 else f"{len(rows)} instances"
+    return names if len(rows) == 1 or len(names) <= 40 else f"{len(rows)} {kind(rows)}"
 
 
-def pattern(rows: Sequence[InstanceRow], suffix: str = "", alone: str | None = None) -> str:
+def pattern(rows: Sequence[Any], suffix: str = "", alone: str | None = None) -> str:
     """The value a field for names begins with: of one instance a name, of several a pattern."""
     if len(rows) == 1:
         return f"{rows[0].name}{suffix}" if alone is None else alone
     return f"{{name}}{suffix}"
 
 
-PATTERN_HINT = "{name} is each instance's name, {n} its number"
+PATTERN_HINT = "{name} is each one's name, {n} its number"
 
 
-def named(text: str, rows: Sequence[InstanceRow]) -> dict[str, str]:
+def named(text: str, rows: Sequence[Any]) -> dict[str, str]:
     """What `text` gives for each row, by key: ``{name}`` and ``{n}`` are replaced.
 
     Raises:
@@ -86,6 +98,7 @@ def ask(
     one: Callable[[Any, Answers], Awaitable[Any]], line: Callable[[Any, Answers], list[str]], *,
     note: str = "", check: Callable[[Answers], object] = lambda answers: None, sure: Sure | None = None,
     interruptible: bool = False, told: str = "",
+    faults: Callable[[Answers], Awaitable[Mapping[str, str]]] | None = None,
 ) -> None:  # fmt: skip
     """A form; then the work: of one row with its faults in the form, of several as a batch with a result each.
 
@@ -96,6 +109,7 @@ def ask(
         check: raises what is wrong with the answers as a whole.
         sure: asks again, naming the objects.
         told: the title of a message with the result, of one row.
+        faults: what is wrong with the answers, by question, asked while they are typed.
     """
     rows = list(rows)
     if not rows:
@@ -109,7 +123,7 @@ def ask(
         if len(rows) == 1:
             app.actions.each(f"Cannot {word.lower()}", rows, each)
         else:
-            app.actions.start(Batch(f"{word} {len(rows)} instances", rows, each, interruptible=interruptible))
+            app.actions.start(Batch(f"{word} {len(rows)} {kind(rows)}", rows, each, interruptible=interruptible))
 
     async def submit(answers: Answers) -> None:
         check(answers)
@@ -124,7 +138,7 @@ def ask(
             return
         if sure is not None:
             names = [row.name for row in rows]
-            what = names[0] if len(names) == 1 else f"{len(names)} instances"
+            what = names[0] if len(names) == 1 else f"{len(names)} {kind(rows)}"
             app.actions.ask(
                 sure.verb, f"{word} {what}?", names, word.lower(), sure.note, lambda: start(answers),
                 many=len(rows) > 1,
@@ -132,11 +146,11 @@ def ask(
         elif len(rows) > 1:
             start(answers)
         else:
-            app.main.active.action_unmark()
+            app.actions.table(rows).action_unmark()
 
     form = Form(
         title, questions, submit, lambda a: shown(line(rows[0], a), len(rows) - 1), word, note=note,
-        interruptible=interruptible,
+        interruptible=interruptible, check=faults,
     )  # fmt: skip
     app.push_screen(form, answered)
 

@@ -22,16 +22,28 @@ if TYPE_CHECKING:
 Taken = Callable[[str, dict[str, str]], Any]
 
 
-async def change(app: "LxpyApp", owner: Any, name: str, device: Mapping[str, str] | None) -> None:
+async def change(
+    app: "LxpyApp", owner: Any, name: str, device: Mapping[str, str] | None, *, new: bool = False
+) -> None:  # fmt: skip
     """Gives an instance or profile a device, or takes it away (None). What others do meanwhile stays.
+
+    Args:
+        new: refuse it where there is a device of that name.
 
     Raises:
         ApiError, OSError: why it could not be done.
     """
+    async with app.actions.turn(where(owner)[1]):  # several at once would be in each other's way
+        await _change(app, owner, name, device, new)
+
+
+async def _change(app: "LxpyApp", owner: Any, name: str, device: Mapping[str, str] | None, new: bool) -> None:
     kind, path = where(owner)
     for last in (False, False, True):
         raw, etag = await app.gateway.call(lambda c: c.get_etag(path))
         devices = dict(raw.get("devices") or {})
+        if new and name in devices:
+            raise ApiError(f"{owner.name} has a device {name!r} already")
         if device is None:
             devices.pop(name, None)
         else:
@@ -61,9 +73,7 @@ def add(app: "LxpyApp", rows: Sequence[Any]) -> None:
     command = "lxpy config device add" if isinstance(owner, InstanceRow) else "lxpy profile device add"
 
     async def submit(name: str, device: dict[str, str]) -> None:
-        if name in (raw.get("devices") or {}):
-            raise ApiError(f"{owner.name} has a device {name!r} already")
-        await change(app, owner, name, device)
+        await change(app, owner, name, device, new=True)
 
     def line(name: str, device: Mapping[str, str]) -> str:
         return f"{command} {shlex.join([owner.name, name, device.get('type', ''), *guides.words(device)])}"

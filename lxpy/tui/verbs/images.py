@@ -3,13 +3,15 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lxpy.api.errors import BadRequest
+from lxpy.api.errors import ApiError, BadRequest
+from lxpy.tui import guides
 from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.form import Answers, Form, Question
 from lxpy.tui.shells import run_own
+from lxpy.tui.verbs import common
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -107,7 +109,7 @@ def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
     target = f"{app.gateway.remote}:{row.fingerprint[:12]}" if app.gateway.remote else row.fingerprint[:12]
 
     def words(a: Answers) -> list[str]:
-        return ["image", "export", target, os.path.expanduser(a["file"] or ".")]
+        return ["image", "export", target, common.here(a["file"]) or "."]
 
     async def submit(a: Answers) -> None:
         await run_own(words(a))
@@ -122,6 +124,89 @@ def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
             note="A split image becomes two files: the second one's name ends with .root.",
         )
     )  # fmt: skip
+
+
+def import_image(app: "LxpyApp", _: Sequence[Any]) -> None:
+    """An image of files or a directory of this machine, or of an address, by our own command line: it streams."""
+
+    def line(a: Answers) -> list[str]:
+        file = a["file"] if _is_address(a["file"]) else common.here(a["file"]) or "FILE"
+        found = ["image", "import", file, *([common.here(a["root"])] if a["root"] else [])]
+        found += [f"{app.gateway.remote}:"] if app.gateway.remote else []
+        found += [f"{key}={value}" for key, value in guides.pairs(a["more"]).items()]
+        for alias in _words(a["alias"]):
+            found += ["--alias", alias]
+        return common.words(app, *found, *(["--public"] if a["public"] else []))
+
+    def shown(a: Answers) -> str:
+        try:
+            return common.shown(line(a))
+        except ApiError:  # it is being typed
+            return common.shown(line({**a, "more": ""}))
+
+    async def check(a: Answers) -> Mapping[str, str]:
+        found = {"file": _unfit(a["file"]), "root": _unfit_root(a["root"], a["file"]), "alias": "", "more": ""}
+        taken = {name: row.title for row in app.model.images for name in row.aliases}
+        for name in _words(a["alias"]):
+            if name in taken and not a["reuse"]:
+                found["alias"] = f"{name} is an image's already: name another one, or tick Replace"
+        try:
+            guides.pairs(a["more"])
+        except ApiError as error:
+            found["more"] = error.message
+        return {key: text for key, text in found.items() if text}
+
+    async def submit(a: Answers) -> None:
+        said = await run_own(line(a))
+        app.notify(_words(a["alias"])[0] if a["alias"] else said.rpartition(" ")[2][:12], title="Image imported",
+                   markup=False)  # fmt: skip
+
+    app.push_screen(
+        Form(
+            "Import an image",
+            [
+                Question("file", "File", "a tarball, a directory, https://…; the right arrow completes", path=True),
+                Question("root", "Root", "of a split image the second file: squashfs or tarball", path=True),
+                Question("alias", "Aliases", "what it is to be called; several with blanks between"),
+                Question("reuse", "Replace", "take an alias from the image that has it", flag=True),
+                Question("public", "Public", "anybody who reaches this server may fetch it", flag=True),
+                Question("more", "More", "its properties: key=value …, such as description=\"my own\""),
+            ],
+            submit, shown, "Import", interruptible=True, check=check,
+            note="The server itself fetches what an address names.",
+        )
+    )  # fmt: skip
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith(("https://", "http://"))
+
+
+def _unfit(file: str) -> str:
+    """Why a file, directory or address can be no image, as far as it is seen from here; "" where it may be one."""
+    if _is_address(file):
+        return "" if file.startswith("https://") else "Only https:// is fetched: what comes by http:// can be anybody's"
+    path = os.path.expanduser(file)
+    if not file or not os.path.exists(path):
+        return f"There is no file or directory {file} here" if file else "Name a file, a directory or an address"
+    if os.path.isdir(path) and not os.path.isfile(f"{path}/metadata.yaml"):
+        return "A directory needs metadata.yaml and rootfs in it to be an image"
+    return ""
+
+
+def _unfit_root(root: str, file: str) -> str:
+    if not root:
+        return ""
+    if _is_address(file) or os.path.isdir(os.path.expanduser(file)):
+        return "An address or a directory is the whole image: leave this empty"
+    if not os.path.isfile(os.path.expanduser(root)):
+        return f"There is no file {root} here"
+    # Our own command line would take it for a property, or for a remote.
+    return "Give it a name without = and without : at its end" if "=" in root or root.endswith(":") else ""
 
 
 def publish(app: "LxpyApp", _: Sequence[Any]) -> None:

@@ -1,7 +1,7 @@
 """Images and files of instances, and the way back: publish, export, import, push, pull."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lxpy.api.errors import BadRequest
@@ -14,6 +14,7 @@ from lxpy.tui.verbs.common import (
     ask,
     called,
     command,
+    here,
     instances,
     named,
     names_of,
@@ -55,15 +56,24 @@ def publish(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
 
 def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """Backups into files of this machine."""
-    chosen = instances(rows)
+    """Backups of instances into files of this machine."""
+    into_files(app, instances(rows), lambda row, *rest: words(app, "export", ref(app, row.name), *rest),
+               "--instance-only")  # fmt: skip
 
-    def file(row: InstanceRow, a: Answers) -> str:
-        return os.path.expanduser(named(a["file"], chosen)[row.key])
 
-    def line(row: InstanceRow, a: Answers) -> list[str]:
-        only = ["--instance-only"] if a["only"] else []
-        return words(app, "export", ref(app, row.name), file(row, a), "--compression", a["compression"], *only)
+def into_files(app: "LxpyApp", chosen: Sequence[Any], command_of: Callable[..., list[str]], alone: str) -> None:
+    """Backups into files of this machine.
+
+    Args:
+        command_of: the command line for a row, given what comes behind its name.
+        alone: the option that leaves snapshots out.
+    """
+
+    def file(row: Any, a: Answers) -> str:
+        return here(named(a["file"], chosen)[row.key])
+
+    def line(row: Any, a: Answers) -> list[str]:
+        return command_of(row, file(row, a), "--compression", a["compression"], *([alone] if a["only"] else []))
 
     def check(a: Answers) -> None:
         if not a["file"]:
@@ -74,7 +84,7 @@ def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
     run = command(app, line)
 
-    async def one(row: InstanceRow, a: Answers) -> Any:
+    async def one(row: Any, a: Answers) -> Any:
         await run(row, a)
         return file(row, a)
 
@@ -93,10 +103,31 @@ def export(app: "LxpyApp", rows: Sequence[Any]) -> None:
 def import_backup(app: "LxpyApp", _: Sequence[Any]) -> None:
     """An instance of a backup file."""
 
-    def line(a: Answers) -> list[str]:
+    def line(a: Answers, file: str) -> list[str]:
         remote = [f"{app.gateway.remote}:"] if app.gateway.remote else []
-        found = words(app, "import", *remote, os.path.expanduser(a["file"]) or "FILE")
+        found = words(app, "import", *remote, file)
         return found + ([a["name"]] if a["name"] else []) + (["-s", a["pool"]] if a["pool"] else [])
+
+    async def begin() -> None:
+        pools = await names_of(app, "/1.0/storage-pools")
+        pool = Question("pool", "Pool", "left empty: as it was, or the usual", among=pools)
+        of_file(app, "Import a backup", line, pool)
+
+    app.run_worker(begin(), group="verbs", exit_on_error=False)
+
+
+def of_file(
+    app: "LxpyApp", title: str, command_of: Callable[[Answers, str], list[str]], *more: Question
+) -> None:  # fmt: skip
+    """Something new of a backup file of this machine.
+
+    Args:
+        command_of: the command line, given the answers and the file.
+        more: asked beside the file and the new name.
+    """
+
+    def line(a: Answers) -> list[str]:
+        return command_of(a, here(a["file"]) or "FILE")
 
     async def submit(answers: Answers) -> None:
         if not answers["file"]:
@@ -104,21 +135,17 @@ def import_backup(app: "LxpyApp", _: Sequence[Any]) -> None:
         await run_own(line(answers))
         app.notify(answers["name"] or answers["file"], title="Imported", markup=False)
 
-    async def begin() -> None:
-        pools = await names_of(app, "/1.0/storage-pools")
-        app.push_screen(
-            Form(
-                "Import a backup",
-                [
-                    Question("file", "File", "a backup of lxpy, LXD or Incus; the right arrow completes", path=True),
-                    Question("name", "Name", "left empty: as it was"),
-                    Question("pool", "Pool", "left empty: as it was, or the usual", among=pools),
-                ],
-                submit, lambda a: shown(line(a)), "Import", interruptible=True,
-            )
-        )  # fmt: skip
-
-    app.run_worker(begin(), group="verbs", exit_on_error=False)
+    app.push_screen(
+        Form(
+            title,
+            [
+                Question("file", "File", "a backup of lxpy, LXD or Incus; the right arrow completes", path=True),
+                Question("name", "Name", "left empty: as it was"),
+                *more,
+            ],
+            submit, lambda a: shown(line(a)), "Import", interruptible=True,
+        )
+    )  # fmt: skip
 
 
 def push(app: "LxpyApp", rows: Sequence[Any]) -> None:
@@ -128,7 +155,7 @@ def push(app: "LxpyApp", rows: Sequence[Any]) -> None:
     def line(row: InstanceRow, a: Answers) -> list[str]:
         there = f"{ref(app, row.name)}/{(a['to'] or '/root/').lstrip('/')}"
         owner = ["--uid", a["owner"], "--gid", a["owner"]] if a["owner"] else []
-        return words(app, "file", "push", "-r", "-p", os.path.expanduser(a["file"]) or "FILE", there, *owner)
+        return words(app, "file", "push", "-r", "-p", here(a["file"]) or "FILE", there, *owner)
 
     def check(a: Answers) -> None:
         if not os.path.exists(os.path.expanduser(a["file"])) or not a["file"]:
@@ -148,11 +175,11 @@ def push(app: "LxpyApp", rows: Sequence[Any]) -> None:
 def pull(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """A file or directory of instances onto this machine."""
     chosen = instances(rows)
-    here = os.getcwd()
+    there = f"{os.getcwd()}/{pattern(chosen, '/', '')}"
 
     def line(row: InstanceRow, a: Answers) -> list[str]:
         inside = f"{ref(app, row.name)}/{a['file'].lstrip('/')}"
-        return words(app, "file", "pull", "-r", "-p", inside, os.path.expanduser(named(a["to"], chosen)[row.key]))
+        return words(app, "file", "pull", "-r", "-p", inside, here(named(a["to"], chosen)[row.key]))
 
     def check(a: Answers) -> None:
         if not a["file"].strip("/"):
@@ -163,14 +190,13 @@ def pull(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
     async def one(row: InstanceRow, a: Answers) -> Any:
         await run(row, a)
-        return os.path.expanduser(named(a["to"], chosen)[row.key])
+        return here(named(a["to"], chosen)[row.key])
 
     ask(
         app, chosen, f"Get from {called(chosen)}", "Get",
         [
             Question("file", "File", "a file or directory inside, such as /etc/hostname"),
-            Question("to", "To", f"a place of this machine; {PATTERN_HINT}", f"{here}/{pattern(chosen, '/', '')}",
-                     path=True),
+            Question("to", "To", f"a place of this machine; {PATTERN_HINT}", there, path=True),
         ],
         one, safe(line), check=check, interruptible=True, told="It is here",
     )  # fmt: skip

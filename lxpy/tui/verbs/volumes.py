@@ -1,6 +1,5 @@
-"""Custom volumes: made, attached, detached, sized, snapshotted, restored, copied, renamed, deleted."""
+"""Custom volumes: made, sized, snapshotted, restored, renamed, edited, deleted."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +7,9 @@ from lxpy.api.errors import ApiError
 from lxpy.tui import guides
 from lxpy.tui.editables import VolumeOf
 from lxpy.tui.objects import PoolRow
-from lxpy.tui.rows import InstanceRow
-from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.screens.confirm import Confirm
 from lxpy.tui.screens.form import Answers, Form, Question
-from lxpy.tui.verbs.devices import change
+from lxpy.tui.verbs import common
 from lxpy.tui.volumerows import VolumeRow, volume_url
 
 if TYPE_CHECKING:
@@ -21,30 +18,50 @@ if TYPE_CHECKING:
 _SIZED = ("btrfs", "zfs", "lvm")
 
 
-def _volume(app: "LxpyApp", rows: Sequence[Any], *, snapshot: bool = False) -> VolumeRow | None:
-    """The custom volume (or snapshot) that is meant; says so where none is."""
-    row = rows[0] if rows else None
-    if not isinstance(row, VolumeRow):
+def volumes(app: "LxpyApp", rows: Sequence[Any], *, snapshots: bool = False) -> list[VolumeRow]:
+    """The custom volumes that are meant, and snapshots of them; none, and it is said why, where something else is.
+
+    A snapshot whose volume is meant, too, goes with it.
+    """
+    found = [row for row in rows if isinstance(row, VolumeRow)]
+    whole = {row.key for row in found if not row.snapshot}
+    found = [row for row in found if not row.snapshot or f"{row.type} {row.volume}" not in whole]
+    if not found:
         app.notify("Select a volume first, or press n to make one", title="No volume")
-        return None
-    if not row.custom:
-        owner = "image" if row.kind == "image" else "instance"
-        app.notify(f"{row.name} comes and goes with its {owner}", title="Not a volume of its own", markup=False)
-        return None
-    if row.snapshot and not snapshot:
-        app.notify("It is a snapshot: select the volume itself", title=row.name, markup=False)
-        return None
-    return row
+    for row in found:
+        if not row.custom:
+            owner = "image" if row.type == "image" else "instance"
+            app.notify(f"{row.name} comes and goes with its {owner}", title="Not a volume of its own", markup=False)
+            return []
+        if row.snapshot and not snapshots:
+            app.notify("It is a snapshot: select the volume itself", title=row.name, markup=False)
+            return []
+    return found
 
 
-async def _done(app: "LxpyApp", method: str, path: str, body: Any = None) -> None:
+def volume(app: "LxpyApp", rows: Sequence[Any], *, snapshots: bool = False) -> VolumeRow | None:
+    """As `volumes`, where it can be done to one at a time."""
+    found = volumes(app, rows, snapshots=snapshots)
+    if len(found) > 1:
+        app.notify("Only one at a time: unmark the others", title=f"{len(found)} volumes are marked")
+        return None
+    return found[0] if found else None
+
+
+async def done(app: "LxpyApp", method: str, path: str, body: Any = None) -> None:
     """One request and the end of its operation. Raises what either says."""
-    await app.model.follow(await app.gateway.call(lambda c: getattr(c, method)(path, body)))
+    await common.done(app, method, path, body)
     app.model.changed_kind("storage-pools")
 
 
-def _line(*words: str) -> str:
-    return shlex.join(["lxpy", "storage", "volume", *(word for word in words if word)])
+def words(app: "LxpyApp", verb: str, where: str, *rest: str) -> list[str]:
+    """``storage volume VERB`` of our own command line; `where` begins with the pool."""
+    return common.words(app, "storage", "volume", verb, common.ref(app, where), *(word for word in rest if word))
+
+
+def line(app: "LxpyApp", verb: str, where: str, *rest: str) -> str:
+    """The same as a person types it."""
+    return common.shown(words(app, verb, where, *rest))
 
 
 # -- making ------------------------------------------------------------------------------------------------------------
@@ -75,15 +92,15 @@ def create(app: "LxpyApp", rows: Sequence[Any]) -> None:
     async def submit(answers: Answers) -> None:
         body = {"name": answers["name"], "description": answers["about"], "type": "custom",
                 "content_type": "filesystem", "config": config(answers)}  # fmt: skip
-        await _done(app, "post", volume_url(name), body)
+        await done(app, "post", volume_url(name), body)
 
-    def line(answers: Answers) -> str:
+    def shown(answers: Answers) -> str:
         try:
-            words = [f"{key}={value}" for key, value in config(answers).items()]
+            pairs = [f"{key}={value}" for key, value in config(answers).items()]
         except ApiError:
-            words = []
+            pairs = []
         about = ["--description", answers["about"]] if answers["about"] else []
-        return _line("create", name, answers["name"] or "NAME", *words, *about)
+        return line(app, "create", name, answers["name"] or "NAME", *pairs, *about)
 
     app.push_screen(
         Form(
@@ -94,36 +111,10 @@ def create(app: "LxpyApp", rows: Sequence[Any]) -> None:
                 Question("about", "About", "what it is for"),
                 Question("more", "More", "key=value …, such as snapshots.schedule=@daily"),
             ],
-            submit, line, "Create", check=check,
+            submit, shown, "Create", check=check,
             note="" if sized else f"A {driver} pool keeps no sizes: the volume may fill it.",
         )
     )  # fmt: skip
-
-
-def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """A volume with its snapshots, or what one snapshot holds."""
-    row = _volume(app, rows, snapshot=True)
-    if row is None:
-        return
-    pools = tuple(one.name for one in app.model.objects.get("storage-pools", [])) or (row.pool,)
-
-    async def submit(answers: Answers) -> None:
-        source = {"type": "copy", "pool": row.pool, "name": row.name, "volume_only": bool(answers.get("only"))}
-        body = {"name": answers["name"], "type": "custom", "source": source, "config": {}}
-        await _done(app, "post", volume_url(answers["pool"]), body)
-
-    async def check(answers: Answers) -> Mapping[str, str]:
-        return await app.rules.faults("storage-volume", {}, pool=answers["pool"], name=answers["name"])
-
-    def line(answers: Answers) -> str:
-        only = "--volume-only" if answers.get("only") else ""
-        return _line("copy", f"{row.pool}/{row.name}", f"{answers['pool']}/{answers['name']}", only)
-
-    questions = [Question("name", "Name", "of the copy", f"{row.volume}-copy"),
-                 Question("pool", "Pool", value=row.pool, choices=pools)]  # fmt: skip
-    if row.snapshots:
-        questions.append(Question("only", "Snapshots", "leave them out", flag=True))
-    app.push_screen(Form(f"Copy {row.name}", questions, submit, line, "Copy", check=check))
 
 
 # -- what is there -----------------------------------------------------------------------------------------------------
@@ -132,29 +123,29 @@ def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
 def edit(app: "LxpyApp", rows: Sequence[Any]) -> None:
     from lxpy.tui.screens.keys import KeysForm
 
-    if row := _volume(app, rows):
+    if row := volume(app, rows):
         app.push_screen(KeysForm(VolumeOf(app, row)))
 
 
 def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    row = _volume(app, rows, snapshot=True)
+    row = volume(app, rows, snapshots=True)
     if row is None:
         return
     old = row.snapshot or row.volume
 
     async def submit(answers: Answers) -> None:
-        await _done(app, "post", row.path, {"name": answers["name"]})
+        await done(app, "post", row.path, {"name": answers["name"]})
 
-    def line(answers: Answers) -> str:
+    def shown(answers: Answers) -> str:
         new = f"{row.volume}/{answers['name']}" if row.snapshot else answers["name"]
-        return _line("rename", row.pool, row.name, new)
+        return line(app, "rename", row.pool, row.name, new)
 
-    app.push_screen(Form(f"Rename {row.name}", [Question("name", "Name", value=old)], submit, line, "Rename"))
+    app.push_screen(Form(f"Rename {row.name}", [Question("name", "Name", value=old)], submit, shown, "Rename"))
 
 
 def resize(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """What it may hold, from now on."""
-    row = _volume(app, rows)
+    row = volume(app, rows)
     if row is None:
         return
     before = (row.raw.get("config") or {}).get("size", "")
@@ -163,35 +154,36 @@ def resize(app: "LxpyApp", rows: Sequence[Any]) -> None:
         return await app.rules.faults("storage-volume", {"size": answers["size"]}, pool=row.pool)
 
     async def submit(answers: Answers) -> None:
-        await _done(app, "patch", row.path, {"config": {"size": answers["size"]}})
+        await done(app, "patch", row.path, {"config": {"size": answers["size"]}})
 
-    def line(answers: Answers) -> str:
+    def shown(answers: Answers) -> str:
         if answers["size"]:
-            return _line("set", row.pool, row.name, f"size={answers['size']}")
-        return _line("unset", row.pool, row.name, "size")
+            return line(app, "set", row.pool, row.name, f"size={answers['size']}")
+        return line(app, "unset", row.pool, row.name, "size")
 
     question = Question("size", "Size", "such as 10GiB; left empty: no limit", before)
-    app.push_screen(Form(f"Size of {row.name}", [question], submit, line, "Set", check=check))
+    app.push_screen(Form(f"Size of {row.name}", [question], submit, shown, "Set", check=check))
 
 
 def snapshot(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    row = _volume(app, rows)
-    if row is None:
+    """Of one or of all that are marked, under the same name."""
+    chosen = volumes(app, rows)
+    if not chosen:
         return
 
-    async def submit(answers: Answers) -> None:
-        await _done(app, "post", f"{row.path}/snapshots", {"name": answers["name"]})
+    async def one(row: VolumeRow, answers: Answers) -> None:
+        await done(app, "post", f"{row.path}/snapshots", {"name": answers["name"]})
 
-    question = Question("name", "Name", "left empty: snap0, snap1 … or what snapshots.pattern says")
-    app.push_screen(
-        Form(f"Snapshot of {row.name}", [question], submit,
-             lambda a: _line("snapshot", row.pool, row.name, a["name"]), "Take it")
+    common.ask(
+        app, chosen, f"Snapshot of {common.called(chosen)}", "Take it",
+        [Question("name", "Name", "left empty: snap0, snap1 … or what snapshots.pattern says")],
+        one, lambda row, a: words(app, "snapshot", row.pool, row.name, a["name"]),
     )  # fmt: skip
 
 
 def restore(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """The volume as it was in a snapshot."""
-    row = _volume(app, rows, snapshot=True)
+    row = volume(app, rows, snapshots=True)
     if row is None:
         return
     if not row.snapshot:
@@ -199,7 +191,7 @@ def restore(app: "LxpyApp", rows: Sequence[Any]) -> None:
         return
 
     async def one(row: VolumeRow) -> None:
-        await _done(app, "put", volume_url(row.pool, row.volume), {"restore": row.snapshot})
+        await done(app, "put", volume_url(row.pool, row.volume), {"restore": row.snapshot})
         app.notify(f"{row.volume} is as in {row.snapshot}", title="Restored", markup=False)
 
     def answer(yes: bool | None) -> None:
@@ -211,122 +203,23 @@ def restore(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
 
 def delete(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    row = _volume(app, rows, snapshot=True)
-    if row is None:
+    """Asks, naming what goes and who has it."""
+    chosen = volumes(app, rows, snapshots=True)
+    if not chosen:
         return
 
     async def one(row: VolumeRow) -> None:
-        await _done(app, "delete", row.path)
+        await done(app, "delete", row.path)
 
-    def answer(yes: bool | None) -> None:
-        if yes:
-            app.actions.each("Cannot delete", [row], one)
-
-    what = "snapshot" if row.snapshot else "volume"
-    note = (
-        ""
-        if row.snapshot
-        else "What it holds is deleted with it"
-        + (f", and its {row.snapshots} snapshot{'s' if row.snapshots > 1 else ''}." if row.snapshots else ".")
-    )
-    names = [row.name, *(f"used by {user}" for user in row.users)]
-    app.push_screen(Confirm(f"Delete {what} {row.name}?", names, "delete", note), answer)
-
-
-# -- in instances ------------------------------------------------------------------------------------------------------
-
-
-def attach(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """Gives it to an instance, where it is seen at once."""
-    row = _volume(app, rows)
-    if row is None:
-        return
-    names = tuple(sorted(app.model.instances))
-    if not names:
-        app.notify("There is no instance yet: n in pane 1 launches one", title="Nothing to attach it to")
-        return
-
-    def device(answers: Answers) -> dict[str, str]:
-        readonly = {"readonly": "true"} if answers["readonly"] else {}
-        return {"type": "disk", "pool": row.pool, "source": row.volume, "path": answers["path"]} | readonly
-
-    async def check(answers: Answers) -> Mapping[str, str]:
-        instance, name = app.model.instances.get(answers["instance"]), answers["device"]
-        if instance is None:
-            return {"instance": "It is gone meanwhile"}
-        there = instance.raw.get("expanded_devices") or {}
-        if name in there:
-            return {"device": f"{instance.name} has a device {name!r} already"}
-        faults = await app.rules.device_faults(name, device(answers), {**there, name: device(answers)})
-        return {key if key == "path" else "device" if "device name" in text else "": text
-                for key, text in faults.items()}  # fmt: skip
-
-    async def submit(answers: Answers) -> None:
-        await change(app, app.model.instances[answers["instance"]], answers["device"], device(answers))
-        app.model.changed_kind("storage-pools")
-
-    def line(answers: Answers) -> str:
-        if answers["readonly"]:
-            words = guides.words(device(answers))
-            return shlex.join(["lxpy", "config", "device", "add", answers["instance"], answers["device"], "disk",
-                               *words])  # fmt: skip
-        return _line("attach", row.pool, row.volume, answers["instance"], answers["device"], answers["path"] or "PATH")
-
-    app.push_screen(
-        Form(
-            f"Attach {row.name}",
-            [
-                Question("instance", "Instance", choices=names),
-                Question("path", "Inside", "where it is in the instance, such as /srv/data"),
-                Question("device", "Name", "of the device", row.volume),
-                Question("readonly", "Read-only", "nobody inside can write", flag=True),
-            ],
-            submit, line, "Attach", check=check,
-        )
+    whole = [row for row in chosen if not row.snapshot]
+    lost = sum(row.snapshots for row in whole)
+    what = f"{'volume' if whole else 'snapshot'} {chosen[0].name}" if len(chosen) == 1 else common.called(chosen)
+    note = "What it holds is deleted with it" if len(chosen) == 1 else "What volumes hold is deleted with them"
+    note += f", and {'its' if len(chosen) == 1 else 'their'} {lost} snapshot{'s' * (lost > 1)}." if lost else "."
+    names = [row.name + "".join(f"  used by {user}" for user in row.users[:1]) for row in chosen]
+    if len(chosen) == 1:
+        names = [chosen[0].name, *(f"used by {user}" for user in chosen[0].users)]
+    app.actions.ask(
+        "delete", f"Delete {what}?", names, "delete", note if whole else "",
+        lambda: app.actions.each("Cannot delete", chosen, one), many=len(chosen) > 1,
     )  # fmt: skip
-
-
-def detach(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """Takes it from an instance, which is asked for where there are several."""
-    if row := _volume(app, rows):
-        app.run_worker(_detach(app, row), group="verbs", exit_on_error=False)
-
-
-async def _detach(app: "LxpyApp", row: VolumeRow) -> None:
-    try:
-        # Not what the list knows: it may have been attached a moment ago.
-        raws = await app.gateway.call(lambda c: c.get("/1.0/instances", recursion="1"))
-    except Exception as error:
-        app.fail(f"Cannot detach {row.name}", error)
-        return
-    found: dict[str, tuple[InstanceRow, str]] = {}
-    for raw in raws:
-        for name, device in (raw.get("devices") or {}).items():
-            if (device.get("pool"), device.get("source")) == (row.pool, row.volume):
-                found[f"{raw['name']} {name}"] = (InstanceRow(raw), name)
-    if not found:
-        why = f"{', '.join(row.users)} has it: change it there" if row.users else "No instance has it"
-        app.notify(why, title="Nothing to detach", markup=False)
-        return
-
-    def sure(choice: str | None) -> None:
-        if choice is None:
-            return
-        instance, name = found[choice]
-
-        async def one(row: VolumeRow) -> None:
-            await change(app, instance, name, None)
-            app.model.changed_kind("storage-pools")
-
-        def answer(yes: bool | None) -> None:
-            if yes:
-                app.actions.each("Cannot detach", [row], one)
-
-        names = [f"{instance.name}: device {name}"]
-        app.push_screen(Confirm(f"Detach {row.name}?", names, "detach", "What it holds stays."), answer)
-
-    if len(found) == 1:
-        sure(next(iter(found)))
-    else:
-        choices = [Choice(instance.name, choice) for choice, (instance, _) in found.items()]
-        app.push_screen(Choose(f"Detach {row.name} from", choices), sure)

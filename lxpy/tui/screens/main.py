@@ -191,7 +191,8 @@ class MainScreen(Screen[None]):
             self._activate(focused)
 
     def _show_detail(self) -> None:
-        self.detail.show(self.active.current)
+        if self.detail.is_attached:  # it goes before the screen does while the app closes
+            self.detail.show(self.active.current)
 
     def action_pane(self, number: int) -> None:
         self.remove_class("-detail", "-zoom", "-browse")

@@ -1,4 +1,4 @@
-"""Log files of instances read piece by piece: a log may be far larger than what anybody wants to look at."""
+"""Log files of instances and network ACLs, read piece by piece: a log may be far larger than what one looks at."""
 
 import re
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +28,11 @@ class Piece(NamedTuple):
 def console(name: str) -> str:
     """The path of an instance's console log."""
     return f"/1.0/instances/{quote(name)}/console"
+
+
+def acl(name: str) -> str:
+    """The path of a network ACL's log."""
+    return f"/1.0/network-acls/{quote(name)}/log"
 
 
 def names(client: Asks, name: str) -> dict[str, str]:

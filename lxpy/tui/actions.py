@@ -37,7 +37,7 @@ _AT_ONCE = 0.7  # seconds
 # The status that an action leads to, where there is one.
 REACHED = {"start": "Running", "stop": "Stopped", "freeze": "Frozen", "unfreeze": "Running"}
 # What may be done in a read-only app.
-HARMLESS = frozenset({"log", "pull", "doctor", "results", "test-remote", "switch-remote", "export-image"})
+HARMLESS = frozenset({"log", "log-acl", "pull", "doctor", "results", "test-remote", "switch-remote", "export-image"})
 AT_LEISURE = 0.5  # seconds; work on many that takes longer is watched
 
 
@@ -325,9 +325,9 @@ class Actions:
     # Looking inside
 
     def _log(self, rows: Sequence[InstanceRow]) -> None:
-        from lxpy.tui.screens.log import LogScreen
+        from lxpy.tui.screens.log import InstanceLogs
 
-        self.app.push_screen(LogScreen(self.app.gateway, [row.name for row in rows]))
+        self.app.push_screen(InstanceLogs(self.app.gateway, [row.name for row in rows]))
 
     def shell(self, row: InstanceRow, console: bool = False) -> None:
         """A shell in a tab beside everything else, or the console."""

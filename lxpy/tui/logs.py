@@ -1,4 +1,4 @@
-"""What a log view reads: the logs of one or several instances, followed, older pages on demand.
+"""What a log view reads: one log or several, of instances or an ACL; followed, older pages on demand.
 
 The end comes first, at most `TAIL` bytes of it, and what lies before only when it is asked for. What is written faster
 than it can be read is skipped, with a line that says so: no size of log and no speed of writing makes the app slow.
@@ -6,8 +6,9 @@ than it can be read is skipped, with a line that says so: no size of log and no 
 
 import asyncio
 import codecs
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lxpy.client import logs
@@ -20,17 +21,39 @@ _KNOWN = 64  # bytes read twice, to see that the log still is the one we know
 
 
 class Source(NamedTuple):
-    """A log: whose it is, and where it lies in the API."""
+    """A log: whose it is, and where it lies in the API. `told` makes of a line what people read."""
 
     name: str
     path: str
+    told: Callable[[str], str] | None = None
+
+
+def acl_line(line: str) -> str:
+    """A line of a network ACL's log (JSON) in words; as it is, where it is something else."""
+    try:
+        found = {str(key): str(value) for key, value in json.loads(line).items()}
+        time_, action, rule = found["time"], found["action"], found["rule"]
+    except (ValueError, AttributeError, KeyError):
+        return line
+    rule += "" if "." in rule else " (no rule)"
+    ends = [_end(found.get(side, ""), found.get(f"{side}_port", "")) for side in ("src", "dst")]
+    icmp = f"type {found['icmp_type']}" if "icmp_type" in found else ""
+    packet = [found.get("proto", ""), " → ".join(end for end in ends if end), icmp]
+    return "  ".join(word for word in (time_, f"{action:<6}", f"{rule:<10}", *packet, found.get("subject", "")) if word)
+
+
+def _end(address: str, port: str) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 class _Reader:
     """One log and how much of it has been read. Its methods block."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, told: Callable[[str], str] | None = None) -> None:
+        self.path, self._told = path, told
+        self._rest = ""  # of a line that is to be told and has not ended yet
         self.start = self.end = self.skipped = 0
         self._last = b""
         self._begun = False
@@ -52,7 +75,7 @@ class _Reader:
             moved = self.end - (piece.start + found + len(self._last))
             self.start, self.end = max(0, self.start - moved), self.end - moved
             return False, self._take(piece.data[found + len(self._last) :])
-        self._begun = True
+        self._begun, self._rest = True, ""
         self._decoder.reset()
         data = piece.data[_first_line(piece.data) if piece.start else 0 :]
         self.start = self.end = piece.start + len(piece.data) - len(data)
@@ -62,7 +85,14 @@ class _Reader:
     def _take(self, data: bytes) -> str:
         self.end += len(data)
         self._last = (self._last + data)[-_KNOWN:]
-        return self._decoder.decode(data)
+        text = self._rest + self._decoder.decode(data)
+        if self._told is not None:
+            text, newline, self._rest = text.rpartition("\n")
+            text += newline
+        return self._words(text)
+
+    def _words(self, text: str) -> str:
+        return "".join(self._told(line) + "\n" for line in text.splitlines()) if self._told is not None else text
 
     def older(self, client: logs.Asks) -> str:
         """The page before the first one that was read; ``""`` at the beginning of the log."""
@@ -72,7 +102,7 @@ class _Reader:
         data = logs.between(client, self.path, begin, self.start).data
         data = data[_first_line(data) if begin else 0 :]
         self.start -= len(data)
-        return data.decode("utf-8", "replace")
+        return self._words(data.decode("utf-8", "replace"))
 
 
 def _first_line(data: bytes) -> int:
@@ -92,7 +122,7 @@ class LogFeed:
     def __init__(self, gateway: Gateway, view: LogView, sources: Sequence[Source]) -> None:
         self.gateway, self.view = gateway, view
         self.sources = tuple(sources)
-        self._readers = [_Reader(source.path) for source in self.sources]
+        self._readers = [_Reader(source.path, source.told) for source in self.sources]
         self._lock = asyncio.Lock()
         self._begun = False
         view.clear([source.name for source in self.sources] if len(self.sources) > 1 else [])

@@ -47,6 +47,8 @@ COVERED: dict[str, str] = {
     "network acl create": "acl.create", "network acl delete": "acl.delete", "network acl list": "main.pane-5",
     "network acl rule add": "acl.rule", "network acl rule remove": "acl.edit",
     **{f"network acl {verb}": "acl.edit" for verb in ("edit", "get", "set", "show", "unset")},
+    "network acl rename": "acl.rename", "network acl show-log": "acl.log", "network rename": "network.rename",
+    "profile copy": "profile.copy-profile",
     "network forward create": "forward.create", "network forward delete": "forward.delete",
     "network forward list": "main.pane-5", "network forward port add": "forward.port",
     "network forward port remove": "forward.delete",
@@ -74,9 +76,6 @@ LEFT_OUT: dict[str, str] = {
     "file mount": "It lasts as long as its command: a terminal of its own is the place for it",
     "image build": "It writes for minutes what a builder wants to read",
     "image serve": "It lasts as long as its command: a terminal of its own is the place for it",
-    **{f"network acl {verb}": _LATER for verb in ("rename", "show-log")},
-    "network rename": _LATER,
-    "profile copy": _LATER,
     **{f"project {verb}": _LATER
        for verb in ("create", "delete", "edit", "get", "info", "rename", "set", "show", "unset")},
     "monitor": "The app itself is fed by these events; raw they are for programs",

@@ -38,6 +38,7 @@ class ListPane(Titled, Table):
         self.query_text = ""
         self.all_rows: list[Any] = []
         self.others: list[tuple[int, str]] = []
+        self._goal = ""  # what the cursor goes to as soon as it is there
         self.retitle()
 
     @property
@@ -53,7 +54,16 @@ class ListPane(Titled, Table):
         if not shown:
             self.empty = self.nothing()
         self.show(shown)
+        if self._goal and any(row.key == self._goal for row in rows):
+            self.go_to(self._goal)
         self.retitle()
+
+    def go_to(self, key: str) -> None:
+        """Puts the cursor on a row, now or when it has been read; a filter that hides it stays."""
+        place = next((i for i, row in enumerate(self.rows) if row.key == key), -1)
+        self._goal = "" if any(row.key == key for row in self.all_rows) else key
+        if place >= 0:
+            self.action_to(place)
 
     def test(self) -> Callable[[Any], bool] | None:
         """Which rows the filter lets through; None for all."""

@@ -20,6 +20,7 @@ class NetworksPane(ListPane):
     BINDINGS = [
         Binding("n", "app.verb('create-network')", "New network", id="network.create"),
         Binding("e", "app.verb('edit')", "Edit", id="network.edit"),
+        Binding("R", "app.verb('rename-object')", "Rename", show=False, id="network.rename"),
         Binding("ctrl+d", "app.verb('delete-object')", "Delete", key_display="^d", id="network.delete"),
         Binding("y", "app.copy", "Copy", show=False, id="network.copy"),
     ]

@@ -20,6 +20,7 @@ class ProfilesPane(ListPane):
     BINDINGS = [
         Binding("n", "app.verb('create-profile')", "New profile", id="profile.create"),
         Binding("e", "app.verb('edit')", "Edit", id="profile.edit"),
+        Binding("c", "app.verb('copy-profile')", "Copy to a new one", show=False, id="profile.copy-profile"),
         Binding("R", "app.verb('rename-object')", "Rename", show=False, id="profile.rename"),
         Binding("ctrl+d", "app.verb('delete-object')", "Delete", key_display="^d", id="profile.delete"),
         Binding("y", "app.copy", "Copy", show=False, id="profile.copy"),

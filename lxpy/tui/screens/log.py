@@ -1,4 +1,4 @@
-"""The logs of one or several instances over the whole screen: follows, searches, filters, saves."""
+"""Logs over the whole screen, of one or several instances or of a network ACL: follows, searches, filters, saves."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,9 @@ class LogScreen(Screen[None]):
     """See the module's text.
 
     Args:
-        names: the instances, whose console logs are shown first.
+        sources: what is shown, of each its end first.
+        what: what they are, for the title.
+        empty: what is said while there is nothing.
     """
 
     BINDINGS = [
@@ -38,17 +40,15 @@ class LogScreen(Screen[None]):
         Binding("n", "next(1)", "Next", show=False, id="logs.next"),
         Binding("N", "next(-1)", "Previous", show=False, id="logs.previous"),
         Binding("ampersand", "filter", "Filter", key_display="&", id="logs.filter"),
-        Binding("o", "other", "Other logs", id="logs.other"),
         Binding("ctrl+s", "save", "Save", id="logs.save"),
     ]
 
-    def __init__(self, gateway: Gateway, names: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, gateway: Gateway, sources: Sequence[Source], what: str, empty: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.gateway, self.names = gateway, tuple(names)
-        self.view = LogView(empty="The console has been silent so far", classes="pane", id="log")
+        self.gateway = gateway
+        self.view = LogView(empty=empty, classes="pane", id="log")
         self._fault = ""
-        self._files: dict[str, Source] = {}
-        self._show([Source(name, logs.console(name)) for name in self.names], "console log")
+        self._show(sources, what)
 
     def _show(self, sources: Sequence[Source], what: str) -> None:
         self.view.following = True
@@ -147,7 +147,42 @@ class LogScreen(Screen[None]):
         else:
             self.dismiss()
 
-    # Other files, saving
+    # Saving
+
+    def action_save(self) -> None:
+        alone = len(self.feed.sources) == 1
+        first = self.feed.sources[0]
+        file = first.path.rpartition("/")[2].removesuffix(".log")
+        what = (_SHOWN, _WHOLE) if alone else (_SHOWN,)
+
+        async def submit(answers: Answers) -> None:
+            path = os.path.expanduser(answers["file"])
+            if answers["what"] == _SHOWN:
+                await asyncio.to_thread(_write, path, self.view.text())
+            else:
+                await self.gateway.call(lambda client: _fetch(client, first.path, path), alone=True)
+            self.notify(path, title="Saved", markup=False)
+
+        name = "-".join(source.name for source in self.feed.sources[:4])
+        questions = [
+            Question("file", "File", "where to", f"{name}-{file}.log"),
+            Question("what", "What", choices=what),
+        ]
+        self.app.push_screen(Form("Save the log", questions, submit, verb="Save"))
+
+
+class InstanceLogs(LogScreen):
+    """The console logs of instances first; what else the server keeps of them at a key."""
+
+    BINDINGS = [Binding("o", "other", "Other logs", id="logs.other")]
+
+    def __init__(self, gateway: Gateway, names: Sequence[str], **kwargs: Any) -> None:
+        self.names = tuple(names)
+        self._files: dict[str, Source] = {}
+        super().__init__(gateway, self._consoles(), "console log", "The console has been silent so far", **kwargs)
+
+    def _consoles(self) -> list[Source]:
+        return [Source(name, logs.console(name)) for name in self.names]
 
     def action_other(self) -> None:
         self.run_worker(self._other(), group="other", exclusive=True, exit_on_error=False)
@@ -175,31 +210,10 @@ class LogScreen(Screen[None]):
             if row.key in self._files:
                 self._show([self._files[row.key]], row.value.replace("[", "\\["))
             else:
-                self._show([Source(name, logs.console(name)) for name in self.names], "console log")
+                self._show(self._consoles(), "console log")
             self._read()
 
         self.app.push_screen(_Files("Logs", choices), chosen)
-
-    def action_save(self) -> None:
-        alone = len(self.feed.sources) == 1
-        first = self.feed.sources[0]
-        file = first.path.rpartition("/")[2].removesuffix(".log")
-        what = (_SHOWN, _WHOLE) if alone else (_SHOWN,)
-
-        async def submit(answers: Answers) -> None:
-            path = os.path.expanduser(answers["file"])
-            if answers["what"] == _SHOWN:
-                await asyncio.to_thread(_write, path, self.view.text())
-            else:
-                await self.gateway.call(lambda client: _fetch(client, first.path, path), alone=True)
-            self.notify(path, title="Saved", markup=False)
-
-        name = "-".join(source.name for source in self.feed.sources[:4])
-        questions = [
-            Question("file", "File", "where to", f"{name}-{file}.log"),
-            Question("what", "What", choices=what),
-        ]
-        self.app.push_screen(Form("Save the log", questions, submit, verb="Save"))
 
 
 class _Files(Choose):

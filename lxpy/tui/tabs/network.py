@@ -92,6 +92,7 @@ class _OfNetwork(Tab):
     """Reads something of the selected managed network."""
 
     table: Table
+    _goal = ""
 
     @classmethod
     def fits(cls, subject: Any) -> bool:
@@ -124,6 +125,14 @@ class _OfNetwork(Tab):
             self.table.empty, found = [((explain(error), "bad"),)], []
         if self.subject is not None and self.subject.key == network.key:
             self.table.show(found)
+            self.go_to(self._goal)
+
+    def go_to(self, key: str) -> None:
+        """Puts the cursor on a row, now or when it has been read."""
+        place = next((n for n, row in enumerate(self.table.rows) if row.key == key), -1)
+        self._goal = key if place < 0 else ""
+        if place >= 0:
+            self.table.action_to(place)
 
     async def _rows(self, network: NetworkRow) -> list[Any]:
         raise NotImplementedError
@@ -186,6 +195,8 @@ class AclTable(_Verbs):
         Binding("a", "do('add-rule')", "Add a rule", id="acl.rule"),
         Binding("u", "do('use-acl')", "Use it here or not", id="acl.use"),
         Binding("e", "do('edit-acl')", "Edit", id="acl.edit"),
+        Binding("l", "do('log-acl')", "Log", id="acl.log"),
+        Binding("R", "do('rename-acl')", "Rename", id="acl.rename"),
         Binding("ctrl+d", "do('delete-acl')", "Delete", key_display="^d", id="acl.delete"),
     ]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lxpy.tui.screens.confirm import Confirm
 from lxpy.tui.screens.form import Answers, Form, Question
 from lxpy.tui.tabs.network import AclRow, AclsTab, ForwardRow, ForwardsTab
-from lxpy.tui.verbs.objects import edit_document
+from lxpy.tui.verbs.objects import ask_name, edit_document
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -253,6 +253,35 @@ def use_acl(app: "LxpyApp", rows: Sequence[Any]) -> None:
 def edit_acl(app: "LxpyApp", rows: Sequence[Any]) -> None:
     if isinstance(rows[0], AclRow):
         edit_document(app, f"{rows[0].name} · network ACL", rows[0].path, _ACL, lambda: _read(app))
+
+
+def rename_acl(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    row = rows[0]
+    if not isinstance(row, AclRow):
+        return
+
+    async def renamed(name: str) -> None:
+        await _done(app, "post", row.path, {"name": name})
+        app.main.detail.find(AclsTab).go_to(name)
+
+    async def check(name: str) -> str:
+        return (await app.rules.faults("network-acl", {}, name=name)).get("name", "")
+
+    ask_name(app, row.name, ("network", "acl"), renamed, check)
+
+
+def log_acl(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """What rules that log have let through or refused; it follows."""
+    from lxpy.client import logs
+    from lxpy.tui.logs import Source, acl_line
+    from lxpy.tui.screens.log import LogScreen
+
+    row = rows[0]
+    if isinstance(row, AclRow):
+        empty = (
+            "Nothing has been logged: rules whose state is logged do, and what no rule names, where a network says so"
+        )
+        app.push_screen(LogScreen(app.gateway, [Source(row.name, logs.acl(row.name), acl_line)], "ACL log", empty))
 
 
 def delete_acl(app: "LxpyApp", rows: Sequence[Any]) -> None:

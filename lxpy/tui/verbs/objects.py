@@ -1,6 +1,6 @@
 """What is the same for all kinds of objects: edit, rename, delete; and what small kinds have."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -120,20 +120,107 @@ def delete(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
 
 def rename(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """Another name."""
+    """Another name for a profile or network."""
+    if not rows:
+        return
+    row = rows[0]
+    if isinstance(row, NetworkRow) and not row.managed:
+        app.notify(f"{row.name} is the host's own: lxpy does not manage it", title="Nothing to rename", markup=False)
+        return
+
+    async def renamed(name: str) -> None:
+        await app.model.follow(await app.gateway.call(lambda c: c.post(row.path, {"name": name})))
+        app.model.changed_kind(row.kind)
+        app.main.pane(row.kind).go_to(name)
+
+    async def check(name: str) -> str:
+        return await taken(app, row.kind, name)
+
+    note = "Only a network that nothing uses can be renamed." if isinstance(row, NetworkRow) else ""
+    ask_name(app, row.name, (row.kind[:-1],), renamed, check, note)
+
+
+def ask_name(
+    app: "LxpyApp", name: str, kind: tuple[str, ...], renamed: Callable[[str], Awaitable[object]],
+    check: Callable[[str], Awaitable[str]], note: str = "",
+) -> None:  # fmt: skip
+    """A form for another name of an object.
+
+    Args:
+        kind: how the command line names the kind.
+        renamed: gives it the name; what it raises is shown in the form.
+        check: what is wrong with the name, "" for nothing.
+    """
     from lxpy.tui.screens.form import Answers, Form, Question
+    from lxpy.tui.verbs.common import ref, shown, words
+
+    async def faults(answers: Answers) -> dict[str, str]:
+        if answers["name"] == name:
+            return {"name": "It is called that now: type another name"}
+        wrong = await check(answers["name"])
+        return {"name": wrong} if wrong else {}
+
+    async def submit(answers: Answers) -> None:
+        await renamed(answers["name"])
+
+    app.push_screen(
+        Form(f"Rename {name}", [Question("name", "Name", value=name)], submit, verb="Rename", check=faults, note=note,
+             line=lambda a: shown(words(app, *kind, "rename", ref(app, name), a["name"] or "NAME")))
+    )  # fmt: skip
+
+
+async def taken(app: "LxpyApp", kind: str, name: str) -> str:
+    """Why nothing of a kind can be called so; "" where it can."""
+    faults = await app.rules.faults(kind[:-1], {}, name=name)
+    if not faults.get("name") and any(row.key == name for row in app.model.objects.get(kind, [])):
+        return f"There is a {kind[:-1]} {name!r} already: choose another name"
+    return faults.get("name", "")
+
+
+def copy_profile(app: "LxpyApp", rows: Sequence[Any]) -> None:
+    """A new profile with what the selected one has, here or in another project."""
+    from lxpy.tui.screens.form import Answers, Form, Question
+    from lxpy.tui.verbs.common import names_of, ref, shown, words
 
     if not rows:
         return
     row = rows[0]
+    here = app.gateway.project or "default"
+
+    async def check(answers: Answers) -> dict[str, str]:
+        name = answers["name"]
+        if answers["project"] in ("", here):
+            wrong = await taken(app, row.kind, name)
+        else:
+            wrong = (await app.rules.faults("profile", {}, name=name)).get("name", "")
+        return {"name": wrong} if wrong else {}
 
     async def submit(answers: Answers) -> None:
-        await app.model.follow(await app.gateway.call(lambda c: c.post(row.path, {"name": answers["name"]})))
+        project = answers["project"]
+        found = await app.gateway.call(lambda c: c.get(row.path))
+        body = {"name": answers["name"], **{key: found[key] for key in WRITABLE["profiles"]}}
+        place = "/1.0/profiles" + (f"?project={quote(project)}" if project else "")
+        await app.model.follow(await app.gateway.call(lambda c: c.post(place, body)))
+        if project in ("", here):
+            app.model.changed_kind(row.kind)
+            app.main.pane(row.kind).go_to(answers["name"])
+        else:
+            app.notify(f"{answers['name']} is in project {project}", title="Copied", timeout=4, markup=False)
 
-    app.push_screen(
-        Form(f"Rename {row.name}", [Question("name", "Name", value=row.name)], submit, verb="Rename",
-             line=lambda a: f"lxpy {row.kind[:-1]} rename {row.name} {a['name']}")
-    )  # fmt: skip
+    def line(answers: Answers) -> str:
+        project = ["--target-project", answers["project"]] if answers["project"] else []
+        return shown(words(app, "profile", "copy", ref(app, row.name), ref(app, answers["name"] or "NAME"), *project))
+
+    async def begin() -> None:
+        projects = await names_of(app, "/1.0/projects")
+        app.push_screen(
+            Form(f"Copy profile {row.name}",
+                 [Question("name", "Name", "of the new one", f"{row.name}-copy"),
+                  Question("project", "Project", "left empty: the same", among=projects)],
+                 submit, line, "Copy", check=check)
+        )  # fmt: skip
+
+    app.run_worker(begin(), group="verbs", exit_on_error=False)
 
 
 def cancel(app: "LxpyApp", rows: Sequence[Any]) -> None:

@@ -29,6 +29,7 @@ from lxpy.tui.screens.main import TALL, WIDE, MainScreen
 from lxpy.tui.settings import Settings, SettingsError, line_of
 from lxpy.tui.settings import load as load_settings
 from lxpy.tui.theme import THEMES, derived
+from lxpy.tui.widgets.inturn import InTurn
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -192,6 +193,18 @@ class LxpyApp(App[int]):
     def in_shell(self) -> bool:
         """Whether all keys belong to a shell inside."""
         return bool(getattr(self.focused, "typing", False))
+
+    async def _check_bindings(self, key: str, priority: bool = False) -> bool:
+        # Where text is typed a key waits for those before it, with priority or without: the field asks in its turn.
+        return not (priority and isinstance(self.focused, InTurn)) and await super()._check_bindings(key, priority)
+
+    async def key_in_turn(self, key: str, *, text: bool) -> bool:
+        """Does what a key is bound to, from the field that it has come to; whether there is anything.
+
+        Args:
+            text: it is text there, so that only a binding with priority counts.
+        """
+        return await super()._check_bindings(key, True) or (not text and await super()._check_bindings(key))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """In a shell no key is the app's, not even those with priority."""

@@ -699,3 +699,48 @@ async def test_what_was_typed_before_ctrl_s_counts(daemon: FakeDaemon) -> None:
         for key in (*"shop", "ctrl+s"):
             pilot.app.post_message(Key(key, key if len(key) == 1 else None))
         await wait(pilot, lambda: "shop" in daemon.instances)
+
+
+def burst(app: Any, *keys: str) -> None:
+    """All keys at once."""
+    for key in keys:
+        app.post_message(Key(key, key if len(key) == 1 else None))
+
+
+async def test_editing_keys_are_taken_in_the_order_of_typing(daemon: FakeDaemon) -> None:
+    """In the fields and texts of dialogs: none comes before what was typed before it, or after what was typed later."""
+    editing = (*"wrong", "ctrl+u", *"bc", "home", "a", "right", "right", "x", "backspace", *"de", "left", "delete", "f")
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        app.action_go(1, "web1")
+        await pilot.pause()
+        for dialog, ident in (("rename", "#ask-name"), ("configure", "#ask-value"), ("edit", "#keys-find")):
+            app.action_verb(dialog)
+            await wait(pilot, lambda ident=ident: app.screen.query(ident))  # type: ignore[misc]
+            field = app.screen.query_one(ident, Input)
+            field.focus()
+            await pilot.pause()
+            burst(app, *editing)
+            await wait(pilot, lambda field=field: field.value == "abcdf")  # type: ignore[misc]
+            burst(app, "ctrl+u", "escape", "escape")
+            await wait(pilot, lambda: app.on_main)
+        await pilot.press("2", "slash")
+        await wait(pilot, lambda: app.screen.query("#filter-input"))
+        field = app.screen.query_one("#filter-input", Input)
+        burst(app, *editing)
+        await wait(pilot, lambda: field.value == "abcdf")
+        await pilot.press("escape")
+        # arrows with priority: the second of what was found, not of what was there before
+        app.main.action_pane(1)
+        await pilot.press("e")
+        await wait(pilot, lambda: app.screen.query("#keys-find") and app.screen.loaded is not None)
+        burst(app, *"limits.memory", "down", "enter", "ctrl+u", *"x")
+        await wait(pilot, lambda: app.screen.changes)
+        assert list(app.screen.changes.items()) == [("limits.memory.enforce", "x")]
+        burst(app, "ctrl+u", "escape", "ctrl+e")
+        await wait(pilot, lambda: app.screen.query("#editor-text"))
+        text = app.screen.query_one("#editor-text", TextArea)
+        first = text.text.splitlines()[0]
+        burst(app, *"ab", "left", "x", "end", "y", "home", "z", "down", "home", "w", "escape")
+        await wait(pilot, lambda: "It has changed" in screen.text(app))
+        assert text.text.splitlines()[0] == f"zaxb{first}y" and text.text.splitlines()[1].startswith("w")

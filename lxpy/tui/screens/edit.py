@@ -8,11 +8,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Static, TextArea
+from textual.widgets import Static
 
 from lxpy.api.errors import PreconditionFailed
 from lxpy.tui.gateway import explain
 from lxpy.tui.screens.choose import Choice, Choose
+from lxpy.tui.widgets.area import Area
 from lxpy.tui.widgets.bars import KeyBar
 
 
@@ -45,13 +46,13 @@ class Editor(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="editor") as box:
             box.border_title = self.heading.replace("[", "\\[")
-            yield TextArea(self._before, id="editor-text", show_line_numbers=True, tab_behavior="indent")
+            yield Area(self._before, id="editor-text", show_line_numbers=True, tab_behavior="indent")
             yield Static(id="editor-fault", markup=False)
             yield KeyBar(id="editor-keys")
 
     def on_mount(self) -> None:
         self.query_one("#editor-fault").display = False
-        self.query_one(TextArea).focus()
+        self.query_one(Area).focus()
 
     def _tell(self, text: str) -> None:
         fault = self.query_one("#editor-fault", Static)
@@ -59,7 +60,7 @@ class Editor(ModalScreen[bool]):
         fault.update(text)
 
     def action_leave(self) -> None:
-        if self.query_one(TextArea).text == self._before or self._asked:
+        if self.query_one(Area).text == self._before or self._asked:
             self.dismiss(False)
         else:
             self._asked = True
@@ -67,7 +68,7 @@ class Editor(ModalScreen[bool]):
 
     def action_save(self) -> None:
         try:
-            document = yaml.safe_load(self.query_one(TextArea).text)
+            document = yaml.safe_load(self.query_one(Area).text)
         except yaml.YAMLError as error:
             self._tell(fault_of(error))
             return
@@ -106,13 +107,13 @@ class Editor(ModalScreen[bool]):
         except Exception as error:
             self._tell(explain(error))
             return
-        self._before = self.query_one(TextArea).text = text
+        self._before = self.query_one(Area).text = text
         self._tell("")
 
     def action_external(self) -> None:
         from lxpy.tui.editing import in_editor
 
-        area = self.query_one(TextArea)
+        area = self.query_one(Area)
         text, fault = in_editor(self.app, area.text, ".yaml")
         if text is not None:
             area.text = text

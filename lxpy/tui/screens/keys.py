@@ -68,6 +68,7 @@ class KeysForm(ModalScreen[bool]):
         self._soon: Timer | None = None
         self._refused = ""  # what the last saving met
         self._asked = self._busy = False
+        self._found = self._seen = ""  # what of both fields has been taken
 
     @property
     def lxpy(self) -> "LxpyApp":
@@ -104,7 +105,7 @@ class KeysForm(ModalScreen[bool]):
         self.table.can_focus = False
         self.table.empty = [(("reading …", "dim"),)]
         self.find, self.value = self.query_one("#keys-find", Field), self.query_one("#keys-value", Field)
-        self.find.focus()
+        self.set_focus(self.find)
         self.run_worker(self._load(), exit_on_error=False)
 
     async def _load(self) -> None:
@@ -144,6 +145,7 @@ class KeysForm(ModalScreen[bool]):
         if self.loaded is None:
             return
         own, typed = self.own(), self.find.value.strip()
+        other, self._found = typed != self._found, typed
         held = {*own, *self.loaded.inherited, *self.changes}
         held = {key for key in held if not key.startswith("image.")}
         known = {key: self._info(key) for key in (*held, *self.infos)}
@@ -155,9 +157,17 @@ class KeysForm(ModalScreen[bool]):
         self.table.empty = [(("no key is called so or does that", "dim"),)]
         before = self.table.current
         self.table.show([self._row(info, own) for info in chosen if not info.family or info.name != typed])
-        if typed and before is not None and self.find.has_focus:
+        if typed and other and before is not None and self.find.has_focus:
             self.table.action_to(0)
         self._tell()
+
+    def _catch_up(self) -> None:
+        """Takes what is in the field although it has not told of its last change yet: a key may have come at once."""
+        if self.value.has_focus and self.value.value != self._seen:
+            self._seen = self.value.value
+            self._set(self._seen)
+        if self.find.value.strip() != self._found:
+            self._fill()
 
     def _tell(self) -> None:
         """What is said of the key under the cursor."""
@@ -178,6 +188,7 @@ class KeysForm(ModalScreen[bool]):
             text = row.value if row else ""
             self.value.value = text if "\n" not in text else f"{text.count(chr(10)) + 1} lines: ctrl+o opens them"
             self.value.cursor_position = len(self.value.value)
+        self._seen = self.value.value
         self.value.disabled = row is None or "\n" in row.value or bool(row.info.family and row.key == row.info.name)
         info = row.info if row else KeyInfo("")
         self.value.placeholder = " | ".join(info.values) or info.default or info.type
@@ -186,10 +197,8 @@ class KeysForm(ModalScreen[bool]):
     # The keyboard and the mouse
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        if event.input is self.find:
-            self._fill()
-        elif event.input is self.value and self.value.has_focus:
-            self._set(event.value)
+        if event.input in (self.find, self.value):
+            self._catch_up()
 
     def _set(self, text: str | None) -> None:
         row: KeyRow | None = self.table.current
@@ -245,10 +254,12 @@ class KeysForm(ModalScreen[bool]):
             self._tell()
 
     def action_move(self, by: int) -> None:
+        self._catch_up()
         self.table.action_move(by)
         self._show_value()
 
     def entered(self, field: Input) -> None:
+        self._catch_up()
         if field is self.find:
             self._edit()
         else:
@@ -261,16 +272,16 @@ class KeysForm(ModalScreen[bool]):
         if row.info.family and row.key == row.info.name:  # environment.NAME: the name is to be written first
             self.find.value = row.info.family
             self.find.cursor_position = len(row.info.family)
-            self.find.focus()
+            self.set_focus(self.find)
         elif "\n" in row.value:
             self.action_open()
         else:
             self._show_value()
-            self.value.focus()
+            self.set_focus(self.value)
 
     def _done(self) -> None:
         """The value is written: on to the next key."""
-        self.find.focus()
+        self.set_focus(self.find)
         with self.prevent(Input.Changed):
             self.find.value = ""
         self._fill()
@@ -308,6 +319,7 @@ class KeysForm(ModalScreen[bool]):
             self.dismiss(False)
 
     def action_leave(self) -> None:
+        self._catch_up()
         if self.value.has_focus:
             self._done()
         elif self.find.value:
@@ -331,6 +343,7 @@ class KeysForm(ModalScreen[bool]):
     def action_save(self) -> None:
         if self.loaded is None or self._busy:
             return
+        self._catch_up()
         if not self.changes and not self.subject.ready:
             self.dismiss(False)
             return

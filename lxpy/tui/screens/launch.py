@@ -247,6 +247,7 @@ class LaunchDialog(ModalScreen[None]):
             self._line()
 
     def action_list(self, by: int) -> None:
+        self._suggest()  # the last key's change may not have been seen yet
         self.query_one(Table).action_move(by)
         self._line()
 

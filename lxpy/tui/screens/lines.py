@@ -6,8 +6,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Static, TextArea
+from textual.widgets import Static
 
+from lxpy.tui.widgets.area import Area
 from lxpy.tui.widgets.bars import KeyBar
 
 
@@ -31,20 +32,20 @@ class Lines(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="lines") as box:
             box.border_title = self.heading.replace("[", "\\[")
-            yield TextArea(self.text, id="lines-text", show_line_numbers=True, tab_behavior="indent")
+            yield Area(self.text, id="lines-text", show_line_numbers=True, tab_behavior="indent")
             yield Static(self.note, id="lines-note", classes="note", markup=False)
             yield KeyBar(id="editor-keys")
 
     def on_mount(self) -> None:
-        self.query_one(TextArea).focus()
+        self.query_one(Area).focus()
 
     def action_take(self) -> None:
-        self.dismiss(self.query_one(TextArea).text.rstrip("\n"))
+        self.dismiss(self.query_one(Area).text.rstrip("\n"))
 
     def action_external(self) -> None:
         from lxpy.tui.editing import in_editor
 
-        area = self.query_one(TextArea)
+        area = self.query_one(Area)
         text, fault = in_editor(self.app, area.text, ".txt")
         if text is not None:
             area.text = text

@@ -44,6 +44,7 @@ class Pick(ModalScreen[str]):
     def __init__(self, title: str, options: Sequence[Option], now: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._title, self.options, self._now = title, list(options), now
+        self._narrowed = ""  # what the table shows the answers to
         self.table = Table(
             [
                 Column("label", "", lambda r, w: ((r.label, "strong"),), None, 10, 32, 1),
@@ -73,6 +74,10 @@ class Pick(ModalScreen[str]):
         self._narrow(event.value)
 
     def _narrow(self, typed: str) -> None:
+        """Shows what fits; may be called before the field has told of its last change, and then once more by that."""
+        if typed == self._narrowed:
+            return
+        self._narrowed = typed
         words = typed.lower().split()
         fitting = [o for o in self.options if all(w in o.label.lower() for w in words)]
         begin = [o for o in fitting if words and o.label.lower().startswith(words[0])]
@@ -88,6 +93,7 @@ class Pick(ModalScreen[str]):
             self.dismiss(self.table.current.value)
 
     def action_move(self, by: int) -> None:
+        self._narrow(self.field.value)
         self.table.action_move(by)
 
     def on_click(self, event: Any) -> None:

@@ -1,10 +1,12 @@
-"""An input that loses no key: what is typed ahead of a slow screen ends up where the keyboard is by then."""
+"""An input of a dialog, that loses no key."""
 
 from typing import Protocol
 
 from textual import events
 from textual.suggester import Suggester
 from textual.widgets import Input
+
+from lxpy.tui.widgets.inturn import InTurn
 
 
 class Form(Protocol):
@@ -13,9 +15,8 @@ class Form(Protocol):
     def entered(self, field: Input) -> None: ...
 
 
-class Field(Input):
-    """An input of a `Form`. Enter comes to the form here and not by the binding: that goes round through the app
-    and arrives after the keys that follow it."""
+class Field(InTurn, Input):
+    """An input of a `Form`."""
 
     def __init__(
         self, form: Form, value: str = "", *, placeholder: str = "", id: str | None = None,
@@ -24,14 +25,8 @@ class Field(Input):
         super().__init__(value, placeholder=placeholder, compact=True, id=id, suggester=suggester)
         self.form = form
 
-    async def on_key(self, event: events.Key) -> None:
-        focused = self.screen.focused
-        if focused is not None and focused is not self:
-            # Sent to this field while the enter before it was still being read.
-            focused.post_message(events.Key(event.key, event.character))  # a copy: this one is stopped below
-        elif event.key == "enter":
+    async def done(self, event: events.Key) -> bool:
+        if event.key == "enter":
             self.form.entered(self)
-        else:
-            return
-        event.stop()
-        event.prevent_default()
+            return True
+        return await super().done(event)

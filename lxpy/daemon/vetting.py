@@ -23,10 +23,10 @@ async def check(daemon: "Daemon", body: dict[str, Any]) -> dict[str, Any]:
     """``{"config": faults, "devices": {name: faults}}``; no fault, no entry.
 
     Args:
-        body: `kind` (instance, profile, network, network-acl, network-forward, storage-pool, storage-volume), `config`,
-            `devices`, `expanded_devices` (what will be in force, for what devices must not be together), `pool` of a
-            volume, `driver` of a new pool, `acl` or `forward` (the object), `network` of a forward, `there` of one that
-            exists, `name` of what does not exist yet.
+        body: `kind` (instance, profile, network, network-acl, network-forward, project, storage-pool, storage-volume),
+            `config`, `devices`, `expanded_devices` (what will be in force, for what devices must not be together),
+            `pool` of a volume, `driver` of a new pool, `acl` or `forward` (the object), `network` of a forward, `there`
+            of one that exists, `name` of what does not exist yet, `project` of one that does.
 
     Raises:
         BadRequest: there is no such kind.
@@ -135,6 +135,15 @@ def _acl(daemon: "Daemon", body: dict[str, Any], config: dict[str, str]) -> Faul
     return _told(lambda: checked(acl), FIELDS)
 
 
+def _project(daemon: "Daemon", body: dict[str, Any], config: dict[str, str]) -> Faults:
+    projects = daemon.projects
+    if "name" in body:
+        faults = _told(lambda: projects.free(str(body["name"])), (), "name")
+        return faults | _each(config, lambda one: projects.checked("", one))
+    name = str(body.get("project") or "")
+    return _each(config, lambda one: projects.checked(name, one)) or _told(lambda: projects.fits(name, config), config)
+
+
 def _devices(devices: dict[str, Any], expanded: dict[str, Any]) -> dict[str, Faults]:
     from lxpy.instances.devices import validate
 
@@ -156,6 +165,7 @@ _RULES: dict[str, Callable[["Daemon", dict[str, Any], dict[str, str]], Faults]] 
     "network": _network,
     "network-acl": _acl,
     "network-forward": _forward,
+    "project": _project,
     "storage-pool": _pool,
     "storage-volume": _volume,
 }
@@ -172,6 +182,7 @@ _NAMES: dict[str, Callable[[str], object]] = {
     "profile": lambda name: values.object_name("profile", name),
     "network": _network_name,
     "network-acl": lambda name: values.object_name("network ACL", name),
+    "project": lambda name: values.object_name("project", name),
     "storage-pool": lambda name: values.object_name("storage pool", name),
     "storage-volume": lambda name: values.object_name("storage volume", name),
 }

@@ -61,9 +61,9 @@ class ProjectManager:
 
     def create(self, body: dict[str, Any]) -> str:
         """Create from ``{name, description, config}``; the name."""
-        name = self._free(str(body.get("name") or ""))
-        _refuse_networks(name, body.get("config"))
-        config = {key: value for key, value in {**FEATURES, **self._checked(body.get("config"))}.items() if value}
+        name = self.free(str(body.get("name") or ""))
+        given = self.checked(name, body.get("config"))
+        config = {key: value for key, value in {**FEATURES, **given}.items() if value}
         self._store.projects.put(name, {"description": str(body.get("description") or ""), "config": config})
         self._emit("project-created", f"/1.0/projects/{name}", name, None)
         return name
@@ -71,20 +71,29 @@ class ProjectManager:
     def update(self, name: str, body: dict[str, Any], *, patch: bool = False) -> None:
         """Replace the content, or with `patch` merge into it. Features of a project in use stay as they are."""
         old = self._document(name)
-        _refuse_networks(name, body.get("config"))
-        config = self._checked(body.get("config"), old["config"])
+        config = self.checked(name, body.get("config"))
         if patch:
             config = {**old["config"], **config}
         config = {key: value for key, value in config.items() if value != ""}
+        self.fits(name, config)
+        description = str(body.get("description", old["description"] if patch else "") or "")
+        self._store.projects.put(name, {"description": description, "config": config})
+        self._emit("project-updated", f"/1.0/projects/{name}", name, None)
+
+    def fits(self, name: str, config: dict[str, str]) -> None:
+        """Whether a project could have a `checked` configuration with what it holds.
+
+        Raises:
+            NotFound: there is no such project. BadRequest: a feature of one that is not empty would change.
+            Forbidden: what it holds does not keep to the limits.
+        """
+        old = self._document(name)
         changed = [key for key in FEATURES if config.get(key, "false") != old["config"].get(key, "false")]
         if changed and name == "default":
             raise BadRequest(f"{changed[0]} of the default project cannot be changed")
         if changed and self._content(name):
             raise BadRequest(f"{changed[0]} can only be changed while the project is empty")
         self.validate(name, config)
-        description = str(body.get("description", old["description"] if patch else "") or "")
-        self._store.projects.put(name, {"description": description, "config": config})
-        self._emit("project-updated", f"/1.0/projects/{name}", name, None)
 
     def validate_rename(self, name: str, new: str) -> None:
         """LXD's rule: only while it is empty, since the names of much on the disk begin with the project's.
@@ -95,7 +104,7 @@ class ProjectManager:
         self._document(name)
         if name == "default":
             raise Forbidden("The default project cannot be renamed")
-        self._free(new)
+        self.free(new)
         self._refuse_if_used(name, "renamed")
 
     def rename(self, name: str, new: str) -> None:
@@ -120,8 +129,8 @@ class ProjectManager:
             self._store.projects.delete(name)
         self._emit("project-deleted", f"/1.0/projects/{name}", name, None)
 
-    def _free(self, name: str) -> str:
-        """`name` if a project can have it."""
+    def free(self, name: str) -> str:
+        """`name` if a new project can have it. Raises `BadRequest`, `Conflict`."""
         values.object_name("project", name)
         # An instance's qualified name is project_name: with the separator in both, two could be the same.
         if "_" in name:
@@ -165,12 +174,22 @@ class ProjectManager:
             "used_by": [url.removesuffix("?project=default") for url in used_by],
         }
 
-    def _checked(self, config: Any, old: dict[str, str] | None = None) -> dict[str, str]:
-        """A request's configuration as text; what a project had before it may keep."""
+    def checked(self, name: str, config: Any) -> dict[str, str]:
+        """A request's configuration for a project, there or not, as text; what it had before it may keep.
+
+        Raises:
+            BadRequest: for the first key or value that cannot be.
+        """
         if config is None:
             return {}
         if not isinstance(config, dict):
             raise BadRequest("config must be a set of keys and values")
+        old: dict[str, str] = (self._store.projects.get(name) or {}).get("config", {})
+        if name != "default" and config.get("limits.networks") not in (None, ""):
+            raise BadRequest(
+                "limits.networks is for the project default only: networks belong to the whole server, to no other "
+                "project"
+            )
         checked: dict[str, str] = {}
         for key, value in config.items():
             if value is not None and not isinstance(value, (str, int, float)):
@@ -178,18 +197,11 @@ class ProjectManager:
             checked[key] = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
             if key in FEATURES:
                 on = values.boolean(key, checked[key])
-                if on and "networks" in key and checked[key] != (old or {}).get(key):
+                if on and "networks" in key and checked[key] != old.get(key):
                     raise BadRequest(f"{key} is not supported: networks belong to the whole server")
             elif checked[key] and not key.startswith("user.") and not rules.check_key(key, checked[key]):
                 raise _unknown(key)
         return checked
-
-
-def _refuse_networks(name: str, config: Any) -> None:
-    if name != "default" and isinstance(config, dict) and config.get("limits.networks") not in (None, ""):
-        raise BadRequest(
-            "limits.networks is for the project default only: networks belong to the whole server, to no other project"
-        )
 
 
 def _unknown(key: str) -> BadRequest:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
 
 _PLAIN = ("config", "description")
-_ENTITIES = {"instances": "instance", "profiles": "instance", "networks": "network-bridge"}
-_KINDS = {"instances": "instance", "profiles": "profile", "networks": "network", "storage-pools": "storage-pool"}
+_ENTITIES = {"instances": "instance", "profiles": "instance", "networks": "network-bridge", "projects": "project"}
+_KINDS = {"instances": "instance", "profiles": "profile", "networks": "network", "storage-pools": "storage-pool",
+          "projects": "project"}  # fmt: skip
 
 
 class Loaded(NamedTuple):
@@ -74,7 +75,7 @@ class Editable:
 
 
 class ConfigOf(Editable):
-    """The configuration of an instance, profile, network or pool, and its few properties."""
+    """The configuration of an instance, profile, network, pool or project, and its few properties."""
 
     def __init__(self, app: "LxpyApp", row: Any) -> None:
         super().__init__(app)
@@ -114,6 +115,7 @@ class ConfigOf(Editable):
             # What excludes another key may be a profile's.
             config = {k: v for k, (v, _) in loaded.inherited.items() if not k.startswith("image.")} | config
         more = {"pool": self.row.name} if isinstance(self.row, PoolRow) else {}
+        more |= {"project": self.row.name} if self.kind == "projects" else {}
         faults = await self.app.rules.faults(_KINDS[self.kind], config, **more)
         if "ephemeral" in self.fields and own.get("ephemeral", "false") not in ("true", "false"):
             faults["ephemeral"] = "Invalid value for ephemeral: true or false"

@@ -1,4 +1,4 @@
-"""Rows of the plain panes: pools, networks, profiles, warnings; and where the daemon has them.
+"""Rows of the plain panes: pools, networks, profiles, warnings, and of the projects; and where the daemon has them.
 
 A `Kind` says which request gives all of them and which events tell that some have changed. The model reads a kind
 when it is first looked at, and from then on whenever an event says so.
@@ -91,6 +91,25 @@ class WarningRow(ObjectRow):
         self.subject = raw.get("entity_url", "").removeprefix("/1.0/")
 
 
+class ProjectRow(ObjectRow):
+    """A project. `contents` are what it holds, in words (``instance web1``): its default profile does not count."""
+
+    __slots__ = ("contents",)
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        super().__init__("projects", raw)
+        paths = [url.partition("?")[0].removeprefix("/1.0/").split("/") for url in raw.get("used_by") or []]
+        words = [f"{'volume' if 'volumes' in path else path[0].removesuffix('s')} {path[-1]}" for path in paths]
+        self.contents = [one for one in words if one != "profile default"]
+
+    @property
+    def features(self) -> str:
+        """What it has of its own, beside instances."""
+        config = self.raw.get("config") or {}
+        names = {"images": "images", "profiles": "profiles", "storage.volumes": "volumes", "networks": "networks"}
+        return ", ".join(word for key, word in names.items() if config.get(f"features.{key}") == "true")
+
+
 class Kind(NamedTuple):
     """Attributes:
     path: lists all objects, with ``recursion=1``.
@@ -107,6 +126,7 @@ KINDS: dict[str, Kind] = {
     "storage-pools": Kind("/1.0/storage-pools", PoolRow, ("storage-pool-", "storage-volume-")),
     "networks": Kind("/1.0/networks", NetworkRow, ("network-",)),
     "profiles": Kind("/1.0/profiles", ProfileRow, ("profile-",)),
+    "projects": Kind("/1.0/projects", ProjectRow, ("project-",)),
     "warnings": Kind("/1.0/warnings", WarningRow, ("warning-",)),
 }
 # Instances come and go: how many use a pool, network or profile changes with them.

@@ -25,7 +25,9 @@ COVERED: dict[str, str] = {
     "operation show": "app.operations", "pause": "instance.pause", "profile assign": "instance.profiles",
     "profile add": "instance.profiles", "profile remove": "instance.profiles", "profile create": "profile.create",
     "profile delete": "profile.delete", "profile list": "main.pane-6", "profile rename": "profile.rename",
-    "project list": "app.project", "project switch": "app.project", "publish": "instance.publish",
+    "project list": "app.project", "project switch": "app.project", "project info": "app.project",
+    **{f"project {verb}": f"project.{verb}" for verb in ("create", "delete", "edit", "rename")},
+    **{f"project {verb}": "project.edit" for verb in ("get", "set", "show", "unset")}, "publish": "instance.publish",
     "rebuild": "instance.rebuild", "recover": "palette recover", "remote add": "remote.add",
     "remote list": "main.pane-3", "remote remove": "remote.remove", "remote get-default": "main.pane-3",
     "remote switch": "remote.default", "rename": "instance.rename", "restart": "instance.restart",
@@ -64,7 +66,6 @@ COVERED: dict[str, str] = {
 
 _TEMPLATES = "It is for whoever makes images: files of an image's own, edited where the image is made"
 _TRUST = "Who may use the server is decided on the server itself, where a token is printed once and handed on"
-_LATER = "The panes have no verb for it yet"
 _SCRIPT = "It is for scripts: its output is read by a program"
 
 LEFT_OUT: dict[str, str] = {
@@ -76,8 +77,6 @@ LEFT_OUT: dict[str, str] = {
     "file mount": "It lasts as long as its command: a terminal of its own is the place for it",
     "image build": "It writes for minutes what a builder wants to read",
     "image serve": "It lasts as long as its command: a terminal of its own is the place for it",
-    **{f"project {verb}": _LATER
-       for verb in ("create", "delete", "edit", "get", "info", "rename", "set", "show", "unset")},
     "monitor": "The app itself is fed by these events; raw they are for programs",
     "query": _SCRIPT,
     "tui": "It is the app",

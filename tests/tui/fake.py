@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound, from_status
 from lxpy.daemon import vetting
 from lxpy.daemon.routes.metadata import configs
+from lxpy.projects import rules
 from lxpy.tui.gateway import Gateway, RemoteInfo
 
 REMOTES = [
@@ -362,6 +363,21 @@ class _Rules:
             if config.get("source", "/").startswith("/") is False:
                 raise BadRequest(f"Invalid source {config['source']!r}: an absolute path is expected")
 
+    class projects:
+        @staticmethod
+        def free(name: str) -> None:
+            if name in ("default", "lab"):
+                raise Conflict(f"Project {name!r} already exists")
+
+        @staticmethod
+        def checked(name: str, config: dict[str, str]) -> None:
+            for key, value in config.items():
+                if not key.startswith(("features.", "user.")) and not rules.check_key(key, value):
+                    raise BadRequest(f"Unknown project configuration key {key!r}")
+
+        @staticmethod
+        def fits(name: str, config: dict[str, str]) -> None: ...
+
     class networks:
         @staticmethod
         def get(name: str) -> Any:
@@ -484,6 +500,11 @@ class FakeClient:
                 return next(p for p in POOLS if p["name"] == name)
             case ["projects"]:
                 return [{"name": "default", "description": ""}, {"name": "lab", "description": "for trying"}]
+            case ["projects", _, "state"]:
+                kinds = {"cpu": (4, 8), "disk": (9 * GIB, 50 * GIB), "instances": (4, -1), "memory": (GIB, GIB)}
+                return {"resources": {name: {"Usage": used, "Limit": most} for name, (used, most) in kinds.items()}}
+            case ["projects", name]:
+                return {"name": name, "description": "", "config": {"features.images": "true"}, "used_by": []}
             case ["usage"]:
                 return daemon.usage()
             case ["image-servers", "probe"]:

@@ -7,6 +7,9 @@ from lxpy.api.keytexts import Key
 from lxpy.instances import devices, devicetexts, keys, keytexts, nicrules, noderules, proxyrules
 from lxpy.networks import config as network
 from lxpy.networks.keytexts import BRIDGE
+from lxpy.projects import keytexts as projects
+from lxpy.projects import rules
+from lxpy.projects.manager import FEATURES
 from lxpy.storage import drivers, volumekeys
 from lxpy.storage import keytexts as storage
 
@@ -37,6 +40,16 @@ def test_what_is_said_of_pools_and_volumes_is_accepted(driver: str) -> None:
         volumekeys.checked({name.replace("NAME", "name"): ""})
 
 
+def test_every_key_of_projects_is_explained() -> None:
+    assert set(projects.FEATURES) == set(FEATURES)
+    told = {**projects.LIMITS, **projects.RESTRICTED}
+    assert set(told) == set(rules.known())
+    for name, key in told.items():
+        for value in key.values or (("true", "false") if key.type == "bool" else ()):
+            assert rules.check_key(name, value)
+
+
+PROJECT = (projects.FEATURES, projects.LIMITS, projects.RESTRICTED)
 ALL: list[tuple[str, Key]] = [*keytexts.KEYS.items(), *BRIDGE.items()]
 
 
@@ -54,7 +67,8 @@ def test_values_and_defaults_that_are_named_are_accepted(name: str, key: Key) ->
 
 
 @pytest.mark.parametrize(
-    "text", [key.text for keys in (keytexts.KEYS, BRIDGE, *devicetexts.DEVICES.values()) for key in keys.values()]
+    "text",
+    [key.text for keys in (keytexts.KEYS, BRIDGE, *devicetexts.DEVICES.values(), *PROJECT) for key in keys.values()],
 )
 def test_a_text_is_one_line_of_a_small_terminal(text: str) -> None:
     assert 3 < len(text) <= 85 and not text.endswith(".")

@@ -17,7 +17,7 @@ from lxpy.tui.screens.main import MainScreen
 _GROUPS = {
     "instance": "Instances", "image": "Images", "catalogue": "Images of a remote",
     "remote": "Remotes", "pool": "Storage", "network": "Networks",
-    "profile": "Profiles", "operation": "Operations", "warning": "Warnings", "detail": "Details",
+    "profile": "Profiles", "project": "Projects", "operation": "Operations", "warning": "Warnings", "detail": "Details",
     "device": "Devices", "volume": "Volumes", "forward": "Forwards", "acl": "ACLs",
     "snapshot": "Snapshots", "files": "Files", "shell": "Shell", "config": "Config", "log": "Log",
     "pane": "This pane", "table": "Moving", "main": "Panes", "app": "Everywhere",

@@ -1,4 +1,4 @@
-"""New pools, networks and profiles."""
+"""New pools, networks, profiles and projects."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lxpy.api.errors import ApiError
 from lxpy.tui import guides
 from lxpy.tui.screens.form import Answers, Form, Question
+from lxpy.tui.verbs.common import ref
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -109,5 +110,48 @@ def profile(app: "LxpyApp", _: Sequence[Any]) -> None:
             [Question("name", "Name", "small"), Question("about", "About", "what it is for")],
             submit, lambda a: f"lxpy profile create {a['name'] or 'NAME'}", "Create",
             note="It is empty at first: e sets keys, and its Devices tab adds devices.", check=check,
+        )
+    )  # fmt: skip
+
+
+_OWN = {"features.images": "Images", "features.profiles": "Profiles", "features.storage.volumes": "Volumes"}
+_LIMITS = ("limits.instances", "limits.cpu", "limits.memory", "limits.disk")
+
+
+def project(app: "LxpyApp", _: Sequence[Any]) -> None:
+    keys = (*_OWN, *_LIMITS)
+
+    def told(answers: Answers) -> Answers:
+        """A box that is ticked is the usual answer."""
+        return {**answers, **{key: "" if answers[key] else "false" for key in _OWN}}
+
+    async def check(answers: Answers) -> Mapping[str, str]:
+        return await _faults(app, "project", told(answers), *keys)
+
+    async def submit(answers: Answers) -> None:
+        config = _config(told(answers), *keys)
+        body = {"name": answers["name"], "description": answers["about"], "config": config}
+        await _made(app, "/1.0/projects", "projects", body)
+
+    def line(answers: Answers) -> str:
+        words = shlex.split(_words(told(answers), *keys))
+        options = [part for word in words for part in ("-c", word)]
+        return shlex.join(["lxpy", "project", "create", ref(app, answers["name"] or "NAME"), *options])
+
+    app.push_screen(
+        Form(
+            "New project",
+            [
+                Question("name", "Name", "lab"),
+                Question("about", "About", "what it is for"),
+                *(Question(key, word, "of its own, not those of default", "yes", flag=True) for key, word in _OWN.items()),
+                Question("limits.instances", "Instances", "how many there may be; empty: any number"),
+                Question("limits.cpu", "CPUs", "of all its instances together; empty: no limit"),
+                Question("limits.memory", "Memory", "of all its instances together, such as 8GiB"),
+                Question("limits.disk", "Disk", "of all its disks and volumes together, such as 50GiB"),
+                _MORE._replace(hint="key=value …, such as restricted=true"),
+            ],
+            submit, line, "Create", check=check,
+            note="A default profile of its own is empty at first: give it a root disk and a network card.",
         )
     )  # fmt: skip

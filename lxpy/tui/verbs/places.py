@@ -10,7 +10,19 @@ if TYPE_CHECKING:
 
 def switch(app: "LxpyApp", what: str) -> None:
     """Asks where to, and looks there."""
-    app.run_worker(_switch(app, what), group="verbs", exit_on_error=False)
+    if what == "project":
+        from lxpy.tui.screens.projects import Projects
+
+        app.push_screen(Projects(app.model), lambda name: into_project(app, name) if name else None)
+        return
+    here = app.gateway.remote or "local"
+    choices = [Choice(r.name, r.url) for r in app.model.remotes if r.protocol == "lxd"]
+
+    def chosen(choice: str | None) -> None:
+        if choice is not None and choice != here:
+            app.model.look_elsewhere("" if choice == "local" else choice, "")
+
+    app.push_screen(Choose(f"Which remote? It is {here} now", choices, by_label=True), chosen)
 
 
 def set_up(app: "LxpyApp", _: object) -> None:
@@ -20,24 +32,7 @@ def set_up(app: "LxpyApp", _: object) -> None:
     offer(app)
 
 
-async def _switch(app: "LxpyApp", what: str) -> None:
-    here = app.gateway.project or "default" if what == "project" else app.gateway.remote or "local"
-    try:
-        if what == "project":
-            found = await app.gateway.call(lambda c: c.get("/1.0/projects", recursion="1"))
-            choices = [Choice(p["name"], p.get("description") or " ") for p in found]
-        else:
-            choices = [Choice(r.name, r.url) for r in app.model.remotes if r.protocol == "lxd"]
-    except Exception as error:
-        app.fail(f"Cannot switch the {what}", error)
-        return
-
-    def chosen(choice: str | None) -> None:
-        if choice is None or choice == here:
-            return
-        if what == "project":
-            app.model.look_elsewhere(app.gateway.remote, "" if choice == "default" else choice)
-        else:
-            app.model.look_elsewhere("" if choice == "local" else choice, "")
-
-    app.push_screen(Choose(f"Which {what}? It is {here} now", choices, by_label=True), chosen)
+def into_project(app: "LxpyApp", name: str) -> None:
+    """Looks at another project of the same server."""
+    if name != (app.gateway.project or "default"):
+        app.model.look_elsewhere(app.gateway.remote, "" if name == "default" else name)

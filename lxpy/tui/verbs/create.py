@@ -144,7 +144,7 @@ def project(app: "LxpyApp", _: Sequence[Any]) -> None:
             [
                 Question("name", "Name", "lab"),
                 Question("about", "About", "what it is for"),
-                *(Question(key, word, "of its own, not those of default", "yes", flag=True) for key, word in _OWN.items()),
+                *(Question(key, word, "of its own, not of default", "yes", flag=True) for key, word in _OWN.items()),
                 Question("limits.instances", "Instances", "how many there may be; empty: any number"),
                 Question("limits.cpu", "CPUs", "of all its instances together; empty: no limit"),
                 Question("limits.memory", "Memory", "of all its instances together, such as 8GiB"),

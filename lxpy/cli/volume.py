@@ -380,7 +380,7 @@ VOLUME: dict[str, Command] = {
     "copy": Command(
         _copy, _ENDS.format("[/<snapshot>]"), "Copy a volume, with its snapshots",
         (Option("--volume-only", help="Copy without the snapshots"),
-         Option("--refresh", help="Update an existing copy (not supported yet)"), _TARGET), 2, 2,
+         Option("--refresh", help="Bring an earlier copy up to date: only what has changed is copied"), _TARGET), 2, 2,
     ),
     "create": Command(
         _create, f"{_POOL} <volume> [key=value...]", "Create a custom volume",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lxpy.storage.manager import StorageManager
     from lxpy.storage.snapshotclock import SnapshotClock
     from lxpy.storage.volumebackups import VolumeBackups
+    from lxpy.storage.volumerefresh import VolumeRefreshes
     from lxpy.storage.volumes import VolumeManager
 
 _LARGEST_HEADER = 64 << 10  # bytes: what an import is to be other than its backup says comes in one
@@ -50,6 +51,7 @@ class Daemon:
     storage: "StorageManager"
     volumes: "VolumeManager"
     volume_backups: "VolumeBackups"
+    volume_refreshes: "VolumeRefreshes"
     images: "ImageManager"
     networks: "NetworkManager"
     instances: "InstanceManager"
@@ -82,6 +84,7 @@ class Daemon:
         from lxpy.storage.snapshotclock import SnapshotClock
         from lxpy.storage.volumebackups import VolumeBackups
         from lxpy.storage.volumeclock import VolumeKeeper
+        from lxpy.storage.volumerefresh import StillVolumes, VolumeRefreshes
         from lxpy.storage.volumes import VolumeManager
 
         emit = self.happened
@@ -123,8 +126,10 @@ class Daemon:
         self.networks.allow = self.instances.rules.check_networks
         self.projects.validate = self.instances.rules.check_project
         self.volumes.allow = self.instances.rules.check_volume
+        still = StillVolumes(self.store, self.storage, self.volumes)
+        self.volume_refreshes = VolumeRefreshes(self.store, self.storage, self.volumes, still)
         self.volume_backups = VolumeBackups(
-            self.store, self.layout, self.storage, self.volumes, self.instances.rules.check_backup
+            self.store, self.layout, self.storage, self.volumes, still, self.instances.rules.check_backup
         )
         self._closers.callback(self.volume_backups.close)
         self.volume_backups.start()

@@ -216,6 +216,12 @@ class BtrfsPool(DirectoryPool):
         btrfs.snapshot_family(source, target)
         btrfsquota.lift(target)  # qgroups give a snapshot the limit of its source
 
+    def _tree_update(self, source: str, target: str, base: str) -> None:
+        if source.startswith(f"{self.source}/"):
+            self._tree_copy(source, target)
+        else:
+            super()._tree_update(source, target, base)
+
     def _tree_freeze(self, path: str) -> None:
         btrfs.set_readonly(path, True)
 

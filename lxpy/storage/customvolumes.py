@@ -113,16 +113,40 @@ class CustomVolumes(Trees):
         names = source.volume_snapshots(source_volume) if snapshots else []
         places = {name: source.volume_snapshot_path(source_volume, name) for name in names}
 
-        def fill(place: str, target: str) -> None:
-            self._tree_make(target)
-            files.copy_tree(place, target)
-
         def build(directory: str) -> None:
             for name, place in places.items():
-                fill(place, f"{directory}/snapshots/{name}")
-            fill(data, f"{directory}/data")
+                self._fill(place, f"{directory}/snapshots/{name}")
+            self._fill(data, f"{directory}/data")
 
         await self._make_volume(volume, build)
+
+    def _fill(self, place: str, target: str) -> None:
+        self._tree_make(target)
+        files.copy_tree(place, target)
+
+    async def receive_volume_snapshot(
+        self, volume: str, source: VolumeSource, source_volume: str, snapshot: str
+    ) -> None:
+        """A snapshot like one of another volume, of this pool or another. Raises `Conflict`: there is one."""
+        place = source.volume_snapshot_path(source_volume, snapshot)
+        target = f"{self.volume_dir(volume)}/snapshots/{checked(snapshot)}"
+
+        def build(path: str) -> None:
+            os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+            (self._tree_snapshot if source is self else self._fill)(place, path)
+
+        await self._make(target, build, f"Copy snapshot {snapshot}", f"Snapshot {snapshot!r} of volume {volume!r}")
+        await asyncio.to_thread(self._tree_freeze, target)
+
+    async def refresh_volume(self, volume: str, source: VolumeSource, source_volume: str, snapshot: str = "") -> None:
+        """Make a volume, on which nothing is mounted, like another of any pool, or like a snapshot of that.
+
+        Nobody may write to the other meanwhile. What is the same in both is not copied again.
+        """
+        data = self.volume_path(volume)
+        place = source.volume_snapshot_path(source_volume, snapshot) if snapshot else source.volume_path(source_volume)
+        with files.disk_errors(f"Refresh volume {volume}", self.name, self.source):
+            await finish(asyncio.to_thread(self._replace, data, place, near=True))
 
     async def delete_volume(self, volume: str) -> None:
         """Delete a volume and its snapshots; none of that name is fine. The space comes back soon after."""

@@ -177,6 +177,14 @@ class Pool(Protocol):
 
     async def restore_volume(self, volume: str, snapshot: str) -> None: ...
 
+    async def receive_volume_snapshot(
+        self, volume: str, source: VolumeSource, source_volume: str, snapshot: str
+    ) -> None: ...
+
+    async def refresh_volume(
+        self, volume: str, source: VolumeSource, source_volume: str, snapshot: str = ""
+    ) -> None: ...
+
 
 class DirectoryPool(CustomVolumes, InstanceTrees):
     """The common part of all drivers: a directory with what lies where the top of this file says.

@@ -14,7 +14,7 @@ from typing import Any
 
 from lxpy.api.errors import BadRequest, Conflict
 from lxpy.linux import libc
-from lxpy.storage import files
+from lxpy.storage import files, treesync
 
 
 class Trees:
@@ -34,6 +34,11 @@ class Trees:
     def _tree_copy(self, source: str, target: str) -> None:
         """A second tree of the same content that can be written; `target` does not exist."""
         files.copy_tree(source, target)
+
+    def _tree_update(self, source: str, target: str, base: str) -> None:
+        """As `_tree_copy`, from any file system, where the tree `base` may have much in common with it."""
+        self._tree_make(target)
+        treesync.build(source, target, base)
 
     def _tree_snapshot(self, source: str, target: str) -> None:
         """As `_tree_copy`, of a tree that may be in use; `target` is not written to any more."""
@@ -102,11 +107,18 @@ class Trees:
                 raise FileExistsError(errno.EEXIST, "", target)
             await finish(asyncio.to_thread(work))
 
-    def _replace(self, tree: str, source: str) -> None:
-        """Puts a copy of `source` in the place of `tree`, in one step. Blocks."""
+    def _replace(self, tree: str, source: str, *, near: bool = False) -> None:
+        """Puts a copy of `source` in the place of `tree`, in one step. Blocks.
+
+        Args:
+            near: the two may have much in common.
+        """
         temporary = self._temporary()
         try:
-            self._tree_copy(source, temporary)
+            if near:
+                self._tree_update(source, temporary, tree)
+            else:
+                self._tree_copy(source, temporary)
             self._tree_replaces(temporary, tree)
             libc.renameat2(temporary, tree, libc.RENAME_EXCHANGE)
         finally:

@@ -1,8 +1,7 @@
 """Backups of custom volumes in LXD's layout: made, kept, streamed, and made volumes of again."""
 
 import contextlib
-import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from lxpy.storage.manager import StorageManager
 from lxpy.storage.owners import Owners
 from lxpy.storage.tarwriter import File, Tree
 from lxpy.storage.trees import open_directory
+from lxpy.storage.volumerefresh import StillVolumes
 from lxpy.storage.volumes import VolumeManager, now, url
 
 _VOLUME, _SNAPSHOTS = "backup/volume", "backup/volume-snapshots/"
@@ -39,9 +39,9 @@ class VolumeBackups:
 
     def __init__(
         self, store: Store, layout: Layout, storage: StorageManager, volumes: VolumeManager,
-        allow: Callable[[str], None],
+        still: StillVolumes, allow: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._store, self._storage, self._volumes, self._allow = store, storage, volumes, allow
+        self._store, self._storage, self._volumes, self._still, self._allow = store, storage, volumes, still, allow
         volumes.forgotten = lambda row: self._files.forget(row.id)
         self._files = BackupFiles(
             f"{layout.backups}/custom", self._ids, self._read, self._write, store.config, ("volume_only",)
@@ -137,7 +137,9 @@ class VolumeBackups:
     async def _pack(self, row: VolumeRow, body: dict[str, Any], output: int, progress: Progress) -> None:
         pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
         async with contextlib.AsyncExitStack() as stack:
-            row, data = await stack.enter_async_context(self._data(row))
+            row, still = await stack.enter_async_context(self._still.held(row))
+            path = pool.volume_snapshot_path(volume, still) if still else pool.volume_path(volume)
+            data = stack.enter_context(open_directory(path))
             kept = {} if backupfiles.record(body)["only"] else self._volumes.kept_snapshots(row)
             trees = []
             for name in kept:
@@ -147,38 +149,6 @@ class VolumeBackups:
             index = File("backup/index.yaml", dump(_index(row, kept, pool.driver)))
             compress, tell = self._files.compression(body), backupfiles.telling(progress)
             await tarwriter.write(_doing(row), [index], trees, output, compress, tell)
-
-    @contextlib.asynccontextmanager
-    async def _data(self, row: VolumeRow) -> AsyncIterator[tuple[VolumeRow, int]]:
-        """The volume and a descriptor of what it holds, which does not change while the body runs.
-
-        While running instances use it that is a snapshot which nobody else sees.
-        """
-        pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
-        name = f"export-{secrets.token_hex(8)}"
-        async with contextlib.AsyncExitStack() as stack:
-            async with self._volumes.lock(row):
-                row = self._volumes.row(row.pool, row.project, row.name)
-                if not self._volumes.running(row):
-                    with open_directory(pool.volume_path(volume)) as fd:
-                        yield row, fd
-                    return
-                at = now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-                # With the mark of one that is being made it is hidden, and the next start of a daemon removes it.
-                doc = {"creating": True, "description": "", "created_at": at, "expires_at": expiry.NEVER,
-                       "config": {}}  # fmt: skip
-                self._store.volumes.put_snapshot(row, name, doc)
-                stack.push_async_callback(self._drop, row, name)
-                await pool.snapshot_volume(volume, name)
-            with open_directory(pool.volume_snapshot_path(volume, name)) as fd:
-                yield row, fd
-
-    async def _drop(self, row: VolumeRow, snapshot: str) -> None:
-        if current := self._row(row.id):
-            await self._storage.pool(current.pool).delete_volume_snapshot(
-                qualified(current.project, current.name), snapshot
-            )
-            self._store.volumes.delete_snapshot(current, snapshot)
 
     def validate_import(self, pool: str, project: str, name: str) -> None:
         """What can be told before anything has come. Raises `BadRequest`, `Conflict`, `NotFound`."""

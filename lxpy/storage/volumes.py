@@ -8,7 +8,7 @@ import asyncio
 import builtins
 import contextlib
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -120,7 +120,7 @@ class VolumeManager:
             except NotFound:
                 place = {}  # it did not come to it (a pool that is away raises Unavailable: nothing is known)
             row = replace(row, **place, doc=_without(row.doc, "renaming"))
-            await self._save(self._store.volumes.update(row))
+            await self.save(self._store.volumes.update(row))
             volume = qualified(row.project, row.name)
         snapshots = self._store.volumes.snapshots(row)
         for name, doc in snapshots.items():
@@ -131,7 +131,7 @@ class VolumeManager:
                 done: str = new if new in pool.volume_snapshots(volume) else name
                 self._store.volumes.rename_snapshot(row, name, done, _without(doc, "renaming"))
         if any(mark in doc for doc in snapshots.values() for mark in _TRANSIENT):
-            await self._save(row)
+            await self.save(row)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class VolumeManager:
             row = self._store.volumes.update(replace(row, doc=_without(doc, "creating")))
             if instead_of is not None:
                 self._store.volumes.update(replace(instead_of, doc={**instead_of.doc, "deleting": True}))
-        await self._save(row)
+        await self.save(row)
 
     def free(self, pool: str, project: str, name: str) -> None:
         """Raises `Conflict` when the name, or the directory that follows from it, is another volume's."""
@@ -272,7 +272,7 @@ class VolumeManager:
             row = self._store.volumes.update(
                 replace(row, doc={**row.doc, "config": config, "description": description})
             )
-            await self._save(row)
+            await self.save(row)
         self.changed()
         self.emit("storage-volume-updated", url(row), project, None)
 
@@ -300,7 +300,7 @@ class VolumeManager:
             moved = self._store.volumes.update(
                 replace(marked, project=to_project, name=new, doc=_without(marked.doc, "renaming"))
             )
-            await self._save(moved)
+            await self.save(moved)
         self.emit("storage-volume-renamed", url(moved), to_project, {"old_name": name})
 
     async def delete(self, pool: str, project: str, name: str) -> None:
@@ -438,7 +438,7 @@ class VolumeManager:
                 self._store.volumes.delete_snapshot(row, snapshot)
                 raise
             self._store.volumes.put_snapshot(row, snapshot, _without(doc, "creating"))
-            await self._save(row)
+            await self.save(row)
         self.changed()
         self.emit("storage-volume-snapshot-created", url(row, snapshot), project, None)
         return snapshot
@@ -454,7 +454,7 @@ class VolumeManager:
         if expires_at is not None:
             doc["expires_at"] = expiry.moment(expires_at)
         self._store.volumes.put_snapshot(row, snapshot, doc)
-        await self._save(row)
+        await self.save(row)
         self.changed()
         self.emit("storage-volume-snapshot-updated", url(row, snapshot), project, None)
 
@@ -473,7 +473,7 @@ class VolumeManager:
                 self._store.volumes.put_snapshot(row, old, doc)
                 raise
             self._store.volumes.rename_snapshot(row, old, new, doc)
-            await self._save(row)
+            await self.save(row)
         self.emit("storage-volume-snapshot-renamed", url(row, new), project, {"old_name": old})
 
     async def delete_snapshot(self, pool: str, project: str, name: str, snapshot: str) -> None:
@@ -484,7 +484,7 @@ class VolumeManager:
             self._store.volumes.put_snapshot(row, snapshot, {**doc, "deleting": True})
             await self._storage.pool(pool).delete_volume_snapshot(qualified(project, name), snapshot)
             self._store.volumes.delete_snapshot(row, snapshot)
-            await self._save(row)
+            await self.save(row)
         self.emit("storage-volume-snapshot-deleted", url(row, snapshot), project, None)
 
     async def restore(self, pool: str, project: str, name: str, snapshot: str) -> None:
@@ -492,25 +492,35 @@ class VolumeManager:
         row = self.row(pool, project, name)
         async with self.lock(row):
             self._snapshot(row, snapshot)
-            if running := self.running(row):
-                raise Conflict(
-                    f"Storage volume {name!r} is in use by the running {_some(running)}: stop "
-                    f"{'it' if len(running) == 1 else 'them'}, or detach the volume, before restoring"
-                )
             # The pool exchanges the trees in one step: a crash leaves the one or the other.
-            self._restoring.add(row.id)
-            try:
+            with self.exchanging(row, "restoring"):
                 await self._storage.pool(pool).restore_volume(qualified(project, name), snapshot)
                 if size := volumekeys.size(row.doc["config"]):
                     await self._storage.pool(pool).set_volume_size(qualified(project, name), size)
-            finally:
-                self._restoring.discard(row.id)
         self.emit("storage-volume-restored", url(row), project, {"snapshot": snapshot})
+
+    @contextlib.contextmanager
+    def exchanging(self, row: VolumeRow, doing: str) -> Iterator[None]:
+        """While the body runs no instance starts with it. Raises `Conflict` while one that runs uses it."""
+        self.refuse_if_running(row, doing)
+        self._restoring.add(row.id)
+        try:
+            yield
+        finally:
+            self._restoring.discard(row.id)
+
+    def refuse_if_running(self, row: VolumeRow, doing: str) -> None:
+        """Raises `Conflict` while a running instance uses it."""
+        if running := self.running(row):
+            raise Conflict(
+                f"Storage volume {row.name!r} is in use by the running {_some(running)}: stop "
+                f"{'it' if len(running) == 1 else 'them'}, or detach the volume, before {doing}"
+            )
 
     async def recovered(self, row: VolumeRow) -> None:
         """A row has come into the store by itself, with its snapshots."""
         self.changed()
-        await self._save(row)
+        await self.save(row)
         self.emit("storage-volume-created", url(row), row.project, None)
 
     # -- helpers -----------------------------------------------------------------------------------------------
@@ -526,7 +536,7 @@ class VolumeManager:
         if users := self.users(row):
             raise Conflict(f"Storage volume {row.name!r} cannot be {doing}: it is in use by {_some(users)}")
 
-    async def _save(self, row: VolumeRow) -> None:
+    async def save(self, row: VolumeRow) -> None:
         """Write ``backup.yaml`` beside the data: what a re-scan of the pool needs to bring the volume back."""
         content = {
             "volume": {"name": row.name, "project": row.project, "type": "custom"}

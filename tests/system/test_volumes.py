@@ -178,7 +178,7 @@ def lasting(lxpyd: Lxpyd) -> Iterator[str]:
         ("restore default there nope", "Snapshot 'nope' of storage volume 'there' not found"),
         ("copy default/there default/there", "already exists"),
         ("copy default/there/nope default/x", "Snapshot 'nope' of storage volume 'there' not found"),
-        ("copy default/there default/x --refresh", "delete it and copy it again"),
+        ("copy default/there default/there --refresh", "cannot be refreshed from itself"),
         ("move default/there nope/x", "Storage pool 'nope' not found"),
         ("attach default there nope /d", "Instance 'nope' not found"),
         ("attach default there lasting data", "an absolute path"),

@@ -1,5 +1,6 @@
 """``/1.0/storage-pools/{pool}/volumes``: custom volumes and snapshots; others to be seen."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from lxpy.daemon.envelope import url
 from lxpy.daemon.etag import CONFIGURED, check, etag
 from lxpy.daemon.lean import web
 from lxpy.daemon.operations import Operation, Work
+from lxpy.state.volumes import VolumeRow
 
 _SNAPSHOT = ("description", "expires_at")
 
@@ -131,10 +133,13 @@ async def create(call: Call) -> web.StreamResponse:
         raise BadRequest(
             f"Volume source type {source.get('type')!r} is not supported: copy within one server, with type copy"
         )
-    if source.get("refresh"):
-        raise BadRequest("Refreshing a volume is not supported by this version of lxpy: delete it and copy it again")
     original, _, snapshot = str(source.get("name") or "").partition("/")
     row = volumes.row(str(source.get("pool") or pool), _home(call, str(source.get("project") or "")), original)
+
+    if source.get("refresh"):
+        with contextlib.suppress(NotFound):  # then it is a copy
+            target = volumes.row(pool, home, name)
+            return _refresh(call, row, snapshot, target, snapshots=not source.get("volume_only"))
 
     async def work(op: Operation) -> None:
         await volumes.copy(
@@ -143,6 +148,16 @@ async def create(call: Call) -> web.StreamResponse:
         )  # fmt: skip
 
     return _run(call, "Copying storage volume", name, work)
+
+
+def _refresh(call: Call, source: VolumeRow, snapshot: str, target: VolumeRow, *, snapshots: bool) -> web.StreamResponse:
+    refreshes = call.daemon.volume_refreshes
+    refreshes.validate(source, target)
+
+    async def work(op: Operation) -> None:
+        await refreshes.refresh(source, snapshot, target, snapshots=snapshots)
+
+    return _run(call, "Refreshing storage volume", target.name, work)
 
 
 def _run(call: Call, doing: str, name: str, work: Work) -> web.StreamResponse:

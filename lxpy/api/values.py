@@ -1,6 +1,7 @@
 """The syntax of values users type: names, sizes, booleans, CPU sets. Pure functions; `BadRequest` on a fault."""
 
 import re
+from typing import Any
 
 from lxpy.api.errors import BadRequest
 
@@ -42,6 +43,16 @@ def image_alias(value: str) -> str:
     if any(part in ("", ".", "..") for part in value.split("/")):
         raise BadRequest(f"Invalid image alias {value!r}: between its slashes there has to be a name")
     return value
+
+
+def stated(devices: Any) -> Any:
+    """Devices without the keys whose value is empty: such a key is not set, as in LXD. What is no device stays."""
+    if not isinstance(devices, dict):
+        return devices
+    return {
+        name: {key: value for key, value in device.items() if value != ""} if isinstance(device, dict) else device
+        for name, device in devices.items()
+    }
 
 
 def boolean(key: str, value: str) -> bool:

@@ -161,7 +161,10 @@ def request_body(context: Context, client: Client, args: Args, image: str, name:
         options = devices.get(device)
         if options is None:
             options = devices[device] = _inherited(client, args, given, device)
-        options.update(pairs(_options(rest), "device option"))
+        said = pairs(_options(rest), "device option")
+        if said.get("type", kind := options.get("type")) != kind:
+            options.clear()  # nothing of a card is left in what masks it
+        options.update(said)
     body["config"], body["devices"] = config, devices
     if args.flag("no-profiles"):
         body["profiles"] = []

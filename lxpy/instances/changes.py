@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lxpy.api import values
 from lxpy.api.errors import BadRequest
 from lxpy.state.store import Document
 
@@ -35,6 +36,7 @@ def merged(old: Document, body: dict[str, Any], patch: bool) -> Document:
         else:
             new[key] = {**old[key], **value} if patch and isinstance(value, dict) else value
     check_profiles(new["profiles"])
+    new["devices"] = values.stated(new["devices"])
     # A client that sends back what a user wrote leaves our own keys out; they stay.
     kept = {key: value for key, value in old["config"].items() if key.startswith("volatile.")}
     new["config"] = {key: _text(key, value) for key, value in (kept | new["config"]).items() if value not in ("", None)}

@@ -68,6 +68,7 @@ class Creation:
             raise BadRequest(f"Instance source type {source.get('type', '')!r} is not supported: use image or none")
         if body.get("profiles") is None:
             body["profiles"] = self._images.profiles(project, source) or ["default"]
+        body["devices"] = values.stated(body.get("devices") or {})
         config, devices = self._wanted(project, body)
         keys.validate_config(config)
         retention.check_plans(config)

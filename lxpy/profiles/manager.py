@@ -190,7 +190,7 @@ class ProfileManager:
         config = {str(key): _text(key, value) for key, value in _mapping(body, "config").items()}
         config = {key: value for key, value in config.items() if value != ""}
         devices: Devices = {}
-        for name, device in _mapping(body, "devices").items():
+        for name, device in values.stated(_mapping(body, "devices")).items():
             if not isinstance(device, dict):
                 raise BadRequest(f"Device {name!r} must be a set of keys and values")
             devices[str(name)] = {str(key): _text(key, value) for key, value in device.items()}

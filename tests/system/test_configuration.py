@@ -127,3 +127,19 @@ def test_an_etag_that_is_old_is_refused(lxpyd: Lxpyd, name: str) -> None:
         client.close()
     finally:
         del os.environ["LXPY_DIR"]
+
+
+def test_an_empty_option_of_a_device_is_not_set(lxpyd: Lxpyd, name: str) -> None:
+    """As in LXD: neither kept, nor held to be a value; so a copy can do without what its source has."""
+    lxpyd.cli("init", "bb", name, "-d", "root,size=", "-d", "eth0,type=none")
+    devices = lxpyd.json("query", f"/1.0/instances/{name}")["devices"]
+    assert "size" not in devices["root"] and devices["eth0"] == {"type": "none"}
+    lxpyd.cli("config", "device", "add", name, "etc", "disk", "source=/etc", "path=/mnt", "readonly=")
+    assert lxpyd.json("query", f"/1.0/instances/{name}")["devices"]["etc"].keys() == {"type", "source", "path"}
+    lxpyd.cli("config", "device", "set", name, "etc", "readonly=true")
+    lxpyd.cli("config", "device", "set", name, "etc", "readonly=")
+    assert "readonly" not in lxpyd.json("query", f"/1.0/instances/{name}")["devices"]["etc"]
+    lxpyd.cli("profile", "create", name)
+    lxpyd.cli("profile", "device", "add", name, "etc", "disk", "source=/etc", "path=/srv", "readonly=")
+    assert "readonly" not in lxpyd.json("query", f"/1.0/profiles/{name}")["devices"]["etc"]
+    lxpyd.cli("profile", "delete", name)

@@ -70,7 +70,7 @@ class Copies:
         parts.check_references(devices, project)
         parts.rules.check(project, name, config, devices)
         pool = device_rules.root_pool(devices)
-        rootsize.check(parts.storage, pool, devices)
+        rootsize.check_arriving(parts.storage, pool, devices)
         if self._taken_along(body, source, snapshot):
             parts.rules.check_snapshot(project)
         return name

@@ -71,13 +71,15 @@ class Imports:
             raise Conflict(f"Instance {name!r} already exists: import it under another name")
 
     async def receive(
-        self, project: str, asked: Overrides, source: int, start: bytes, named: Callable[[str], None]
-    ) -> InstanceRow:
+        self, project: str, asked: Overrides, source: int, start: bytes, named: Callable[[str], None],
+        note: Callable[[str], None],
+    ) -> InstanceRow:  # fmt: skip
         """An instance of the backup that comes in on a descriptor. Undone whole when it fails or is cancelled.
 
         Args:
             source, start: see `storage.unpack.plain`; whoever writes ends a cancelled import by closing its end.
             named: told the instance's name as soon as it is known.
+            note: told what of the backup the pool cannot keep.
 
         Raises:
             BadRequest: the backup is damaged, or asks for what is not possible here.
@@ -90,6 +92,8 @@ class Imports:
                 await blocking(reader.begin)
                 plan = self._plan(project, asked, reader)
                 named(plan.name)
+                if plan.note:
+                    note(plan.note)
                 return await self._make(project, plan, reader, blocking)
             finally:
                 reader.close()
@@ -123,7 +127,7 @@ class Imports:
         store = self._pool(project, asked.pool, str(index.get("pool") or ""))
         plan = _Plan(name, store.name, found, name != found.name)
         self._override(project, found.doc, asked)
-        self._check(project, plan, found.doc)
+        self._check(project, plan, found.doc, asked.devices)
         self._distinguish(plan, asked.fresh)
         for given in config.get("snapshots") or ():
             self._add_snapshot(project, plan, Described("Import backup", given))
@@ -141,7 +145,7 @@ class Imports:
         if asked.devices:
             had = self._expanded_of_backup(project, doc)[1]
             given = {name: {**had.get(name, {}), **device} for name, device in asked.devices.items()}
-            doc["devices"] = doc["devices"] | given
+            doc["devices"] = doc["devices"] | values.stated(given)
 
     def _add_snapshot(self, project: str, plan: "_Plan", found: Described) -> None:
         name = found.name.rpartition("/")[2]
@@ -150,7 +154,7 @@ class Imports:
             raise BadRequest(f"Import backup: its index.yaml tells of the snapshot {name!r} twice")
         # What it was configured like is looked at when it is restored: profiles may come again until then.
         if set(found.doc["profiles"]) <= set(self._parts.profiles.names(project)):
-            self._root_disk(project, plan.pool, found.doc)
+            self._root_disk(project, plan.pool, found.doc, {})
         keep = (*KEPT, "created_at", "expires_at")
         found.doc = {key: found.doc[key] for key in keep} | {"expires_at": expiry.moment(found.doc["expires_at"])}
         plan.snapshots[name] = found
@@ -165,10 +169,10 @@ class Imports:
             raise BadRequest("Import backup: no pool to put it on: name one with --storage")
         return self._parts.storage.pool(device_rules.root_pool(devices))
 
-    def _check(self, project: str, plan: "_Plan", doc: Document) -> None:
+    def _check(self, project: str, plan: "_Plan", doc: Document, asked: Devices) -> None:
         """Whether an instance can be so; its root disk comes to be on the plan's pool."""
         changes.check_profiles(doc["profiles"])
-        self._root_disk(project, plan.pool, doc)
+        plan.note = self._root_disk(project, plan.pool, doc, asked)
         keys.validate_config(doc["config"])
         device_rules.validate(doc["devices"])
         config, devices = self._expanded(project, doc)
@@ -186,12 +190,22 @@ class Imports:
         except NotFound as error:
             raise NotFound(f"Import backup: {error}: create it first (it may be empty)") from None
 
-    def _root_disk(self, project: str, pool: str, doc: Document) -> None:
+    def _root_disk(self, project: str, pool: str, doc: Document, asked: Devices) -> str:
+        """Have the root disk on the pool. What of it had to be left out for that, and was not `asked` for, is said."""
         devices = self._expanded_of_backup(project, doc)[1]
         name = next((n for n, device in devices.items() if is_root(device)), "root")
-        root = devices.get(name, {"type": "disk", "path": "/"})
-        if root.get("pool") != pool:
-            doc["devices"] = doc["devices"] | {name: {**root, "pool": pool}}
+        had = devices.get(name, {"type": "disk", "path": "/"})
+        root, note = {**had, "pool": pool}, ""
+        try:
+            rootsize.check(self._parts.storage, pool, {name: root})
+        except BadRequest as error:
+            if asked.get(name, {}).get("size"):
+                raise
+            # Where it comes from sizes may be kept; the pool it goes to may be the only one there is.
+            note = f"The root disk's size, {root.pop('size')}, is left out: {error}"
+        if root != had:
+            doc["devices"] = doc["devices"] | {name: root}
+        return note
 
     def _distinguish(self, plan: "_Plan", fresh: bool) -> None:
         """Two instances of one backup must not have one address, nor one identity: not even on different servers."""
@@ -265,12 +279,14 @@ class Imports:
 class _Plan:
     """Attributes:
     renamed: whether the instance has another name than in the backup.
+    note: what of it is left out.
     snapshots: by name, oldest first.
     """
 
     def __init__(self, name: str, pool: str, found: Described, renamed: bool) -> None:
         self.name, self.pool, self.found, self.renamed = name, pool, found, renamed
         self.snapshots: dict[str, Described] = {}
+        self.note = ""
 
 
 def read_metadata(found: dict[str, bytes]) -> Archive | None:

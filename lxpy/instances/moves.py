@@ -104,7 +104,7 @@ class Moves:
             )
         parts.check_references(devices, project)
         parts.rules.check(project, place["name"], config, devices, instead_of=row)
-        rootsize.check(parts.storage, place["pool"], devices)
+        rootsize.check_arriving(parts.storage, place["pool"], devices)
         if project != row.project and self._snapshots.of(row):
             parts.rules.check_snapshot(project)
 

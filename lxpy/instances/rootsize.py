@@ -53,6 +53,15 @@ def check(storage: StorageManager, pool: str, devices: Devices) -> None:
     storage.pool(pool).check_size(_bytes(given(devices)))
 
 
+def check_arriving(storage: StorageManager, pool: str, devices: Devices) -> None:
+    """The same of a root that comes from another pool, and may have been limited there."""
+    try:
+        check(storage, pool, devices)
+    except BadRequest as error:
+        name = next(name for name, device in devices.items() if is_root(device))
+        raise BadRequest(f"{error}, or leave the size out (-d {name},size=)") from None
+
+
 async def apply(storage: StorageManager, row: InstanceRow, devices: Devices) -> None:
     """Have the root limited as its (expanded) devices say.
 

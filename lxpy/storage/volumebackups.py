@@ -160,8 +160,9 @@ class VolumeBackups:
     # -- making a volume of one ------------------------------------------------------------------------------------
 
     async def receive(
-        self, pool: str, project: str, name: str, source: int, start: bytes, named: Callable[[str], None]
-    ) -> None:
+        self, pool: str, project: str, name: str, source: int, start: bytes, named: Callable[[str], None],
+        note: Callable[[str], None],
+    ) -> None:  # fmt: skip
         """A volume of the backup that comes in on a descriptor; as `instances.imports.Imports.receive`."""
         reader = BackupReader(source, start, "Import volume", _TREES)
         with ThreadPoolExecutor(1, "import") as thread:
@@ -170,6 +171,7 @@ class VolumeBackups:
                 await blocking(reader.begin)
                 plan = _Plan(reader, name)
                 named(plan.name)
+                plan.config = volumekeys.fitting(plan.config, self._storage.pool(pool), note)
                 await self._make(pool, project, plan, reader, blocking)
             finally:
                 reader.close()

@@ -1,10 +1,14 @@
 """The configuration keys of custom volumes that lxpy honours, and how their values are checked; LXD's names."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from lxpy.api import expiry, values
 from lxpy.api.errors import BadRequest
 from lxpy.storage import retention
+
+if TYPE_CHECKING:
+    from lxpy.storage.pool import Pool
 
 _NOT_HERE = {
     "security.unmapped": "owners always go through the id map; share a host directory with shift=false instead",
@@ -55,6 +59,16 @@ def plain(config: Any) -> dict[str, Any]:
 def defaults(pool: dict[str, str]) -> dict[str, str]:
     """What a new volume has unless it is told otherwise: the ``volume.*`` keys of its pool's configuration."""
     return {key.removeprefix("volume."): value for key, value in pool.items() if key.startswith("volume.")}
+
+
+def fitting(config: dict[str, str], pool: "Pool", note: Callable[[str], None]) -> dict[str, str]:
+    """The configuration of a volume that comes to a pool from elsewhere, without a size that this cannot keep."""
+    try:
+        pool.check_size(size(config))
+    except BadRequest as error:
+        note(f"The volume's size, {config['size']}, is left out: {error}")
+        return {key: value for key, value in config.items() if key != "size"}
+    return config
 
 
 def size(config: dict[str, str]) -> int | None:

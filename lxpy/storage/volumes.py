@@ -324,15 +324,17 @@ class VolumeManager:
 
     async def copy(
         self, source: VolumeRow, snapshot: str, pool: str, project: str, name: str, *,
-        snapshots: bool, changes: dict[str, str] | None = None, description: str = "",
+        snapshots: bool, changes: dict[str, str] | None = None, description: str = "", note: Callable[[str], None],
     ) -> VolumeRow:  # fmt: skip
         """A second volume with the content of `source`, or of a snapshot of it, on any pool and in any project.
 
         Args:
             snapshots: take the snapshots along, too.
             changes: configuration over that of the source.
+            note: told what the pool cannot keep of it.
         """
-        config = volumekeys.checked({**source.doc["config"], **(changes or {})})
+        config = volumekeys.fitting(volumekeys.checked(source.doc["config"]), self._storage.pool(pool), note)
+        config = volumekeys.checked({**config, **(changes or {})})
         async with self.lock(source):
             source = self.row(source.pool, source.project, source.name)
             row = await self._copy(source, snapshot, pool, project, name, snapshots, config, description)
@@ -363,15 +365,17 @@ class VolumeManager:
         self.changed()
         return self.row(pool, project, name)
 
-    async def move(self, source: VolumeRow, pool: str, project: str, name: str) -> None:
-        """To another pool, project or name. Raises `Conflict` while it is attached to something."""
+    async def move(
+        self, source: VolumeRow, pool: str, project: str, name: str, note: Callable[[str], None]
+    ) -> None:  # fmt: skip
+        """To another pool, project or name; `note` as of `copy`. Raises `Conflict` while it is attached."""
         if pool == source.pool:
             await self.rename(pool, source.project, source.name, name, project)
             return
         async with self.lock(source):
             source = self.row(source.pool, source.project, source.name)
             self._refuse_if_used(source, "moved")
-            config = volumekeys.checked(source.doc["config"])
+            config = volumekeys.fitting(volumekeys.checked(source.doc["config"]), self._storage.pool(pool), note)
             description = source.doc["description"]
             row = await self._copy(source, "", pool, project, name, True, config, description, source)
             await self._remove(source)

@@ -103,6 +103,38 @@ def test_the_size_of_a_root_disk(lxpyd: Lxpyd, pool: str) -> None:
         assert refused.returncode == 1 and re.search(line, refused.stderr) and len(refused.stderr.splitlines()) == 1
 
 
+def test_a_size_is_left_out_where_the_other_pool_keeps_none(lxpyd: Lxpyd, pool: str, tmp_path: pathlib.Path) -> None:
+    """A backup cannot be changed before it is imported, nor a snapshot before it is copied."""
+    c, backup = f"{pool}-c", str(tmp_path / "backup")
+    lxpyd.cli("init", "bb", c, "-s", pool, "-d", "root,size=64MiB")
+    lxpyd.cli("snapshot", c, "s")
+    lxpyd.cli("export", c, backup)
+    said = lxpyd.cli("import", backup, f"{c}2", "-s", "plain").stderr
+    assert said.startswith("The root disk's size, 64MiB, is left out: size is not supported on pool plain")
+    assert lxpyd.instance(f"{c}2")["devices"]["root"] == {"type": "disk", "path": "/", "pool": "plain"}
+    lxpyd.cli("restore", f"{c}2", "s")
+    assert "is left out" not in lxpyd.cli("import", backup, f"{c}3", "-s", pool).stderr
+    assert lxpyd.instance(f"{c}3")["devices"]["root"]["size"] == "64MiB"
+    for verb in ("copy", "move"):
+        refused = lxpyd.cli(verb, c, f"{c}4", "-s", "plain", check=False)
+        assert refused.returncode == 1 and "or leave the size out (-d root,size=)" in refused.stderr
+        lxpyd.cli(verb, c, f"{c}-{verb}", "-s", "plain", "-d", "root,size=")
+
+    lxpyd.cli("storage", "volume", "create", pool, "v", "size=20MiB", "user.k=v")
+    lxpyd.cli("storage", "volume", "snapshot", pool, "v", "s")
+    lxpyd.cli("storage", "volume", "export", pool, "v", f"{backup}-v")
+    said = "The volume's size, 20MiB, is left out: size is not supported on pool plain"
+    for words in (
+        ("copy", f"{pool}/v", f"plain/{pool}-copy"), ("copy", f"{pool}/v/s", f"plain/{pool}-of-s"),
+        ("import", "plain", f"{backup}-v", f"{pool}-import"), ("move", f"{pool}/v", f"plain/{pool}-move"),
+    ):  # fmt: skip
+        assert lxpyd.cli("storage", "volume", *words).stderr.startswith(said), words
+    for name in ("copy", "of-s", "import", "move"):
+        volume = f"/1.0/storage-pools/plain/volumes/custom/{pool}-{name}"
+        assert lxpyd.json("query", volume)["config"] == {"user.k": "v"}
+        lxpyd.api("DELETE", volume)
+
+
 def test_what_new_volumes_begin_with(lxpyd: Lxpyd, pool: str) -> None:
     """``volume.size`` and its like, of pools."""
     for where, words, status in (

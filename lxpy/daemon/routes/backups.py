@@ -101,7 +101,7 @@ async def receive(call: Call) -> web.StreamResponse:
         def named(name: str) -> None:
             op.resources["instances"] = op.resources["containers"] = [url("instances", name, project)]
 
-        await imports.receive(project, asked, source, start, named)
+        await imports.receive(project, asked, source, start, named, lambda text: op.metadata.update(note=text))
 
     return await streaming.take(call, "Restoring instance", "Import backup: it is empty", make)
 

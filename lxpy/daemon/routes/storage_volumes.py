@@ -1,7 +1,7 @@
 """``/1.0/storage-pools/{pool}/volumes``: custom volumes and snapshots; others to be seen."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lxpy.api.errors import BadRequest, NotFound
@@ -112,7 +112,7 @@ async def receive(call: Call) -> web.StreamResponse:
         def named(name: str) -> None:
             op.resources["storage_volumes"] = [url(f"storage-pools/{pool}/volumes/custom", name, home)]
 
-        await backups.receive(pool, home, name, source, start, named)
+        await backups.receive(pool, home, name, source, start, named, _noting(op))
 
     return await streaming.take(call, "Restoring storage volume", "Import volume: it is empty", make)
 
@@ -145,6 +145,7 @@ async def create(call: Call) -> web.StreamResponse:
         await volumes.copy(
             row, snapshot, pool, home, name, snapshots=not source.get("volume_only"),
             changes={key: str(value) for key, value in _config(body).items()}, description=description,
+            note=_noting(op),
         )  # fmt: skip
 
     return _run(call, "Copying storage volume", name, work)
@@ -158,6 +159,10 @@ def _refresh(call: Call, source: VolumeRow, snapshot: str, target: VolumeRow, *,
         await refreshes.refresh(source, snapshot, target, snapshots=snapshots)
 
     return _run(call, "Refreshing storage volume", target.name, work)
+
+
+def _noting(op: Operation) -> Callable[[str], None]:
+    return lambda text: op.metadata.update(note=text)
 
 
 def _run(call: Call, doing: str, name: str, work: Work) -> web.StreamResponse:
@@ -197,7 +202,7 @@ async def post(call: Call) -> web.StreamResponse:
         return envelope.sync({}, location=url(f"storage-pools/{pool}/volumes/custom", new, home))
 
     async def work(op: Operation) -> None:
-        await volumes.move(row, to_pool, to_project, new)
+        await volumes.move(row, to_pool, to_project, new, _noting(op))
 
     return _run(call, "Moving storage volume", name, work)
 

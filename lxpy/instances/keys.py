@@ -85,6 +85,10 @@ def _text(key: str, value: str) -> str:
     return value
 
 
+def _seed(key: str, value: str) -> None:
+    seeds.check_data(key, _text(key, value))
+
+
 KEYS: dict[str, Check] = {
     "boot.autorestart": values.boolean,
     "boot.autorestart.delay": _count,
@@ -96,9 +100,9 @@ KEYS: dict[str, Check] = {
     "boot.requires": boot.check,
     "boot.requires.timeout": _count,
     "boot.stop.priority": _count,
-    "cloud-init.network-config": _text,
-    "cloud-init.user-data": _text,
-    "cloud-init.vendor-data": _text,
+    "cloud-init.network-config": _seed,
+    "cloud-init.user-data": _seed,
+    "cloud-init.vendor-data": _seed,
     "limits.cpu": _cpu,
     "limits.cpu.allowance": _allowance,
     "limits.cpu.nodes": values.cpu_set,

@@ -5,6 +5,7 @@ Keys are LXD's: ``cloud-init.user-data``, ``.vendor-data``, ``.network-config``,
 so that a change of any of them makes a new one at the next start.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -39,6 +40,29 @@ def check_ssh_key(key: str, value: str) -> None:
     user, _, public = value.partition(":")
     if not user or not public.strip() or "\n" in value.strip() or len(key) == len(KEYS_PREFIX):
         raise BadRequest(f"Invalid value for {key}: it must be USER:PUBLIC-KEY, in one line")
+
+
+def check_data(key: str, value: str) -> None:
+    """Raises `BadRequest` for a ``#cloud-config``, or a network configuration, that cloud-init could not read.
+
+    Data of another kind (a script, an archive, a template) is the guest's business, as in LXD.
+    """
+    if value.partition("\n")[0] != _MARK and not key.endswith("network-config"):
+        return
+    if fault := _fault(value):
+        raise BadRequest(f"Invalid value for {key}: {fault}")
+
+
+@functools.lru_cache(32)
+def _fault(text: str) -> str:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        return f"{f'line {mark.line + 1}: ' if mark else ''}{problem or 'no YAML'}"
+    except (ValueError, RecursionError):
+        return "no YAML"
+    return "" if found is None or isinstance(found, dict) else "it is no set of keys in YAML"
 
 
 def check(config: Config) -> None:

@@ -125,6 +125,20 @@ def test_keys_of_users(lxpyd: Lxpyd, busybox: str) -> None:
     assert "cloud-init.ssh-keys.x" not in lxpyd.instance(busybox)["config"]
 
 
+def test_data_that_cloud_init_could_not_read(lxpyd: Lxpyd, busybox: str) -> None:
+    for key, value, said in (
+        ("user-data", "#cloud-config\na: 1\nb: [c", "line 3: expected ',' or ']'"),
+        ("vendor-data", "#cloud-config\n- a", "it is no set of keys in YAML"),
+        ("network-config", "version: 2: x", "line 1: mapping values are not allowed here"),
+        ("network-config", "eth0", "it is no set of keys in YAML"),
+    ):
+        refused = lxpyd.cli("config", "set", busybox, f"cloud-init.{key}={value}", check=False)
+        assert refused.returncode == 1 and refused.stderr.startswith(f"Error: Invalid value for cloud-init.{key}: ")
+        assert said in refused.stderr and refused.stderr.count("\n") == 1
+    for value in ("#cloud-config", "#!/bin/sh\nx: [", "## template: jinja\n#cloud-config\n{{", "#cloud-config\na: 1"):
+        lxpyd.cli("config", "set", busybox, f"cloud-init.user-data={value}")
+
+
 def test_an_image_without_cloud_init_gets_no_seed(lxpyd: Lxpyd, name: str) -> None:
     lxpyd.cli("launch", "bb", name, "-c", "cloud-init.user-data=#cloud-config\n")
     assert lxpyd.sh(name, "ls /var/lib/cloud", check=False).returncode != 0

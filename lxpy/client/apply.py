@@ -137,7 +137,31 @@ def plan(entries: Iterable[Entry], there: Objects, stack: str, prune: bool) -> t
     order = {kind.section: number for number, kind in enumerate(KINDS)}
     gone = [key for key, one in there.items() if key not in wanted and (one.get("config") or {}).get(MARK) == stack]
     deletions = [Step("delete", key) for key in sorted(gone, key=lambda key: (-order[key[0]], key))]
-    return [*steps, *stops, *(deletions if prune else []), *starts], [] if prune else deletions
+    if not prune:
+        return [*_making_way(steps, []), *stops, *starts], deletions
+    steps = _making_way(steps, deletions)
+    return [*steps, *stops, *(one for one in deletions if one not in steps), *starts], []
+
+
+def _making_way(steps: list[Step], deletions: list[Step]) -> list[Step]:
+    """The steps; before a network gets another subnet, its forwards that change or go lead nowhere.
+
+    Else neither could come first: the forward's old targets are not in the new subnet, nor its new ones in the old.
+    """
+    moving = {
+        step.key[3] for step in steps if step.key[0] == "networks" and step.verb == "update"
+        and any(change.startswith(("config.ipv4.address: ", "config.ipv6.address: ")) for change in step.changes)
+    }  # fmt: skip
+    ways = []
+    for step in steps:
+        section, _, parent, name = step.key
+        if section == "network_forwards" and parent in moving and step.verb == "update" and step.entry:
+            nowhere = {"ports": [], "config": {"target_address": ""}}
+            entry = Entry(step.entry.kind, "", parent, name, nowhere, step.entry.where)
+            ways.append(Step("update", step.key, ["it leads nowhere until the network has its new subnet"], entry))
+    ways += [step for step in deletions if step.key[0] == "network_forwards" and step.key[2] in moving]
+    first = next((n for n, step in enumerate(steps) if step.key[0] == "networks"), 0)
+    return [*steps[:first], *ways, *steps[first:]]
 
 
 def _check(entry: Entry, one: dict[str, Any], stack: str) -> None:

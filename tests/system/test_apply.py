@@ -101,6 +101,34 @@ def test_a_stack_comes_changes_and_goes(apart_lxpyd: Lxpyd, file: pathlib.Path) 
     _empty(lxpyd, before)
 
 
+def test_a_network_moves_with_its_forwards(apart_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
+    """A forward's targets are of its network's subnet: neither of the two could be changed first."""
+    lxpyd, path = apart_lxpyd, tmp_path / "s.yaml"
+    before = lxpyd.snapshot()
+
+    def write(subnet: str, *listens: str) -> None:
+        forwards = "".join(
+            f"- network: shopbr\n  listen_address: {listen}\n  config: {{target_address: {subnet}.21, user.k: v}}\n"
+            f"  ports: [{{listen_port: 80, protocol: tcp, target_address: {subnet}.20}}]\n"
+            for listen in listens
+        )
+        networks = f"networks:\n- name: shopbr\n  config: {{ipv4.address: {subnet}.1/24, ipv6.address: none}}\n"
+        path.write_text(f"stack: shop\n{networks}network_forwards:\n{forwards}")
+
+    apply = ["apply", "-f", str(path), "--yes"]
+    write("10.96.7", "10.96.8.1", "10.96.8.2")
+    lxpyd.cli(*apply)
+    write("10.96.9", "10.96.8.1")
+    refused = lxpyd.cli(*apply, check=False)
+    assert refused.returncode == 1 and "The forward 10.96.8.2 stands against it" in refused.stderr
+    lxpyd.cli(*apply, "--prune")
+    assert lxpyd.out(*apply, "--prune") == "Nothing to do"
+    (forward,) = lxpyd.json("query", "/1.0/networks/shopbr/forwards?recursion=1")
+    assert forward["listen_address"] == "10.96.8.1" and forward["ports"][0]["target_address"] == "10.96.9.20"
+    assert forward["config"] == {"target_address": "10.96.9.21", "user.k": "v", "user.lxpy.stack": "shop"}
+    _empty(lxpyd, before)
+
+
 def test_a_project_with_a_stack_of_its_own(apart_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
     lxpyd = apart_lxpyd
     before = lxpyd.snapshot()

@@ -107,6 +107,10 @@ class ImageCache:
             for fingerprint in sorted(self._ready)
         }
 
+    def coming(self) -> tuple[str, ...]:
+        """Fingerprints of those that are being mounted or unpacked."""
+        return tuple(sorted(self._work))
+
     async def ensure(self, image: ImageFiles) -> None:
         """The image is there when this returns. However many wait for it, the work is done once."""
         fingerprint = image.fingerprint

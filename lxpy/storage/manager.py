@@ -156,7 +156,7 @@ class StorageManager:
         """Delete a pool and the images on it.
 
         Raises:
-            Conflict: an instance or a profile uses it.
+            Conflict: an instance or a profile uses it, or an image is being put on it for one.
         """
         async with self._lock:
             pool = self._pool(name)
@@ -164,9 +164,15 @@ class StorageManager:
             if users:
                 more = f" and {len(users) - 3} more" if len(users) > 3 else ""
                 raise Conflict(f"Storage pool {name!r} is in use by {', '.join(users[:3])}{more}")
+            if coming := pool.images.coming():
+                raise Conflict(f"Storage pool {name!r} is in use: image {coming[0][:12]} is being put on it")
             self._store.pools.put(name, self.pools()[name] | {"deleting": True})
-            await self._destroy(pool)
-            del self._pools[name]
+            del self._pools[name]  # first: nothing may be made on it from here on
+            try:
+                await self._destroy(pool)
+            except BaseException:
+                self._pools[name] = pool
+                raise
             self._store.pools.delete(name)
 
     def changed(self, name: str, config: dict[str, str]) -> dict[str, str]:

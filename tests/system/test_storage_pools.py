@@ -364,6 +364,24 @@ async def test_a_pool_in_use_stays(lab: Lab) -> None:
     lab.store.profiles.delete("default", "big")
 
 
+@pytest.mark.parametrize("kind", ["squashfs", "tar"])
+async def test_a_pool_that_gets_an_image_or_is_being_deleted(
+    lab: Lab, images: dict[str, ImageFiles], kind: str
+) -> None:
+    """Whoever launches there has no record yet: the image comes first."""
+    coming = asyncio.create_task(lab.pool.ensure_image(images[kind]))
+    await asyncio.sleep(0)
+    with pytest.raises(Conflict, match=f"in use: image {images[kind].fingerprint[:12]} is being put on it"):
+        await lab.manager.delete_pool("p")
+    await coming
+    going = asyncio.create_task(lab.manager.delete_pool("p"))
+    await asyncio.sleep(0)
+    with pytest.raises(NotFound, match="'p' not found"):
+        lab.manager.pool("p")
+    await going
+    assert lab.manager.pools() == {}
+
+
 async def test_a_pool_whose_disk_is_not_there(lab: Lab, images: dict[str, ImageFiles]) -> None:
     pool = await with_c1(lab, images)
     unmount_all(pool.source)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Checkbox, Input, Static, TextArea
 
 from lxpy.api.errors import BadRequest, PreconditionFailed
 from lxpy.tui.guides import GUIDES
@@ -391,7 +391,11 @@ async def test_volumes_are_in_order_with_what_they_take(daemon: FakeDaemon) -> N
         ("custom attic", "ctrl+d", None, ("DELETE", "custom/attic", None)),
         ("custom data/before", "c", {"name": "old"}, ("POST", "custom", {
             "name": "old", "type": "custom", "config": {},
-            "source": {"type": "copy", "pool": "fast", "name": "data/before", "volume_only": False},
+            "source": {"type": "copy", "pool": "fast", "name": "data/before", "volume_only": False, "refresh": False},
+        })),
+        ("custom data", "c", {"name": "attic", "refresh": "yes"}, ("POST", "custom", {
+            "name": "attic", "type": "custom", "config": {},
+            "source": {"type": "copy", "pool": "fast", "name": "data", "volume_only": False, "refresh": True},
         })),
         ("custom data", "n", {"name": "new", "size": "5GiB", "more": "user.a=b"}, ("POST", "custom", {
             "name": "new", "description": "", "type": "custom", "content_type": "filesystem",
@@ -417,7 +421,11 @@ async def test_what_is_done_to_volumes(
             await pilot.press("y")
         else:
             for name, text in answers.items():
-                app.screen.query_one(f"#ask-{name}", Input).value = text
+                field = app.screen.query_one(f"#ask-{name}")
+                if isinstance(field, Checkbox):
+                    field.value = bool(text)
+                else:
+                    app.screen.query_one(f"#ask-{name}", Input).value = text
             line = shlex.split(str(app.screen.query_one("#form-line", Static).render()))
             assert line[1:4] == ["lxpy", "storage", "volume"]
             await pilot.press("ctrl+s")

@@ -16,29 +16,35 @@ if TYPE_CHECKING:
 
 
 def copy(app: "LxpyApp", rows: Sequence[Any]) -> None:
-    """A volume with its snapshots, or what one snapshot holds."""
+    """A volume with its snapshots, or what one snapshot holds; or an earlier copy brought up to date."""
     row = volume(app, rows, snapshots=True)
     if row is None:
         return
     pools = tuple(one.name for one in app.model.objects.get("storage-pools", [])) or (row.pool,)
 
     async def submit(answers: Answers) -> None:
-        source = {"type": "copy", "pool": row.pool, "name": row.name, "volume_only": bool(answers.get("only"))}
+        source = {
+            "type": "copy", "pool": row.pool, "name": row.name, "volume_only": bool(answers.get("only")),
+            "refresh": bool(answers["refresh"]),
+        }  # fmt: skip
         body = {"name": answers["name"], "type": "custom", "source": source, "config": {}}
         await done(app, "post", volume_url(answers["pool"]), body)
 
     async def check(answers: Answers) -> Mapping[str, str]:
+        if answers["refresh"]:
+            return {}  # the name is one that is taken
         return await app.rules.faults("storage-volume", {}, pool=answers["pool"], name=answers["name"])
 
     def shown(answers: Answers) -> str:
-        only = "--volume-only" if answers.get("only") else ""
+        only = [flag for name, flag in (("only", "--volume-only"), ("refresh", "--refresh")) if answers.get(name)]
         there = ref(app, f"{answers['pool']}/{answers['name']}")
-        return line(app, "copy", f"{row.pool}/{row.name}", there, only)
+        return line(app, "copy", f"{row.pool}/{row.name}", there, *only)
 
     questions = [Question("name", "Name", "of the copy", f"{row.volume}-copy"),
                  Question("pool", "Pool", value=row.pool, choices=pools)]  # fmt: skip
     if row.snapshots:
         questions.append(Question("only", "Snapshots", "leave them out", flag=True))
+    questions.append(Question("refresh", "Refresh", "an earlier copy of that name: only what has changed", flag=True))
     app.push_screen(Form(f"Copy {row.name}", questions, submit, shown, "Copy", check=check))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from lxpy.api import status
@@ -43,6 +44,10 @@ def relay(
         sent = {key: value for key, value in headers.items() if value} | {"Content-Type": "application/octet-stream"}
         try:
             operation = target.upload_blocks("POST", to, blocks, sent, project=project)
+        except KeyboardInterrupt:
+            context.clear()
+            print(f"{what}: cancelled, nothing of it stays on {target.remote.name}", file=sys.stderr)
+            raise
         finally:
             blocks.close()
             context.clear()

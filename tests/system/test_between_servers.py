@@ -104,8 +104,8 @@ def test_nothing_is_left_of_what_was_broken_off(lxpyd: Lxpyd, far: Lxpyd, busybo
     command = lxpyd.spawn("copy", busybox, "far:")
     until(lambda: far.json("query", "/1.0/operations?recursion=1").get("running"), 10, "it does not begin")
     command.send_signal(signal.SIGINT)
-    command.communicate(timeout=30)
-    assert command.returncode != 0
+    _, error = command.communicate(timeout=30)
+    assert command.returncode == 130 and error == f"Copying {busybox}: cancelled, nothing of it stays on far\n".encode()
     until(lambda: not far.json("list", "-f", "json"), 10, "half an instance is there")
     until(lambda: not pathlib.Path(far.dir, f"storage-pools/default/instances/{busybox}").exists(), 10, "its root is")
     lxpyd.cli("stop", "-f", busybox)  # and the source is free

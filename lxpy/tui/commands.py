@@ -1,7 +1,8 @@
 """The command palette's content: every action, and every object by name.
 
-Actions come from the bindings themselves: those that work where the keyboard is, then those of the other panes, then
-the verbs that have no key. Objects are those of all panes, the snapshots of all instances, and volumes.
+Actions come from the bindings themselves: those that work where the keyboard is, those of the tab that is seen, then
+those of the other panes, then the verbs that have no key. Objects are those of all panes, the snapshots of all
+instances, and volumes.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from lxpy.api.errors import ApiError
 from lxpy.tui.verbs import PALETTE
 from lxpy.tui.verbs.common import called
+from lxpy.tui.widgets.table import Table
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -73,6 +75,7 @@ class Everything(Provider):
 def commands(app: "LxpyApp") -> Iterator[Entry]:
     """Everything, in the order of the module's text."""
     yield from _here(app)
+    yield from _in_tab(app)
     yield from _palette(app)
     for pane in app.main.panes:
         yield Entry(f"Go to {pane.called}", f"Pane {pane.number}", partial(app.main.action_pane, pane.number))
@@ -87,6 +90,7 @@ def _about(app: "LxpyApp", binding: Binding) -> str:
 def _here(app: "LxpyApp") -> Iterator[Entry]:
     """The bindings that work now; verbs on the selection name it."""
     names = called(app.main.targets())
+    inside = app.main.detail.tab.inside()
     seen: set[str] = set()
     # What is for the selection first; a stable sort keeps the order of the bindings otherwise.
     for active in sorted(app.main.active_bindings.values(), key=lambda a: (a.binding.id or "").startswith(_COMMON)):
@@ -95,6 +99,10 @@ def _here(app: "LxpyApp") -> Iterator[Entry]:
         if not binding.description or not ident or ident.startswith(_MOVING) or ident in seen:
             continue
         seen.add(ident)
+        if active.node is inside:  # a tab has objects of its own
+            yield Entry(f"{binding.description}{_object_of(app, binding)}", _about(app, binding),
+                        partial(_act, app, binding.action, active.node))  # fmt: skip
+            continue
         on_rows = binding.action.startswith("app.verb(") and not ident.startswith("app.") and "create" not in ident
         text = f"{binding.description}: {names}" if on_rows and names else binding.description
         if ident.endswith((".launch", ".create")) and " " not in text:
@@ -104,6 +112,32 @@ def _here(app: "LxpyApp") -> Iterator[Entry]:
 
 def _act(app: "LxpyApp", action: str, node: Any) -> Any:
     return app.run_action(action, node)
+
+
+def _object_of(app: "LxpyApp", binding: Binding) -> str:
+    """``: web``, what a verb of the tab acts on: the row under its cursor; what is made belongs to the tab's object."""
+    tab = app.main.detail.tab
+    makes = str(binding.id).endswith((".create", ".add"))
+    row = tab.subject if makes else getattr(tab.inside(), "current", None)
+    name = getattr(row, "name", "") or getattr(row, "title", "") if row is not None else ""
+    return f"{' for' if makes else ':'} {name}" if name else ""
+
+
+def _in_tab(app: "LxpyApp") -> Iterator[Entry]:
+    """What the tab can do that is seen while the keyboard is elsewhere, if it is a list of objects."""
+    detail = app.main.detail
+    inside = detail.tab.inside()
+    if not detail.display or not isinstance(inside, Table) or inside.has_focus:
+        return
+    for binding in type(inside).BINDINGS:
+        if isinstance(binding, Binding) and binding.description and not str(binding.id).startswith(_MOVING):
+            text = f"{detail.tab.title}: {binding.description}{_object_of(app, binding)}"
+            yield Entry(text, _about(app, binding), partial(_do_inside, app, inside, binding.action))
+
+
+def _do_inside(app: "LxpyApp", inside: Table, action: str) -> None:
+    app.main.set_focus(inside)
+    app.call_after_refresh(app.run_action, action, inside)
 
 
 def _palette(app: "LxpyApp") -> Iterator[Entry]:

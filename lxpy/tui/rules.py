@@ -99,6 +99,15 @@ def explained(key: KeyInfo) -> str:
     return text + (f" ({values})" if values else "") + (f"; unset: {key.default}" if key.default else "")
 
 
+def info_of(infos: Mapping[str, KeyInfo], key: str) -> KeyInfo:
+    """What is known of a key, perhaps as one of a family (``environment.LANG``); nothing but its name otherwise."""
+    if key in infos:
+        return infos[key]
+    families = [info for info in infos.values() if info.family and key.startswith(info.family)]
+    family = max(families, key=lambda info: len(info.family), default=None)
+    return family._replace(name=key) if family else KeyInfo(key)
+
+
 def matching(keys: Iterable[KeyInfo], typed: str) -> list[KeyInfo]:
     """Those that have all words of `typed` in their name or text; names that begin with it first."""
     words = typed.lower().split()

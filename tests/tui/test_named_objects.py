@@ -157,3 +157,36 @@ async def test_an_acl_gets_another_name_and_its_log_follows(
         lxpyd.cli("network", "delete", net, check=False)
         lxpyd.cli("network", "acl", "delete", new, f"{name}-c", check=False)
         lxpyd.cli("network", "acl", "delete", old, check=False)
+
+
+async def test_one_key_is_explained_completed_and_judged(
+    lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        app = pilot.app
+        await wait(pilot, lambda: busybox in app.model.instances)
+        app.action_go(1, busybox)
+        await form(pilot, "=")
+        await pilot.press(*"security.nest")
+        field = app.screen.query_one("#ask-key", Input)
+        await wait(pilot, lambda: field._suggestion == "security.nesting")
+        await pilot.press("right", "tab", *"perhaps")
+        explanation = (await app.rules.keys("instance"))["security.nesting"].text
+        await wait(pilot, lambda: explanation in str(app.screen.query_one(".note", Static).render()))
+        await wait(pilot, lambda: "perhaps" in fault(app, "value"))
+        await pilot.press("ctrl+s")  # nothing is sent before it is right
+        await wait(pilot, lambda: not app.screen.busy)
+        assert isinstance(app.screen, Form) and "security.nesting" not in lxpyd.instance(busybox)["config"]
+        await pilot.press("ctrl+u", *"tr")
+        value = app.screen.query_one("#ask-value", Input)
+        await wait(pilot, lambda: value._suggestion == "true")
+        await pilot.press("right", "enter")
+        await wait(pilot, lambda: app.on_main)
+        assert lxpyd.instance(busybox)["config"]["security.nesting"] == "true"
+        await wait(pilot, lambda: "security.nesting" in app.model.instances[busybox].raw["config"])
+        await form(pilot, "=")
+        await answered(pilot, key="security.nestling")
+        await wait(pilot, lambda: "security.nesting" in fault(app, "key"))  # did you mean
+        await answered(pilot, key="security.nesting", value="")
+        await wait(pilot, lambda: app.on_main)
+        assert "security.nesting" not in lxpyd.instance(busybox)["config"]

@@ -13,6 +13,9 @@ from lxpy.tui.panes.base import ListPane
 from lxpy.tui.screens.choose import Choose
 from lxpy.tui.screens.help import HelpScreen
 from lxpy.tui.screens.text import TextScreen
+from lxpy.tui.tabs import Tab
+from lxpy.tui.tabs.devices import DevicesTab
+from lxpy.tui.tabs.network import AclsTab, ForwardsTab
 from lxpy.tui.tabs.snapshots import SnapshotsTab
 from lxpy.tui.tabs.volumes import VolumesTab
 from lxpy.tui.verbs import PALETTE
@@ -180,6 +183,37 @@ async def test_the_palette_goes_to_a_snapshot_and_does_what_another_pane_can(tre
         volumes = app.main.detail.find(VolumesTab)
         await wait(pilot, lambda: app.main.detail.tab is volumes and volumes.table.current)
         await wait(pilot, lambda: volumes.table.current.name == "data/later")
+
+
+@pytest.mark.parametrize(
+    ("pane", "key", "tab", "wanted"),
+    [
+        (1, "web1", DevicesTab, {"Add for web1", "Edit: eth0", "Mask: eth0", "Remove: eth0"}),
+        (5, "lxpybr0", ForwardsTab, {"New for lxpybr0", "Add a port: 192.0.2.7", "Delete: 192.0.2.7"}),
+        (5, "lxpybr0", AclsTab, {"New for lxpybr0", "Add a rule: none", "Log: none", "Rename: none", "Delete: none"}),
+    ],
+)  # fmt: skip
+async def test_the_palette_has_the_verbs_of_the_tab_that_is_seen(
+    daemon: FakeDaemon, pane: int, key: str, tab: type[Tab], wanted: set[str]
+) -> None:
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        await pilot.press(str(pane))
+        await wait(pilot, lambda: key in [row.key for row in app.main.active.rows])
+        app.action_go(pane, key)
+        app.main.detail.choose(app.main.detail.find(tab))
+        table = app.main.detail.tab.inside()
+        await wait(pilot, lambda: app.main.detail.tab.subject.key == key and table.rows)
+        texts = {entry.text for entry in commands(app)}
+        assert {f"{tab.TITLE}: {text}" for text in wanted} <= texts
+        app.main.detail.focus_inside()
+        await wait(pilot, lambda: app.focused is table)
+        texts = {entry.text for entry in commands(app)}
+        assert wanted <= texts and not any(text.startswith(f"{tab.TITLE}: ") for text in texts)
+        app.main.set_focus(app.main.active)
+        await by_palette(pilot, f"{tab.TITLE}: Add")
+        await wait(pilot, lambda: not app.on_main and not app.screen.query("#palette-input"))
+        await wait(pilot, lambda: app.screen.query("#form, #choose"))
 
 
 async def test_two_thousand_objects_are_all_found(daemon: FakeDaemon) -> None:

@@ -14,7 +14,7 @@ from textual.widgets import Button, Input, Static
 from lxpy.api.errors import PreconditionFailed
 from lxpy.tui.editables import Editable, Loaded
 from lxpy.tui.gateway import explain
-from lxpy.tui.rules import Faults, KeyInfo, explained, matching
+from lxpy.tui.rules import Faults, KeyInfo, explained, info_of, matching
 from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.screens.form import PAUSE_SECONDS
 from lxpy.tui.widgets.field import Field
@@ -135,11 +135,7 @@ class KeysForm(ModalScreen[bool]):
         return KeyRow(info, value, origin, info.name in self.changes, self.faults.get(info.name, ""))
 
     def _info(self, key: str) -> KeyInfo:
-        if key in self.infos:
-            return self.infos[key]
-        families = [info for info in self.infos.values() if info.family and key.startswith(info.family)]
-        family = max(families, key=lambda info: len(info.family), default=None)
-        return family._replace(name=key) if family else KeyInfo(key)
+        return info_of(self.infos, key)
 
     def _fill(self) -> None:
         if self.loaded is None:

@@ -1,12 +1,16 @@
 """What changes instances in place: configuration keys, profiles, shares, another image, a command run inside."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lxpy.api.errors import BadRequest
+from lxpy.api.errors import ApiError, BadRequest
 from lxpy.tui.bulk import Batch
 from lxpy.tui.rows import InstanceRow
+from lxpy.tui.rules import KeyInfo, info_of
 from lxpy.tui.screens.form import Answers, Form, Question
+from lxpy.tui.screens.onekey import OneKey
 from lxpy.tui.verbs.common import Sure, ask, called, command, instances, names_of, ref, shown, words
 
 if TYPE_CHECKING:
@@ -47,9 +51,6 @@ def rebuild(app: "LxpyApp", rows: Sequence[Any]) -> None:
 def configure(app: "LxpyApp", rows: Sequence[Any]) -> None:
     """One configuration key, of all that are marked."""
     chosen = instances(rows)
-    there = {key for row in app.model.instances.values() for key in row.raw.get("expanded_config") or {}}
-    known = sorted(there | OFTEN)
-    keys = tuple(key for key in known if not key.startswith(("volatile.", "image.")))
 
     def line(row: InstanceRow, a: Answers) -> list[str]:
         if a["value"]:
@@ -60,14 +61,37 @@ def configure(app: "LxpyApp", rows: Sequence[Any]) -> None:
         if not a["key"]:
             raise BadRequest("Name the key, such as limits.memory")
 
-    ask(
-        app, chosen, f"Configure {called(chosen)}", "Set",
-        [
-            Question("key", "Key", "such as limits.memory; the right arrow completes", among=keys),
-            Question("value", "Value", "left empty: the key is taken away"),
-        ],
-        command(app, line), line, check=check,
-    )  # fmt: skip
+    async def begin() -> None:
+        infos: dict[str, KeyInfo] = {}
+        with contextlib.suppress(ApiError, OSError, EOFError):  # nothing is explained then, and judged at the end
+            infos = await app.rules.keys("instance")
+        there = {key for row in app.model.instances.values() for key in row.raw.get("expanded_config") or {}}
+        names = {key for key in there | OFTEN if not key.startswith(("volatile.", "image."))}
+        names |= {info.family or info.name for info in infos.values()}
+        now = dict(chosen[0].raw.get("expanded_config") or {}) if len(chosen) == 1 else {}
+
+        async def faults(a: Answers) -> Mapping[str, str]:
+            key, value = a["key"], a["value"]
+            known = bool(info_of(infos, key).text)
+            if not key or (not value and (known or key in now)):
+                return {}
+            # What excludes another key may be set, where it is one instance that is asked about.
+            others = {k: v for k, v in now.items() if not k.startswith(("volatile.", "image.")) and k != key}
+            found = await app.rules.faults("instance", {**others, key: value} if value else {key: "?"})
+            wrong = found.get(key) or next(iter(found.values()), "")
+            return {"value" if known else "key": wrong} if wrong else {}
+
+        ask(
+            app, chosen, f"Configure {called(chosen)}", "Set",
+            [
+                Question("key", "Key", "such as limits.memory; the right arrow completes", among=tuple(sorted(names))),
+                Question("value", "Value", "left empty: the key is taken away"),
+            ],
+            command(app, line), line, check=check, faults=faults, form=partial(OneKey, infos=infos, now=now),
+            note="What a key is for is said here while it is typed.",
+        )  # fmt: skip
+
+    app.run_worker(begin(), group="verbs", exit_on_error=False)
 
 
 def profiles(app: "LxpyApp", rows: Sequence[Any]) -> None:

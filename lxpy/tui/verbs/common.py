@@ -98,7 +98,7 @@ def ask(
     one: Callable[[Any, Answers], Awaitable[Any]], line: Callable[[Any, Answers], list[str]], *,
     note: str = "", check: Callable[[Answers], object] = lambda answers: None, sure: Sure | None = None,
     interruptible: bool = False, told: str = "",
-    faults: Callable[[Answers], Awaitable[Mapping[str, str]]] | None = None,
+    faults: Callable[[Answers], Awaitable[Mapping[str, str]]] | None = None, form: Callable[..., Form] = Form,
 ) -> None:  # fmt: skip
     """A form; then the work: of one row with its faults in the form, of several as a batch with a result each.
 
@@ -110,6 +110,7 @@ def ask(
         sure: asks again, naming the objects.
         told: the title of a message with the result, of one row.
         faults: what is wrong with the answers, by question, asked while they are typed.
+        form: makes the form, where it is a special one.
     """
     rows = list(rows)
     if not rows:
@@ -148,11 +149,11 @@ def ask(
         else:
             app.actions.table(rows).action_unmark()
 
-    form = Form(
+    asked = form(
         title, questions, submit, lambda a: shown(line(rows[0], a), len(rows) - 1), word, note=note,
         interruptible=interruptible, check=faults,
     )  # fmt: skip
-    app.push_screen(form, answered)
+    app.push_screen(asked, answered)
 
 
 def command(

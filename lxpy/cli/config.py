@@ -113,6 +113,8 @@ def _unset(context: Context, args: Args) -> None:
         raise ApiError("Only the property expires_at of a snapshot can be changed: config unset -p ... expires_at")
     elif (document.get("config") or {}).pop(key, None) is None:
         raise ApiError(f"Can't unset key '{key}', it's not currently set")
+    elif key.startswith("volatile."):
+        document["config"][key] = ""  # what is only left out stays: these are the server's own
     _save(client, url, document, etag)
 
 

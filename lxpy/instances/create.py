@@ -83,6 +83,7 @@ class Creation:
         profiles = body["profiles"]
         changes.check_profiles(profiles)
         keys.validate_config(body.get("config") or {})
+        keys.check_volatile(body.get("config") or {}, {})
         device_rules.validate(body.get("devices") or {})
         return self._profiles.expand(project, profiles, body.get("config") or {}, body.get("devices") or {})
 

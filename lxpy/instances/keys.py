@@ -13,6 +13,7 @@ from lxpy.api.errors import BadRequest
 from lxpy.api.objects import Config
 from lxpy.instances import apparmor, boot, confinement, idmaps, limits, refusals, seeds
 from lxpy.linux import libc
+from lxpy.networks.config import mac_address
 from lxpy.storage import retention
 
 Check = Callable[[str, str], object]
@@ -147,6 +148,12 @@ FAMILIES: dict[str, Check] = {
 }
 PREFIXES = ("environment.", "image.", "user.", "volatile.")
 
+_VOLATILE = re.compile(
+    r"volatile\.(apply_template|autorestart\.(count|due)|base_image|base_snapshot|cloud-init\.instance-id|idmap\..+"
+    r"|last_state\..+|root\.size|uuid|uuid\.generation|.+\.(apply_quota|host_name|hwaddr|last_state\..+|mount|name|nodes))"
+    r"\Z"
+)
+
 # LXD has these; lxpy does not honour them yet.
 _NOT_YET = re.compile(
     r"(cluster|limits|linux|migration|nvidia|raw|security|snapshots|boot|cloud-init)\.[a-zA-Z0-9_.-]+\Z"
@@ -172,6 +179,19 @@ def validate_config(config: Config) -> None:
             check(key, value)
     seeds.check(config)
     confinement.check_together(config)
+
+
+def check_volatile(config: Config, had: Config) -> None:
+    """Raises `BadRequest` for a ``volatile.*`` key that is written and does not exist, or could not be gone by."""
+    for key, value in config.items():
+        if not key.startswith("volatile.") or value == had.get(key) or not value:
+            continue
+        if not _VOLATILE.match(key):
+            raise BadRequest(f"Unknown configuration key {key!r}: volatile.* keys are the server's own notes")
+        if key.endswith(".hwaddr"):
+            mac_address(key, value)
+        elif key == "volatile.root.size":
+            values.size_bytes(key, value)
 
 
 def unknown_key(key: str, known: "dict[str, Check] | frozenset[str]") -> BadRequest:

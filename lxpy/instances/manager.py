@@ -373,6 +373,7 @@ class InstanceManager:
         """The document that an instance is to have, and its expanded configuration and devices, checked."""
         doc = {**row.doc, **changes.merged(row.doc, body, patch)}
         keys.validate_config(doc["config"])
+        keys.check_volatile(doc["config"], row.doc["config"])
         device_rules.validate(doc["devices"])
         config, devices = self._profiles.expand(row.project, doc["profiles"], doc["config"], doc["devices"])
         keys.validate_config(config)

@@ -32,8 +32,8 @@ def _wanted(pool: Pool, row: InstanceRow, devices: Devices) -> int | None:
     said = given(devices)
     if said is not None:
         return _bytes(said)
-    size = _bytes(row.doc["config"].get(DEFAULT))
     with contextlib.suppress(BadRequest):
+        size = _bytes(row.doc["config"].get(DEFAULT))
         pool.check_size(size)
         return size
     return None  # it has come from another pool

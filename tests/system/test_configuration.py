@@ -143,3 +143,24 @@ def test_an_empty_option_of_a_device_is_not_set(lxpyd: Lxpyd, name: str) -> None
     lxpyd.cli("profile", "device", "add", name, "etc", "disk", "source=/etc", "path=/srv", "readonly=")
     assert "readonly" not in lxpyd.json("query", f"/1.0/profiles/{name}")["devices"]["etc"]
     lxpyd.cli("profile", "delete", name)
+
+
+def test_volatile_keys_are_written_with_care_and_can_go(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("launch", "bb", name)
+    before = lxpyd.instance(name)["config"]
+    for key, value, said in (
+        ("volatile.x", "y", "Unknown configuration key 'volatile.x'"),
+        ("volatile.eth0.hwaddr", "junk", "'junk' is not a"),
+        ("volatile.root.size", "junk", "'junk' is not a size"),
+    ):
+        for refused in (
+            lxpyd.cli("config", "set", name, f"{key}={value}", check=False),
+            lxpyd.cli("init", "bb", f"{name}2", "-c", f"{key}={value}", check=False),
+        ):
+            assert refused.returncode == 1 and said in refused.stderr and refused.stderr.count("\n") == 1
+    assert lxpyd.instance(name)["config"] == before
+    # Another address from the next start on.
+    lxpyd.cli("config", "unset", name, "volatile.eth0.hwaddr")
+    assert "volatile.eth0.hwaddr" not in lxpyd.instance(name)["config"]
+    lxpyd.cli("restart", "-f", name)
+    assert lxpyd.instance(name)["config"]["volatile.eth0.hwaddr"] != before["volatile.eth0.hwaddr"]

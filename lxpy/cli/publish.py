@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from lxpy.api import status
+from lxpy.api.errors import ApiError
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.context import Context, pairs, steady
 from lxpy.client.wire import quote
@@ -61,16 +62,26 @@ def stopped(context: Context, client: Client, name: str, force: bool) -> Iterato
     if instance.get("status_code", 102) not in status.UP or not force:
         yield
         return
-    ephemeral = bool(instance["ephemeral"])
-    if ephemeral:  # else it would be gone
-        client.wait(client.patch(url, {"ephemeral": False}) or {})
+    stopping: dict[str, Any]
+    ephemeral, stopping = bool(instance["ephemeral"]), {}
     try:
-        context.wait(client, client.put(f"{url}/state", {"action": "stop", "timeout": -1, "force": False}), "Stopping")
-        try:
-            yield
-        finally:
-            # Whatever became of it, also after Ctrl-C.
-            steady(lambda: client.wait(client.put(f"{url}/state", {"action": "start", "timeout": -1})))
+        if ephemeral:  # else it would be gone
+            client.wait(client.patch(url, {"ephemeral": False}) or {})
+        stopping = client.put(f"{url}/state", {"action": "stop", "timeout": -1, "force": False})
+        context.wait(client, stopping, "Stopping")
+        yield
+    finally:
+        # Whatever became of it, also after Ctrl-C.
+        steady(lambda: _back(client, url, stopping, ephemeral))
+
+
+def _back(client: Client, url: str, stopping: dict[str, Any], ephemeral: bool) -> None:
+    """Have the instance run again; a stop that was begun goes on after Ctrl-C."""
+    with contextlib.suppress(ApiError):  # it has failed, or is long forgotten
+        client.wait(stopping)
+    try:
+        if client.get(url)["status_code"] not in status.UP:
+            client.wait(client.put(f"{url}/state", {"action": "start", "timeout": -1}))
     finally:
         if ephemeral:
             client.wait(client.patch(url, {"ephemeral": True}) or {})

@@ -146,10 +146,13 @@ class Client:
         if operation["status_code"] not in _FINAL:
             path = self.target(f"/1.0/operations/{operation['id']}/wait", {"timeout": "-1"})
             self._stream.send("GET", path, {})
-            if progress is not None:
-                self._watch(operation["id"], progress)
             try:
+                if progress is not None:
+                    self._watch(operation["id"], progress)
                 operation = _check(self._stream.read()).json()["metadata"]
+            except KeyboardInterrupt:
+                self._stream.close()  # the answer would be taken for that of the next request
+                raise
             except EOFError:
                 self._stream.close()
                 raise Unavailable(

@@ -113,6 +113,24 @@ def test_a_running_one_is_stopped_when_asked_and_runs_again(lxpyd: Lxpyd, busybo
     assert lxpyd.status(busybox) == "RUNNING"
 
 
+@pytest.mark.parametrize("command", ["publish", "rebuild"])
+def test_ctrl_c_amid_the_stop_leaves_it_running(lxpyd: Lxpyd, name: str, alias: str, command: str) -> None:
+    """The stop goes on by itself; what was to follow does not come, and the instance is what it was."""
+    lxpyd.cli("launch", "bb", name, "-e", "-c", "boot.host_shutdown_timeout=4")
+    lxpyd.sh(name, "sed -i /shutdown/d /etc/inittab; trap '' USR1 USR2 TERM; kill -STOP 1", check=False)
+    lxpyd.sh(name, "echo mine > /mine")
+    began = lxpyd.init_pid(name)
+    words = [name, "--alias", alias, "-f"] if command == "publish" else ["bb", name, "-f"]
+    client = lxpyd.spawn(command, *words)
+    until(lambda: any(op["description"] == "Stopping instance" for op in lxpyd.json("operation", "list", "-f", "json")
+                      if op["status"] == "Running"), 10, "it is not being stopped")  # fmt: skip
+    client.send_signal(2)
+    assert "goes on" in client.communicate(timeout=60)[1].decode() and client.returncode == 130
+    assert lxpyd.status(name) == "RUNNING" and lxpyd.init_pid(name) != began and lxpyd.instance(name)["ephemeral"]
+    assert lxpyd.sh(name, "cat /mine").stdout == "mine\n"
+    lxpyd.cli("delete", "-f", name)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

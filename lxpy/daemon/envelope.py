@@ -74,9 +74,11 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status == 405:
             return failed(405, f"{request.method} is not possible on {request.path}")
         return failed(error.status, error.reason)
-    except (asyncio.CancelledError, ConnectionResetError):
-        raise  # the client went away
+    except asyncio.CancelledError:
+        raise
     except Exception as error:
+        if isinstance(error, ConnectionResetError) and (request.transport is None or request.transport.is_closing()):
+            return web.Response(status=499)  # the client went away: nobody reads it, and nothing is wrong here
         return failed(*explain(error, f"{request.method} {request.path}"))
 
 

@@ -398,6 +398,17 @@ def big(lxpyd: Lxpyd, name: str) -> str:
     return name
 
 
+@pytest.fixture
+def quiet(lxpyd: Lxpyd) -> Iterator[None]:
+    """The daemon has nothing to complain of when a client leaves."""
+    log = lxpyd.dir / "lxpyd.log"
+    begin = log.stat().st_size
+    yield
+    with log.open() as file:
+        file.seek(begin)
+        assert "Traceback" not in (said := file.read()), said
+
+
 @contextlib.contextmanager
 def interrupted(lxpyd: Lxpyd, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A command that gets a ctrl-C at the end of the body."""
@@ -410,7 +421,9 @@ def interrupted(lxpyd: Lxpyd, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     assert client.returncode in (130, 1, -2)  # -2: before it could look
 
 
-def test_an_export_that_is_interrupted_leaves_nothing(lxpyd: Lxpyd, big: str, tmp_path: pathlib.Path) -> None:
+def test_an_export_that_is_interrupted_leaves_nothing(
+    lxpyd: Lxpyd, big: str, tmp_path: pathlib.Path, quiet: None
+) -> None:
     file = str(tmp_path / "x")
     with interrupted(lxpyd, "export", big, file, "--compression", "xz -1"):
         until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()), 60, "nothing comes")
@@ -460,7 +473,7 @@ def _ended(client: subprocess.Popen[bytes], feeder: threading.Thread, status: in
             stream.close()
 
 
-def test_an_import_that_is_interrupted_leaves_nothing(lxpyd: Lxpyd, big: str) -> None:
+def test_an_import_that_is_interrupted_leaves_nothing(lxpyd: Lxpyd, big: str, quiet: None) -> None:
     data = lxpyd.spawn("export", big, "-", "--compression", "none").communicate(timeout=60)[0]
     before = lxpyd.snapshot()
     client = lxpyd.spawn("import", "-", f"{big}-two")

@@ -74,8 +74,8 @@ class Everything(Provider):
 
 def commands(app: "LxpyApp") -> Iterator[Entry]:
     """Everything, in the order of the module's text."""
-    yield from _here(app)
-    yield from _in_tab(app)
+    here, tab = list(_here(app)), list(_in_tab(app))
+    yield from (*tab, *here) if app.main.detail.tab.inside().has_focus else (*here, *tab)
     yield from _palette(app)
     for pane in app.main.panes:
         yield Entry(f"Go to {pane.called}", f"Pane {pane.number}", partial(app.main.action_pane, pane.number))
@@ -99,10 +99,8 @@ def _here(app: "LxpyApp") -> Iterator[Entry]:
         if not binding.description or not ident or ident.startswith(_MOVING) or ident in seen:
             continue
         seen.add(ident)
-        if active.node is inside:  # a tab has objects of its own
-            yield Entry(f"{binding.description}{_object_of(app, binding)}", _about(app, binding),
-                        partial(_act, app, binding.action, active.node))  # fmt: skip
-            continue
+        if active.node is inside and isinstance(inside, Table) and binding in type(inside).BINDINGS:
+            continue  # `_in_tab` has it
         on_rows = binding.action.startswith("app.verb(") and not ident.startswith("app.") and "create" not in ident
         text = f"{binding.description}: {names}" if on_rows and names else binding.description
         if ident.endswith((".launch", ".create")) and " " not in text:
@@ -124,10 +122,10 @@ def _object_of(app: "LxpyApp", binding: Binding) -> str:
 
 
 def _in_tab(app: "LxpyApp") -> Iterator[Entry]:
-    """What the tab can do that is seen while the keyboard is elsewhere, if it is a list of objects."""
+    """What the tab can do that is seen, wherever the keyboard is, if it is a list of objects."""
     detail = app.main.detail
     inside = detail.tab.inside()
-    if not detail.display or not isinstance(inside, Table) or inside.has_focus:
+    if not detail.display or not isinstance(inside, Table):
         return
     for binding in type(inside).BINDINGS:
         if isinstance(binding, Binding) and binding.description and not str(binding.id).startswith(_MOVING):

@@ -159,4 +159,4 @@ class Projects(ModalScreen[str]):
 def _figure(resource: str, number: int) -> str:
     if number < 0:
         return "no limit"
-    return size(number) if resource in _BYTES else str(number)
+    return size(number) if number and resource in _BYTES else str(number)

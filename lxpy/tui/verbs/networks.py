@@ -278,9 +278,7 @@ def log_acl(app: "LxpyApp", rows: Sequence[Any]) -> None:
 
     row = rows[0]
     if isinstance(row, AclRow):
-        empty = (
-            "Nothing has been logged: rules whose state is logged do, and what no rule names, where a network says so"
-        )
+        empty = "Nothing has been logged yet: rules with the state logged do"
         app.push_screen(LogScreen(app.gateway, [Source(row.name, logs.acl(row.name), acl_line)], "ACL log", empty))
 
 

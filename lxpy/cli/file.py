@@ -257,6 +257,8 @@ def _mount(context: Context, args: Args) -> int:
         sftp.find_path(client, name, path)
         context.say(f"Mounted {name}{path} on {target}; Ctrl-C, or umount, ends it")
         return sftp.mount(client, name, path, target)
+    if path != "/":
+        raise UsageError(f"{path} has no target path to appear at: over SSH the whole instance is served, named alone")
     return _serve(context, args, client, name)
 
 

@@ -171,6 +171,11 @@ def test_served_over_ssh(lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path, aut
         server.communicate()
 
 
+def test_a_path_is_not_served_over_ssh(lxpyd: Lxpyd, busybox: str) -> None:
+    refused = lxpyd.cli("file", "mount", f"{busybox}/root", "--no-auth", check=False)
+    assert refused.returncode == 1 and "the whole instance is served" in refused.stderr and not refused.stdout
+
+
 def test_ssh_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from lxpy.api.errors import ApiError
     from lxpy.client import sshd

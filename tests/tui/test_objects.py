@@ -4,6 +4,7 @@ import shlex
 from typing import Any
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Checkbox, Input, Static, TextArea
 
@@ -426,8 +427,8 @@ async def test_what_is_done_to_volumes(
                     field.value = bool(text)
                 else:
                     app.screen.query_one(f"#ask-{name}", Input).value = text
-            line = shlex.split(str(app.screen.query_one("#form-line", Static).render()))
-            assert line[1:4] == ["lxpy", "storage", "volume"]
+            line = app.screen.query_one("#form-line", Static)
+            await wait(pilot, lambda: shlex.split(str(line.render()))[1:4] == ["lxpy", "storage", "volume"])
             await pilot.press("ctrl+s")
         await wait(pilot, lambda: app.on_main and sent(daemon)[0] == wanted[0])
         _, path, body = sent(daemon)
@@ -435,6 +436,29 @@ async def test_what_is_done_to_volumes(
             assert (path, body) == (f"/1.0/storage-pools/fast/volumes/{wanted[1]}", wanted[2])
         else:
             assert path == "/1.0/instances/build" and body["devices"] == wanted[2]
+
+
+async def test_keys_typed_ahead_of_a_form_are_in_their_order(daemon: FakeDaemon) -> None:
+    """All in one go, as from a fast hand in front of a slow app: tab, backspace and arrows keep their place."""
+    async with opened(daemon) as pilot:
+        app = pilot.app
+        tab = await at(pilot, VolumesTab, 4, "fast")
+        await wait(pilot, lambda: tab.table.rows)
+        await pilot.press("n")
+        await wait(pilot, lambda: isinstance(app.screen, Form))
+        keys = [*"noxx", "backspace", "backspace", "left", "w", "tab", *"5GiBx", "backspace", "tab", "b", "shift+tab"]
+        for key in [*keys, "end", "backspace", "ctrl+s"]:
+            app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await wait(pilot, lambda: fault(app, "#fault-size"))
+        assert [app.screen.answers()[name] for name in ("name", "size", "about")] == ["nwo", "5Gi", "b"]
+        await pilot.press("escape")
+        await wait(pilot, lambda: app.on_main)
+        await pilot.press("E")  # with a list to choose from and boxes to tick between
+        await wait(pilot, lambda: isinstance(app.screen, Form))
+        for key in ("tab", "tab", "space", "tab", *["shift+tab"] * 3, "end", "x"):
+            app.post_message(events.Key(key, {"space": " "}.get(key, key if len(key) == 1 else None)))
+        await wait(pilot, lambda: app.screen.answers()["file"].endswith("gzx"))
+        assert [app.screen.answers()[name] for name in ("only", "replace")] == ["yes", ""]
 
 
 async def test_only_volumes_of_ones_own_are_marked_and_some_verbs_take_one(daemon: FakeDaemon) -> None:

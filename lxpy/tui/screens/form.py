@@ -14,7 +14,7 @@ from textual.widgets import Button, Checkbox, Input, Select, Static
 from textual.worker import Worker
 
 from lxpy.tui.gateway import explain
-from lxpy.tui.widgets.field import Field
+from lxpy.tui.widgets.field import Box, Field, Pulldown
 
 PAUSE_SECONDS = 0.15  # after the last key what is typed is looked at
 Answers = Mapping[str, str]  # by the question's name; "yes" or "" of a box to tick
@@ -102,11 +102,11 @@ class Form(ModalScreen[dict[str, str]]):
     def _field(self, question: Question) -> Widget:
         ident = f"ask-{_ident(question.name)}"
         if question.flag:
-            return Checkbox(question.hint, bool(question.value), compact=True, id=ident)
+            return Box(question.hint, bool(question.value), compact=True, id=ident)
         if question.choices:
             options = [(choice, choice) for choice in question.choices]
             value = question.value if question.value in question.choices else question.choices[0]
-            return Select(options, value=value, allow_blank=False, compact=True, id=ident)
+            return Pulldown(options, value=value, allow_blank=False, compact=True, id=ident)
         suggester: Suggester | None = None
         if question.path:
             from lxpy.tui.widgets.paths import LocalPaths

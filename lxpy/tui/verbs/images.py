@@ -12,6 +12,7 @@ from lxpy.tui.rows import ImageRow
 from lxpy.tui.screens.form import Answers, Form, Question
 from lxpy.tui.shells import run_own
 from lxpy.tui.verbs import common
+from lxpy.tui.widgets.paths import completed
 
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
@@ -191,8 +192,11 @@ def _unfit(file: str) -> str:
     if _is_address(file):
         return "" if file.startswith("https://") else "Only https:// is fetched: what comes by http:// can be anybody's"
     path = os.path.expanduser(file)
-    if not file or not os.path.exists(path):
-        return f"There is no file or directory {file} here" if file else "Name a file, a directory or an address"
+    if not file:
+        return "Name a file, a directory or an address"
+    if not os.path.exists(path):
+        # One that goes on is still being typed; our own command line tells of it if it is not.
+        return "" if completed(file) else f"There is no file or directory {file} here"
     if os.path.isdir(path) and not os.path.isfile(f"{path}/metadata.yaml"):
         return "A directory needs metadata.yaml and rootfs in it to be an image"
     return ""
@@ -204,7 +208,7 @@ def _unfit_root(root: str, file: str) -> str:
     if _is_address(file) or os.path.isdir(os.path.expanduser(file)):
         return "An address or a directory is the whole image: leave this empty"
     if not os.path.isfile(os.path.expanduser(root)):
-        return f"There is no file {root} here"
+        return "" if completed(root) else f"There is no file {root} here"
     # Our own command line would take it for a property, or for a remote.
     return "Give it a name without = and without : at its end" if "=" in root or root.endswith(":") else ""
 

@@ -1,10 +1,10 @@
-"""An input of a dialog, that loses no key."""
+"""Fields of a dialog, that lose no key."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from textual import events
 from textual.suggester import Suggester
-from textual.widgets import Input
+from textual.widgets import Checkbox, Input, Select
 
 from lxpy.tui.widgets.inturn import InTurn
 
@@ -30,3 +30,15 @@ class Field(InTurn, Input):
             self.form.entered(self)
             return True
         return await super().done(event)
+
+
+class Box(InTurn, Checkbox):
+    """A box to tick."""
+
+    TAKES_TEXT = False
+
+
+class Pulldown(InTurn, Select[Any]):
+    """One of several."""
+
+    TAKES_TEXT = False

@@ -20,6 +20,8 @@ else:
 class InTurn(Widget):
     """Gets every key that is typed while it has the keyboard, also those that are bound elsewhere."""
 
+    TAKES_TEXT = True  # whether letters are text here, and not keys
+
     async def on_key(self, event: events.Key) -> None:
         focused = self.screen.focused
         if focused is not None and focused is not self:
@@ -32,4 +34,4 @@ class InTurn(Widget):
 
     async def done(self, event: events.Key) -> bool:
         """Does what is bound to the key; whether anything is. Not that of keys which are text here."""
-        return await cast("LxpyApp", self.app).key_in_turn(event.key, text=event.is_printable)
+        return await cast("LxpyApp", self.app).key_in_turn(event.key, text=self.TAKES_TEXT and event.is_printable)

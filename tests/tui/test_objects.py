@@ -1,5 +1,6 @@
 """Devices, configuration forms and what belongs to pools and networks, in front of an imagined daemon."""
 
+import asyncio
 import shlex
 from typing import Any
 
@@ -338,6 +339,32 @@ async def test_the_yaml_meets_a_conflict(daemon: FakeDaemon) -> None:
         await pilot.press("down", "enter")
         await wait(pilot, lambda: pilot.app.on_main)
         assert put(daemon)["config"] == {"user.a": "b"}
+
+
+@pytest.mark.parametrize("which", ["form", "yaml"])
+async def test_what_fails_after_its_dialog_was_closed_is_told(daemon: FakeDaemon, which: str) -> None:
+    from lxpy.tui.screens.edit import Editor
+
+    ready = asyncio.Event()
+
+    async def refuse(*_: object) -> None:
+        await ready.wait()
+        raise BadRequest("web1 is locked: wait for its backup to end")
+
+    async with opened(daemon) as pilot:
+        app, keys = pilot.app, await form(pilot)
+        if which == "form":
+            keys.subject.save = refuse
+            await pilot.press(*"boot.autostart", "enter", *"true", "escape")
+        else:
+            await pilot.press("ctrl+e")
+            await wait(pilot, lambda: isinstance(app.screen, Editor))
+            app.screen._save = refuse
+            app.screen.query_one("#editor-text").text = "config: {user.a: b}\n"
+        await pilot.press("ctrl+s", "escape", "escape", "escape")
+        await wait(pilot, lambda: app.on_main)
+        ready.set()
+        await wait(pilot, lambda: any("Cannot save: web1" in n and "web1 is locked" in n for n in notices(app)))
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------

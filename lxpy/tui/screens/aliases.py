@@ -10,8 +10,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from lxpy.tui.gateway import explain
 from lxpy.tui.screens.ask import Ask
+from lxpy.tui.screens.outlived import Outlived
 from lxpy.tui.widgets.bars import KeyBar
 from lxpy.tui.widgets.table import Column, Table
 
@@ -27,7 +27,7 @@ class AliasRow:
         self.description = str(raw.get("description") or "")
 
 
-class Aliases(ModalScreen[None]):
+class Aliases(Outlived, ModalScreen[None]):
     """Adds, renames and takes away names of an image; each is done at once.
 
     Args:
@@ -71,16 +71,20 @@ class Aliases(ModalScreen[None]):
 
     def _do(self, work: Awaitable[object]) -> None:
         async def told() -> None:
-            fault = ""
             try:
                 await work
-                await self._read()
+                if self.open:
+                    await self._read()
             except Exception as error:
-                fault = explain(error)
-            if self.is_mounted:
-                line = self.query_one("#aliases-fault", Static)
-                line.display = bool(fault)
-                line.update(fault)
+                self.fail(error, "Cannot change aliases", self.heading, show)
+            else:
+                if self.open:
+                    show("")
+
+        def show(fault: str) -> None:
+            line = self.query_one("#aliases-fault", Static)
+            line.display = bool(fault)
+            line.update(fault)
 
         self.app.run_worker(told(), group="verbs", exit_on_error=False)
 

@@ -13,11 +13,12 @@ from textual.widgets import Static
 from lxpy.api.errors import PreconditionFailed
 from lxpy.tui.gateway import explain
 from lxpy.tui.screens.choose import Choice, Choose
+from lxpy.tui.screens.outlived import Outlived
 from lxpy.tui.widgets.area import Area
 from lxpy.tui.widgets.bars import KeyBar
 
 
-class Editor(ModalScreen[bool]):
+class Editor(Outlived, ModalScreen[bool]):
     """Answers True once `save` has taken the document.
 
     Args:
@@ -42,6 +43,7 @@ class Editor(ModalScreen[bool]):
         self.heading, self._save, self._load = title, save, load
         self._before = dump(document)
         self._asked = False
+        self._saving = 0
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog", id="editor") as box:
@@ -64,7 +66,8 @@ class Editor(ModalScreen[bool]):
             self.dismiss(False)
         else:
             self._asked = True
-            self._tell("It has changed: ctrl+s saves it, esc once more leaves it as it was")
+            self._tell("It is being saved: esc once more closes, it goes on" if self._saving
+                       else "It has changed: ctrl+s saves it, esc once more leaves it as it was")  # fmt: skip
 
     def action_save(self) -> None:
         try:
@@ -75,17 +78,19 @@ class Editor(ModalScreen[bool]):
         self.app.run_worker(self._send(document), group="verbs", exit_on_error=False)
 
     async def _send(self, document: Any, over: bool = False) -> None:
+        self._saving += 1
         try:
             await self._save(document, over)
-        except PreconditionFailed:
-            if self.is_mounted:
-                self._conflict(document)
         except Exception as error:
-            if self.is_mounted:
-                self._tell(explain(error))
+            if self.open and isinstance(error, PreconditionFailed):
+                self._conflict(document)
+            else:
+                self.fail(error, "Cannot save", self.heading, self._tell)
         else:
-            if self.is_mounted:
+            if self.open:
                 self.dismiss(True)
+        finally:
+            self._saving -= 1
 
     def _conflict(self, document: Any) -> None:
         def chosen(choice: str | None) -> None:

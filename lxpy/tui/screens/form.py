@@ -14,6 +14,7 @@ from textual.widgets import Button, Checkbox, Input, Select, Static
 from textual.worker import Worker
 
 from lxpy.tui.gateway import explain
+from lxpy.tui.screens.outlived import Outlived
 from lxpy.tui.widgets.field import Box, Field, Pulldown
 
 PAUSE_SECONDS = 0.15  # after the last key what is typed is looked at
@@ -44,7 +45,7 @@ class Question(NamedTuple):
     hidden: bool = False
 
 
-class Form(ModalScreen[dict[str, str]]):
+class Form(Outlived, ModalScreen[dict[str, str]]):
     """Answers with all answers once `submit` has taken them; None when it was cancelled.
 
     Args:
@@ -206,11 +207,6 @@ class Form(ModalScreen[dict[str, str]]):
             self.action_submit()
         else:
             self.action_leave()
-
-    @property
-    def open(self) -> bool:
-        """Whether it is still there to be read."""
-        return self in self.app.screen_stack
 
     @property
     def busy(self) -> bool:

@@ -17,6 +17,7 @@ from lxpy.tui.gateway import explain
 from lxpy.tui.rules import Faults, KeyInfo, explained, info_of, matching
 from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.screens.form import PAUSE_SECONDS
+from lxpy.tui.screens.outlived import Outlived
 from lxpy.tui.widgets.field import Field
 from lxpy.tui.widgets.table import Column, Part, Table
 
@@ -39,7 +40,7 @@ class KeyRow:
         self.changed, self.fault = changed, fault
 
 
-class KeysForm(ModalScreen[bool]):
+class KeysForm(Outlived, ModalScreen[bool]):
     """Answers True once everything is saved. Nothing is sent before that but the question what is wrong.
 
     One table has the keys that are set, and below them all that could be. What is typed into the upper field finds
@@ -352,18 +353,20 @@ class KeysForm(ModalScreen[bool]):
                 self._to_fault()
                 return
             await self.subject.save(self.own(), self.loaded)
-        except PreconditionFailed:
-            if self.is_mounted:
-                self._conflict()
         except Exception as error:
-            if self.is_mounted:
-                self._refused = explain(error)
-                self._tell()
+            if self.open and isinstance(error, PreconditionFailed):
+                self._conflict()
+            else:
+                self.fail(error, "Cannot save", self.subject.title, self._refuse)
         else:
-            if self.is_mounted:
+            if self.open:
                 self.dismiss(True)
         finally:
             self._busy = False
+
+    def _refuse(self, why: str) -> None:
+        self._refused = why
+        self._tell()
 
     def _to_fault(self) -> None:
         """Puts the cursor on what is wrong."""
@@ -395,8 +398,7 @@ class KeysForm(ModalScreen[bool]):
         try:
             self.loaded = await self.subject.load()
         except Exception as error:
-            self._refused = explain(error)
-            self._tell()
+            self.fail(error, "Cannot save", self.subject.title, self._refuse)
             self._busy = False
             return
         await self._save()

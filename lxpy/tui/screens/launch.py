@@ -16,10 +16,11 @@ from textual.widgets import Button, Input, Static
 from lxpy.api.errors import ApiError
 from lxpy.api.values import instance_name
 from lxpy.tui.devicerows import summary
-from lxpy.tui.gateway import RemoteInfo, explain
+from lxpy.tui.gateway import RemoteInfo
 from lxpy.tui.model import Changed, Model
 from lxpy.tui.rows import ImageRow, size
 from lxpy.tui.screens.choose import Choice, Choose
+from lxpy.tui.screens.outlived import Outlived
 from lxpy.tui.widgets.field import Field
 from lxpy.tui.widgets.table import Column, Table
 
@@ -87,7 +88,7 @@ class Suggestion:
         self.about, self.note = about, note
 
 
-class LaunchDialog(ModalScreen[None]):
+class LaunchDialog(Outlived, ModalScreen[None]):
     """See the module's text.
 
     Args:
@@ -432,10 +433,10 @@ class LaunchDialog(ModalScreen[None]):
             await self._submit(request)
         except Exception as error:
             self._refused = request
-            if self.is_mounted:
-                self._tell(explain(error), "bold $error")
+            what = request.name or request.image
+            self.fail(error, "Cannot launch", what, lambda text: self._tell(text, "bold $error"))
         else:
-            if self.is_mounted:
+            if self.open:
                 self.dismiss()
         finally:
             self._busy = False

@@ -15,6 +15,7 @@ from lxpy.tui.shells import run_own
 if TYPE_CHECKING:
     from lxpy.tui.app import LxpyApp
 
+_NONE = "…"  # instead of a command line, before the reason why there is none
 COMPRESSIONS = ("gzip", "zstd", "xz", "none")
 
 
@@ -44,6 +45,8 @@ def words(app: "LxpyApp", *rest: str) -> list[str]:
 
 def shown(command: Sequence[str], more: int = 0) -> str:
     """A command line as a person types it; `more` says for how many others the same is done."""
+    if command[:1] == [_NONE]:
+        return " ".join(["lxpy", *command])
     return shlex.join(["lxpy", *command]) + (f"    # and so for {more} more" if more else "")
 
 
@@ -176,7 +179,7 @@ def safe(line: Callable[[Any, Answers], list[str]]) -> Callable[[Any, Answers], 
         try:
             return line(row, answers)
         except BadRequest as error:
-            return ["…", f"({error})"]
+            return [_NONE, f"({error})"]
 
     return shown
 

@@ -117,17 +117,13 @@ def ordered(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """Times stay the text they are. Raises `ApiError` with the place of the fault."""
+    """An object as users write it (`yamltext`). Raises `ApiError` with the place of the fault."""
     import yaml as pyyaml
 
-    class Loader(pyyaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [one for one in resolvers if one[0] != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in pyyaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
+    from lxpy.client import yamltext
 
     try:
-        return pyyaml.load(text, Loader)
+        return yamltext.load(text)
     except pyyaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""

@@ -6,13 +6,14 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from lxpy.api.errors import BadRequest
 from lxpy.cli import list as list_module
 from lxpy.cli import main, render
 from lxpy.cli.args import Args, Command, Option, UsageError, parse
 from lxpy.cli.create import _type_config
-from lxpy.client import remotes, wire
+from lxpy.client import remotes, wire, yamltext
 
 COMMAND = Command(
     lambda context, args: 0, "<a>", "Test",
@@ -161,3 +162,22 @@ def test_a_closed_pipe_is_quiet() -> None:
     assert child.stderr.read() == b""
     child.stderr.close()
     assert child.wait(30) in (0, 141)
+
+
+def test_a_configuration_is_the_text_that_was_written() -> None:
+    found = yamltext.load(
+        "config: {a: 0755, b: 1.10, c: yes, d: 2026-01-01, e: null, f: , 1: 0x1f, g: '1'}\n"
+        "devices: {root: {size: 10, boot.priority: 010}}\nephemeral: true\ncreated_at: 2026-01-01\nlimit: 010\n"
+        "list: [{config: {a: &x 1_000}, b: 2}]\nagain: *x\n"
+    )
+    assert found["config"] == {"a": "0755", "b": "1.10", "c": "yes", "d": "2026-01-01", "e": None, "f": None,
+                               "1": "0x1f", "g": "1"}  # fmt: skip
+    assert found["devices"] == {"root": {"size": "10", "boot.priority": "010"}}
+    assert found["ephemeral"] is True and found["created_at"] == "2026-01-01" and found["limit"] == 8
+    assert found["list"] == [{"config": {"a": "1_000"}, "b": 2}] and found["again"] == "1_000"
+    assert yamltext.load("# nothing\n") is None
+    assert yamltext.load("config: {<<: {a: 1}, b: 2}")["config"] == {"a": "1", "b": "2"}
+    for wrong in ("a: [", "a: 1\n---\nb: 2", "&a [*a, {b"):
+        with pytest.raises(yaml.YAMLError):
+            yamltext.load(wrong)
+    assert yamltext.load("&a [*a]")

@@ -11,6 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from lxpy.api.errors import PreconditionFailed
+from lxpy.client import yamltext
 from lxpy.tui.gateway import explain
 from lxpy.tui.screens.choose import Choice, Choose
 from lxpy.tui.screens.outlived import Outlived
@@ -71,7 +72,7 @@ class Editor(Outlived, ModalScreen[bool]):
 
     def action_save(self) -> None:
         try:
-            document = yaml.safe_load(self.query_one(Area).text)
+            document = yamltext.load(self.query_one(Area).text)
         except yaml.YAMLError as error:
             self._tell(fault_of(error))
             return

@@ -9,7 +9,7 @@ from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.certificates import TRUST
 from lxpy.cli.context import Context, edit_document, pairs, settings
-from lxpy.cli.objects import Kind, quote
+from lxpy.cli.objects import Kind, get_property, quote, set_properties
 from lxpy.cli.rebuild import METADATA, TEMPLATE
 
 TYPE_CHECKING = False
@@ -48,6 +48,13 @@ def _where(context: Context, ref: str) -> tuple[Client, str]:
     return client, INSTANCE.url(name) if name else "/1.0"
 
 
+def _properties(url: str) -> tuple[str, ...]:
+    """Those that can be set."""
+    if url == "/1.0":
+        raise UsageError("--property is for instances: the server has its configuration only")
+    return ("expires_at",) if "/snapshots/" in url else ("description", "ephemeral")
+
+
 def _save(client: Client, url: str, document: dict[str, Any], etag: str) -> None:
     if url == "/1.0":
         client.put(url, {"config": document.get("config") or {}}, etag)
@@ -72,8 +79,7 @@ def _get(context: Context, args: Args) -> None:
     client, url = _where(context, where[0] if where else "")
     document = client.get(url)
     if args.flag("property"):
-        value = document.get(key, "")
-        sys.stdout.write(f"{render.yaml(value) if isinstance(value, (dict, list)) else value}\n")
+        sys.stdout.write(f"{get_property(document, key)}\n")
         return
     config = document["expanded_config"] if args.flag("expanded") and url != "/1.0" else document.get("config") or {}
     sys.stdout.write(f"{config.get(key, '')}\n")
@@ -90,7 +96,7 @@ def _set(context: Context, args: Args) -> None:
     changes = settings(words)
     document, etag = client.get_etag(url)
     if args.flag("property"):
-        document.update(changes)
+        set_properties(document, changes, _properties(url))
     elif "/snapshots/" in url:
         raise ApiError("Only the property expires_at of a snapshot can be changed: config set -p ... expires_at=...")
     else:
@@ -108,7 +114,7 @@ def _unset(context: Context, args: Args) -> None:
     client, url = _where(context, where[0] if where else "")
     document, etag = client.get_etag(url)
     if args.flag("property"):
-        document[key] = ""
+        set_properties(document, {key: ""}, _properties(url))
     elif "/snapshots/" in url:
         raise ApiError("Only the property expires_at of a snapshot can be changed: config unset -p ... expires_at")
     elif (document.get("config") or {}).pop(key, None) is None:

@@ -8,7 +8,7 @@ from lxpy.api.errors import ApiError
 from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option
 from lxpy.cli.context import Context, edit_document, pairs, settings
-from lxpy.cli.objects import FORMAT, PROPERTY, Kind, piped, quote
+from lxpy.cli.objects import FORMAT, PROPERTY, Kind, get_property, piped, quote, set_properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,20 +70,23 @@ def _show(context: Context, args: Args) -> None:
 
 def _get(context: Context, args: Args) -> None:
     _, _, document, _ = _load(context, args)
-    where = document if args.flag("property") else document["config"]
-    sys.stdout.write(f"{where.get(args.rest[2], '')}\n")
+    key, config = args.rest[2], document["config"]
+    sys.stdout.write(f"{get_property(document, key) if args.flag('property') else config.get(key, '')}\n")
 
 
 def _set(context: Context, args: Args) -> None:
     client, url, document, etag = _load(context, args)
-    (document if args.flag("property") else document["config"]).update(settings(args.rest[2:]))
+    if args.flag("property"):
+        set_properties(document, settings(args.rest[2:]), ("description",))
+    else:
+        document["config"].update(settings(args.rest[2:]))
     _save(client, url, document, etag)
 
 
 def _unset(context: Context, args: Args) -> None:
     client, url, document, etag = _load(context, args)
     if args.flag("property"):
-        document[args.rest[2]] = ""
+        set_properties(document, {args.rest[2]: ""}, ("description",))
     elif document["config"].pop(args.rest[2], None) is None:
         raise ApiError(f"Can't unset key '{args.rest[2]}', it's not currently set")
     _save(client, url, document, etag)

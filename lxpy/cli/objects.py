@@ -45,6 +45,33 @@ def piped(what: str, keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: given[key] for key in keys if given.get(key)}
 
 
+def set_properties(document: dict[str, Any], changes: dict[str, str], names: tuple[str, ...]) -> None:
+    """Change properties of an object, which are texts and booleans; an empty text unsets one.
+
+    Args:
+        names: those that can be written.
+
+    Raises:
+        ApiError: another is meant, or a boolean is to be something else.
+    """
+    from lxpy.api import values
+
+    for key, value in changes.items():
+        if key not in names:
+            raise ApiError(f"There is no property {key!r} that could be set; there are: {', '.join(names)}")
+        document[key] = values.boolean(key, value or "false") if isinstance(document.get(key), bool) else value
+
+
+def get_property(document: dict[str, Any], key: str) -> str:
+    """A property of an object as text. Raises `ApiError` when it has none of that name."""
+    if key not in document:
+        raise ApiError(f"There is no property {key!r}; there are: {', '.join(sorted(document))}")
+    value = document[key]
+    if isinstance(value, (dict, list)):
+        return render.yaml(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class Kind:
     """One kind of object.
 
@@ -86,8 +113,8 @@ class Kind:
         def run(context: Context, args: Args) -> None:
             client, url = self.resolve(context, args.rest[0])
             document = client.get(url)
-            where = document if args.flag("property") else document["config"]
-            sys.stdout.write(f"{where.get(args.rest[1], '')}\n")
+            key, config = args.rest[1], document["config"]
+            sys.stdout.write(f"{get_property(document, key) if args.flag('property') else config.get(key, '')}\n")
 
         return Command(run, f"{self.place} <key>", f"Get a value of a {self.word}", (PROPERTY,), 2, 2)
 
@@ -96,7 +123,10 @@ class Kind:
             client, url = self.resolve(context, args.rest[0])
             changes = settings(args.rest[1:])
             document, etag = client.get_etag(url)
-            (document if args.flag("property") else document["config"]).update(changes)
+            if args.flag("property"):
+                set_properties(document, changes, ("description",))
+            else:
+                document["config"].update(changes)
             self.save(client, url, document, etag)
 
         return Command(run, f"{self.place} <key>=<value>...", f"Set values of a {self.word}", (PROPERTY,), 2, None)
@@ -107,7 +137,7 @@ class Kind:
             document, etag = client.get_etag(url)
             key = args.rest[1]
             if args.flag("property"):
-                document[key] = ""
+                set_properties(document, {key: ""}, ("description",))
             elif document["config"].pop(key, None) is None:
                 return  # as LXD has it for all but instances
             self.save(client, url, document, etag)

@@ -9,7 +9,7 @@ from lxpy.cli import render
 from lxpy.cli.args import Args, Command, Option, UsageError
 from lxpy.cli.config import INSTANCE
 from lxpy.cli.context import Context, edit_document, pairs, settings
-from lxpy.cli.objects import FORMAT, PROPERTY, Kind, quote
+from lxpy.cli.objects import FORMAT, PROPERTY, Kind, get_property, quote, set_properties
 from lxpy.cli.profile import PROFILE
 
 TYPE_CHECKING = False
@@ -54,6 +54,10 @@ class Place:
     @property
     def writable(self) -> tuple[str, ...]:
         return ("description", "expires_at") if self.snapshot else ("config", "description")
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        return tuple(key for key in self.writable if key != "config")
 
     def only_volume(self) -> Place:
         if self.snapshot:
@@ -100,15 +104,15 @@ def _show(context: Context, args: Args) -> None:
 def _get(context: Context, args: Args) -> None:
     place, key = _place(context, args), args.rest[2]
     document = place.client.get(place.url)
-    where = document if args.flag("property") else document["config"]
-    sys.stdout.write(f"{where.get(key, '')}\n")
+    config = document["config"]
+    sys.stdout.write(f"{get_property(document, key) if args.flag('property') else config.get(key, '')}\n")
 
 
 def _set(context: Context, args: Args) -> None:
     place, changes = _place(context, args), settings(args.rest[2:])
     document, etag = place.client.get_etag(place.url)
     if args.flag("property") or (place.snapshot and set(changes) <= {"description", "expires_at"}):
-        document.update(changes)
+        set_properties(document, changes, place.properties)
     elif place.snapshot:
         raise ApiError("Only description and expires_at of a snapshot can be changed")
     else:
@@ -120,7 +124,7 @@ def _unset(context: Context, args: Args) -> None:
     place, key = _place(context, args), args.rest[2]
     document, etag = place.client.get_etag(place.url)
     if args.flag("property") or (place.snapshot and key in place.writable):
-        document[key] = _NEVER if key == "expires_at" else ""
+        set_properties(document, {key: _NEVER if key == "expires_at" else ""}, place.properties)
     elif document["config"].pop(key, None) is None:
         raise ApiError(f"Can't unset key '{key}', it's not currently set")
     place.save(document, etag)

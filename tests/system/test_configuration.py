@@ -164,3 +164,36 @@ def test_volatile_keys_are_written_with_care_and_can_go(lxpyd: Lxpyd, name: str)
     assert "volatile.eth0.hwaddr" not in lxpyd.instance(name)["config"]
     lxpyd.cli("restart", "-f", name)
     assert lxpyd.instance(name)["config"]["volatile.eth0.hwaddr"] != before["volatile.eth0.hwaddr"]
+
+
+def test_properties_are_set_as_what_they_are_and_others_refused(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("init", "bb", name)
+    lxpyd.cli("config", "set", "-p", name, "ephemeral=true", "description=two words")
+    assert lxpyd.out("config", "get", "-p", name, "ephemeral") == "true" and lxpyd.instance(name)["ephemeral"] is True
+    lxpyd.cli("config", "unset", "-p", name, "ephemeral")
+    lxpyd.cli("config", "unset", "-p", name, "description")
+    assert lxpyd.instance(name)["ephemeral"] is False and lxpyd.instance(name)["description"] == ""
+    lxpyd.cli("snapshot", name, "s")
+    lxpyd.cli("storage", "volume", "create", "plain", name)
+    for words, said in (
+        (("config", "set", "-p", name, "ephemeral=maybe"), "Invalid value for ephemeral: 'maybe'"),
+        (("config", "set", "-p", name, "name=x"), "no property 'name' that could be set; there are: description"),
+        (("config", "set", "-p", name, "architecture=riscv64"), "no property 'architecture' that could be set"),
+        (("config", "set", "-p", f"{name}/s", "name=x"), "no property 'name' that could be set; there are: expires_at"),
+        (("config", "set", "-p", "user.x=y"), "--property is for instances"),
+        (("config", "get", "-p", name, "nonsense"), "no property 'nonsense'"),
+        (("profile", "set", "-p", "default", "name=x"), "no property 'name' that could be set; there are: description"),
+        (("network", "unset", "-p", lxpyd.bridge, "type"), "no property 'type' that could be set"),
+        (("storage", "volume", "set", "-p", "plain", name, "type=x"), "no property 'type' that could be set"),
+    ):
+        refused = lxpyd.cli(*words, check=False)
+        assert refused.returncode == 1 and said in refused.stderr and refused.stderr.count("\n") == 1, words
+    lxpyd.cli("storage", "volume", "delete", "plain", name)
+
+
+def test_what_is_piped_into_edit_stays_as_it_is_written(lxpyd: Lxpyd, name: str) -> None:
+    lxpyd.cli("init", "bb", name)
+    text = "config: {user.a: 0755, environment.VERSION: 1.10, user.c: yes}\nprofiles: [default]\n"
+    lxpyd.cli("config", "edit", name, input=text)
+    config = lxpyd.instance(name)["config"]
+    assert (config["user.a"], config["environment.VERSION"], config["user.c"]) == ("0755", "1.10", "yes")

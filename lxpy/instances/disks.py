@@ -104,7 +104,10 @@ class Disks:
             return
         row = self._records.current(running.row) or running.row
         place = device["path"].rstrip("/") + "/"
-        below = [n for n, one in running.live.devices.items() if is_disk(one) and one["path"].startswith(place)]
+        below = [
+            n for n, one in running.live.devices.items()
+            if is_disk(one) and one["path"].startswith(place) and running.wanted.get(n) == one  # it stays
+        ]  # fmt: skip
         if below:
             raise Conflict(f"The disk {name!r} cannot go: {below[0]!r} is mounted below it; remove that first")
         mount = self._mount(row.project, {**device, "required": "false"})

@@ -73,6 +73,19 @@ async def applied(kinds: Kinds, running: Running, devices: Devices) -> AsyncIter
         for name, one in devices.items()
         if old.get(name) != one and one.get("type") in kinds and name not in changed
     ]
+    # Mounts below others go before them, and come after; so do those that stay and would be covered.
+    places = [place for one in come if (place := _place(one))]
+    covered = [
+        (name, one)
+        for name, one in old.items()
+        if devices.get(name) == one
+        and (place := _place((name, one)))
+        and any(place[: len(above)] == above and place != above for above in places)
+    ]
+    gone += covered
+    come += covered
+    gone.sort(key=_place, reverse=True)
+    come.sort(key=_place)
     async with contextlib.AsyncExitStack() as undo:
         for name, device in gone:
             kind = kinds[device["type"]]
@@ -91,6 +104,11 @@ async def applied(kinds: Kinds, running: Running, devices: Devices) -> AsyncIter
         undo.callback(setattr, running.live, "devices", old)
         yield
         undo.pop_all()
+
+
+def _place(named: tuple[str, Device]) -> list[str]:
+    device = named[1]
+    return device.get("path", "").strip("/").split("/") if device.get("type") == "disk" else []
 
 
 def _in_place(kinds: Kinds, old: Device, new: Device) -> bool:

@@ -81,8 +81,14 @@ def test_plugged_disks_keep_their_rules(lxpyd: Lxpyd, busybox: str, tmp_path: pa
     cli(*device, "add", c, "nested", "disk", f"source={source}", "path=/base/sub")
     failed = cli(*device, "remove", c, "base", check=False)
     assert failed.returncode == 1 and "'nested' is mounted below it" in failed.stderr
-    cli(*device, "remove", c, "nested")
-    cli(*device, "remove", c, "base")
+    cli(*device, "remove", c, "base", "nested")  # together, in whichever order they are named
+    (source / "deep").mkdir()
+    cli(*device, "add", c, "nested", "disk", f"source={source}/f", "path=/base/deep/file")
+    cli(*device, "add", c, "base", "disk", f"source={source}", "path=/base")
+    assert sh(c, "cat /base/deep/file /base/f").stdout == "host\n" * 2  # it is not covered by what comes above it
+    failed = cli(*device, "add", c, "fails", "disk", f"source={source}", "path=/nowhere/x", check=False)
+    assert failed.returncode == 1 and sh(c, "cat /base/deep/file").stdout == "host\n"
+    cli(*device, "remove", c, "nested", "base")
     for attempt in ("echo x > /ro/f", "mount -o remount,rw,bind /ro", "mount -o remount,dev,bind /mnt/a/b"):
         assert re.search("(?i)permission denied|read-only", sh(c, attempt, check=False).stderr), attempt
     assert sh(c, "cat /ro/f /etc/given /mnt/a/b/f").stdout == "host\n" * 3

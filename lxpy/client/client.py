@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lxpy.api.errors import ApiError, Unavailable, from_status
+from lxpy.api.errors import ApiError, NotFound, Unavailable, from_status
 from lxpy.api.layout import Layout
 from lxpy.client import wire
 from lxpy.client.http import Response, Stream
@@ -345,7 +345,10 @@ class Client:
         self._stream.close()  # what is still to come is no answer to the next request
         if isinstance(error, EOFError | ConnectionResetError):
             if operation:
-                self.wait(self.get(operation))
+                try:
+                    self.wait(self.get(operation))
+                except NotFound:
+                    pass  # the daemon that it was of has ended
             raise Unavailable("The server closed the connection in the middle: nothing was kept") from None
         if operation and isinstance(error, OSError | KeyboardInterrupt | GeneratorExit):
             # The server would notice, but who hears of it can use what was held at once.

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import struct
 import subprocess
 import tarfile
@@ -501,6 +502,22 @@ def test_a_daemon_that_is_killed_during_an_import(own_lxpyd: Lxpyd) -> None:
     assert [one["name"] for one in daemon.json("list", "-f", "json")] == ["a"]
     until(lambda: [path.name for path in pool.glob("instances/*")] == ["a"], 5, "something is left")
     until(lambda: not list(pool.glob("tmp/*")), 5, "something is left")
+
+
+def test_a_daemon_that_is_killed_during_an_export(own_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:
+    """The client stands still meanwhile: what it asks comes to the next daemon, which knows nothing of it."""
+    daemon = own_lxpyd
+    daemon.cli("launch", "bb", "a")
+    daemon.sh("a", "head -c 60000000 /dev/urandom > /root/much")
+    daemon.cli("stop", "-f", "a")
+    client = daemon.spawn("export", "a", str(tmp_path / "x"), "--compression", "xz -1")
+    until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()), 60, "nothing comes")
+    client.send_signal(signal.SIGSTOP)
+    daemon.restart(kill=True)
+    client.send_signal(signal.SIGCONT)
+    assert "closed the connection in the middle: nothing was kept" in client.communicate(timeout=60)[1].decode()
+    assert client.returncode == 1 and not list(tmp_path.iterdir())
+    daemon.cli("delete", "a")
 
 
 def test_a_full_disk(own_network: None, own_lxpyd: Lxpyd, tmp_path: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import socket
 import ssl
 import subprocess
@@ -99,6 +100,25 @@ def test_copy_of_a_private_image(pair: Pair, mode: str, alias: str) -> None:
     until(lambda: not _tokens(pair.there), 3, "a secret stays valid")
     assert not _tokens(pair.here)
     assert not [path for path in (pair.here.dir / "images").iterdir() if path.name.startswith(".")]
+
+
+def test_how_far_a_copy_is(pair: Pair, tmp_path: pathlib.Path) -> None:
+    """In per cent, in the operation of who pulls: an app or another client sees it, too."""
+    (tmp_path / "big.tar").write_bytes(unified_tar("tar", 400 << 20, properties={"os": "Big"}))
+    fingerprint = pair.there.out("image", "import", f"{tmp_path}/big.tar", "--alias", "big").rpartition(" ")[2]
+    copying = pair.here.spawn("image", "copy", "far:big", "local:", "--mode", "pull")
+    try:
+
+        def told() -> list[str]:
+            running = pair.here.json("query", "/1.0/operations?recursion=1").get("running") or []
+            return [str((one["metadata"] or {}).get("download_progress", "")) for one in running]
+
+        until(lambda: any(re.match(r"rootfs: \d+% \(", text) for text in told()), 20, "nothing says how far it is")
+    finally:
+        copying.communicate(timeout=60)
+        pair.drop(fingerprint)
+        pair.there.cli("image", "delete", "big")
+    assert copying.returncode == 0
 
 
 def test_publish_to_another_server(pair: Pair, name: str) -> None:

@@ -179,3 +179,39 @@ async def test_a_server_is_trusted_by_its_certificate(
         there.cli("config", "unset", "core.https_address")
         for one in there.json("config", "trust", "list", "-f", "json"):
             there.cli("config", "trust", "remove", one["fingerprint"])
+
+
+async def test_a_token_in_place_of_an_address(lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says where the server is and whose certificate that has; protocol and secret are left as they are."""
+    lxpyd.cli("config", "set", "core.https_address=127.0.0.1:19643")
+    try:
+        token = lxpyd.out("config", "trust", "add", "-q", "--name", "app")
+        async with opened(lxpyd, monkeypatch) as pilot:
+            app = pilot.app
+
+            async def ask(name: str, url: str) -> None:
+                if not isinstance(app.screen, Form):
+                    await pilot.press("3", "a")
+                    await wait(pilot, lambda: isinstance(app.screen, Form) and app.focused is not None)
+                app.screen.query_one("#ask-name", Input).value = name
+                app.screen.query_one("#ask-url", Input).value = url
+                await pilot.press("ctrl+s")
+
+            def remote() -> Any:
+                return next((one for one in app.model.remotes if one.name == "mine"), None)
+
+            await ask("mine", token[: len(token) // 2])
+            await wait(pilot, lambda: "An image server has an http:// or https:// address" in screen.text(app))
+            await ask("local", token)
+            await wait(pilot, lambda: "There is a remote local already" in screen.text(app))
+            await ask("mine", token)
+            await wait(pilot, lambda: app.on_main and remote())
+            assert (remote().protocol, remote().url) == ("lxd", "https://127.0.0.1:19643")
+            app.action_go(3, "mine")
+            await pilot.press("t")
+            await wait(pilot, lambda: "● answers" in screen.text(app))
+    finally:
+        lxpyd.cli("remote", "remove", "mine", check=False)
+        lxpyd.cli("config", "unset", "core.https_address")
+        for one in lxpyd.json("config", "trust", "list", "-f", "json"):
+            lxpyd.cli("config", "trust", "remove", one["fingerprint"])

@@ -96,8 +96,8 @@ def _auto(client: Client, args: Args) -> Document:
         document["config"]["core.https_address"] = f"{'' if host == 'all' else host}:{port}"
     if args.value("trust-password"):
         document["config"]["core.trust_password"] = args.value("trust-password")
-    pools = [one["name"] for one in client.get("/1.0/storage-pools", recursion="1")]
-    pool = args.value("storage-pool") or (pools[0] if pools and "default" not in pools else "default")
+    pools = {one["name"]: one["driver"] for one in client.get("/1.0/storage-pools", recursion="1")}
+    pool = args.value("storage-pool") or (next(iter(pools)) if pools and "default" not in pools else "default")
     if pool not in pools:
         config = {}
         if args.value("storage-create-device"):
@@ -108,6 +108,10 @@ def _auto(client: Client, args: Args) -> Document:
         document["storage_pools"].append({"name": pool, "driver": driver, "config": config})
     elif args.value("storage-create-device") or args.value("storage-create-loop"):
         raise UsageError(f"The storage pool {pool} is there already: name a new one with --storage-pool")
+    elif args.value("storage-backend") not in ("", pools[pool]):
+        raise UsageError(
+            f"The storage pool {pool} is there already, with the driver {pools[pool]}: name a new one (--storage-pool)"
+        )
     networks = client.get("/1.0/networks", recursion="1")
     managed = [one["name"] for one in networks if one["managed"]]
     network = managed[0] if managed else free_bridge([one["name"] for one in networks])

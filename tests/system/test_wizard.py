@@ -108,6 +108,7 @@ def test_wrong_answers_are_asked_again(bare_lxpyd: Lxpyd, change: str, said: str
         ("--auto --storage-create-loop x", "takes a number, not 'x'"),
         ("--auto --storage-create-device /no/such", "Invalid source '/no/such'"),
         ("--auto --storage-backend zfs", "'zfs' is not supported yet"),
+        ("--auto --storage-backend dir", "default is there already, with the driver overlay"),
         ("--auto p.yaml", "too many arguments: p.yaml"),
         ("--preseed /no/such.yaml", "/no/such.yaml: No such file"),
     ],

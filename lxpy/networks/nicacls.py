@@ -6,6 +6,7 @@ nic: answers pass, by either address family, until the flow has been silent (TCP
 after FIN or RST). A set holds 65535 flows; changing rules keeps them.
 """
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class NicAcls:
         self._table, self._group, self._acls, self._change, self._warn = table, group, acls, change, warn
         self._nics: dict[str, Nic] = {}
         self._rejects = True
+        self._lock = asyncio.Lock()  # the last one takes the table away: not while another is being put into it
 
     async def attach(self, host_name: str, nic: Nic) -> None:
         """Filters a nic from now on, whether the interface is there already or not; idempotent.
@@ -63,31 +65,40 @@ class NicAcls:
         Raises:
             InternalError: nft refused.
         """
-        with self._change() as count:
-            count.append(await self._load({host_name: nic}, self._acls()))
-        self._nics[host_name] = nic
+        async with self._lock:
+            with self._change() as count:
+                count.append(await self._load({host_name: nic}, self._acls()))
+            self._nics[host_name] = nic
 
     async def detach(self, host_name: str) -> None:
-        """Takes the rules of a nic away; nothing happens for one without."""
-        if self._nics.pop(host_name, None) is not None:
-            with self._change() as count:
-                await firewall.run(_removal(self._table, host_name))
-                count.append(1)
+        """Takes the rules of a nic away, with those of the last one the table; nothing happens for one without."""
+        async with self._lock:
+            if self._nics.pop(host_name, None) is not None:
+                with self._change() as count:
+                    await firewall.run(_removal(self._table, host_name) if self._nics else self._end())
+                    count.append(1)
 
     async def load(self, acls: dict[str, dict[str, Any]]) -> int:
         """Brings all nics to the given ACLs. Gives the number of transactions."""
-        return await self._load(self._nics, acls) if self._nics else 0
+        async with self._lock:
+            return await self._load(self._nics, acls) if self._nics else 0
 
     async def sweep(self, present: set[str]) -> None:
         """Removes the rules of interfaces that are not `present`: of instances that ended while no daemon ran."""
-        try:
-            listing = await firewall.listing("table", "bridge", self._table)
-        except InternalError:
-            return  # there is no such table
-        chains = (one.get("chain", {}).get("name", "") for one in json.loads(listing)["nftables"])
-        gone = {name.removeprefix("out.") for name in chains if name.startswith("out.")} - present
-        if gone:
-            await firewall.run("".join(_removal(self._table, name) for name in gone))
+        async with self._lock:
+            try:
+                listing = await firewall.listing("table", "bridge", self._table)
+            except InternalError:
+                return  # there is no such table
+            chains = (one.get("chain", {}).get("name", "") for one in json.loads(listing)["nftables"])
+            there = {name.removeprefix("out.") for name in chains if name.startswith("out.")}
+            if not there & present and not self._nics:
+                await firewall.run(self._end())
+            elif gone := there - present:
+                await firewall.run("".join(_removal(self._table, name) for name in gone))
+
+    def _end(self) -> str:
+        return f"add table bridge {self._table}\ndelete table bridge {self._table}\n"
 
     async def _load(self, nics: dict[str, Nic], acls: dict[str, dict[str, Any]]) -> int:
         def script() -> str:

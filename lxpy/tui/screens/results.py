@@ -52,17 +52,21 @@ class ResultsScreen(ModalScreen[None]):
     def __init__(self, batch: Batch, again: Callable[[Batch], None], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.work, self._again = batch, again
+        # Held, not looked up: the last results may come while the screen is being taken down.
         self.table = ResultsTable(id="results-table")
+        self.box, self.text = Vertical(classes="dialog", id="results"), Static(id="results-text", markup=False)
+        self.rest = Button("Stop the rest", id="stop", compact=True)
+        self.retry = Button("Try the failed again", id="again", compact=True)
         self._seen_end = self._drawn = False
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog", id="results") as box:
-            box.border_title = self.work.title.replace("[", "\\[")
+        with self.box:
+            self.box.border_title = self.work.title.replace("[", "\\[")
             yield self.table
-            yield Static(id="results-text", markup=False)
+            yield self.text
             with Horizontal(classes="buttons"):
-                yield Button("Stop the rest", id="stop", compact=True)
-                yield Button("Try the failed again", id="again", compact=True)
+                yield self.rest
+                yield self.retry
                 yield Button("Close", id="close", variant="primary", compact=True)
 
     def on_mount(self) -> None:
@@ -82,23 +86,21 @@ class ResultsScreen(ModalScreen[None]):
             if bad >= 0:
                 self.table.action_to(bad)
         self._seen_end = batch.ended
-        box = self.query_one("#results")
         keys = ["esc closes, it goes on" if not batch.ended else "esc closes"]
         keys += ["c stops the rest"] if not batch.ended else []
         keys += ["r tries again"] if batch.ended and batch.count(FAILED, LEFT) else []
-        box.border_subtitle = "  ·  ".join([batch.summary(), *keys])
-        self.query_one("#stop").display = not batch.ended
-        self.query_one("#again").display = batch.ended and bool(batch.count(FAILED, LEFT))
+        self.box.border_subtitle = "  ·  ".join([batch.summary(), *keys])
+        self.rest.display = not batch.ended
+        self.retry.display = batch.ended and bool(batch.count(FAILED, LEFT))
         self.on_table_highlighted()
 
     def on_table_highlighted(self) -> None:
         item = self.table.current
-        text = self.query_one("#results-text", Static)
         shown = "" if item is None else item.more or item.text
         if item is not None and shown and not shown.startswith(item.name):
             shown = f"{item.name}: {shown}"
-        text.display = bool(shown)
-        text.update(shown)
+        self.text.display = bool(shown)
+        self.text.update(shown)
 
     def on_table_chosen(self, event: Table.Chosen) -> None:
         """The whole of a long result."""

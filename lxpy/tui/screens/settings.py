@@ -13,7 +13,7 @@ from textual.widgets import Button, Checkbox, Input, Select, Static
 
 from lxpy.tui import settings
 from lxpy.tui.settings import Settings, SettingsError
-from lxpy.tui.widgets.field import Field
+from lxpy.tui.widgets.field import Box, Field
 
 FITTING = "what fits the terminal"
 _HINTS = {
@@ -69,7 +69,7 @@ class SettingsScreen(ModalScreen[None]):
                 yield from self._field("asked", self._input(asked, "asked", settings.ASKABLE))
                 yield from self._field("shell", self._input(settings.shell_line(now), "shell"))
                 yield from self._field(
-                    "read_only", Checkbox("refuse whatever changes something", now.read_only, compact=True)
+                    "read_only", Box("refuse whatever changes something", now.read_only, compact=True)
                 )
             yield Static(f"Kept in {settings.path()}; your comments there stay.", classes="note", markup=False)
             yield Static(id="settings-fault", markup=False)

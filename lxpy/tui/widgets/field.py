@@ -33,9 +33,13 @@ class Field(InTurn, Input):
 
 
 class Box(InTurn, Checkbox):
-    """A box to tick."""
+    """A box to tick, empty while it is off: Textual's has its cross either way, and tells by the colour alone."""
 
     TAKES_TEXT = False
+
+    @property
+    def BUTTON_INNER(self) -> str:  # type: ignore[override]
+        return "X" if self.value else " "
 
 
 class Pulldown(InTurn, Select[Any]):

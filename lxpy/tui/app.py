@@ -351,8 +351,8 @@ class LxpyApp(App[int]):
         """
         named = f"{about}: " if about else ""
         if isinstance(error, Cancelled):
-            doing = what.removeprefix("Cannot ").capitalize()
-            self.notify(f"{named}{doing}", title="Cancelled", timeout=4, markup=False)
+            doing = what.removeprefix("Cannot ")
+            self.notify(f"{named}{doing[:1].upper()}{doing[1:]}", title="Cancelled", timeout=4, markup=False)
         else:
             self.notify(f"{named}{explain(error)}", title=what, severity="error", timeout=12, markup=False)
 

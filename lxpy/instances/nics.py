@@ -63,7 +63,8 @@ def prepare(
         nics[name] = nic
         if network := nic.get("network"):
             addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
-            networks.nics.reserve(network, row.name, nic["hwaddr"], *addresses, device=name)
+            own = not device.get("hwaddr")  # one of chance: nobody else has it
+            networks.nics.reserve(network, row.name, nic["hwaddr"], *addresses, device=name, alone=own)
     if volatile:
         row = records.set_volatile(row, **underscored(volatile))
     return row, nics

@@ -248,11 +248,15 @@ class Nics:
             await asyncio.wait([leaving])
 
     def reserve(
-        self, network: str, instance: str, hwaddr: str, ipv4: str = "", ipv6: str = "", device: str = ""
-    ) -> None:
+        self, network: str, instance: str, hwaddr: str, ipv4: str = "", ipv6: str = "", device: str = "",
+        alone: bool = False,
+    ) -> None:  # fmt: skip
         """Gives a nic its name and, where asked for, its addresses in DHCP and DNS.
 
         Nothing happens for an unmanaged bridge.
+
+        Args:
+            alone: it is known that no other nic has this hwaddr.
 
         Raises:
             NotFound: no such network.
@@ -266,6 +270,9 @@ class Nics:
         config = document["config"]
         hwaddr = keys.mac_address(f"hwaddr of a nic of {instance}", hwaddr)
         server = self._server(network)
+        for other, reservations in () if alone else server.reservations().items():
+            if other != instance and any(one.hwaddr == hwaddr for one in reservations):
+                raise Conflict(f"hwaddr={hwaddr}: the address belongs to {other!r} on network {network!r} already")
         for key, value, interface in (
             ("ipv4.address", ipv4, keys.interface4(config)),
             ("ipv6.address", ipv6, keys.interface6(config)),

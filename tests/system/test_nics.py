@@ -75,3 +75,23 @@ def test_killed_amid_plugging(own_lxpyd: Lxpyd) -> None:
         until(lambda links=links: len(_links(daemon.bridge)) == links, 2, f"not {links} links")  # type: ignore[misc]
         seen = daemon.sh("a", "ls /sys/class/net").stdout.split()
         assert seen == (["eth0", "eth1", "lo"] if there else ["eth0", "lo"])
+
+
+def test_two_running_ones_do_not_have_one_mac_address(lxpyd: Lxpyd, busybox: str) -> None:
+    """They would get one IP address, too."""
+    mac, name = "00:16:3e:0a:0b:0c", f"{busybox}2"
+    lxpyd.cli("config", "device", "override", busybox, "eth0", f"hwaddr={mac}")
+    lxpyd.cli("init", "bb", name, "-d", f"eth0,hwaddr={mac.upper()}")
+    refused = lxpyd.cli("start", name, check=False)
+    said = f"hwaddr={mac}: the address belongs to '{busybox}' on network '{lxpyd.bridge}' already"
+    assert refused.returncode == 1 and said in refused.stderr and refused.stderr.count("\n") == 1
+    lxpyd.cli("config", "device", "set", name, "eth0", "hwaddr=00:16:3e:0a:0b:0d")
+    lxpyd.cli("start", name)
+    before = lxpyd.instance(name)["devices"]
+    assert said in lxpyd.cli("config", "device", "set", name, "eth0", f"hwaddr={mac}", check=False).stderr
+    assert lxpyd.instance(name)["devices"] == before
+    lxpyd.restart(kill=True)  # one's own address is no other's
+    assert lxpyd.status(busybox) == lxpyd.status(name) == "RUNNING"
+    lxpyd.cli("stop", "-f", busybox)
+    lxpyd.cli("config", "device", "set", name, "eth0", f"hwaddr={mac}")
+    lxpyd.cli("restart", "-f", name)

@@ -15,6 +15,7 @@ from lxpy.instances import nics
 from lxpy.instances.live import Live
 from lxpy.instances.records import Records, underscored
 from lxpy.linux import pidfd
+from lxpy.networks.leases import holder
 from lxpy.networks.manager import NetworkManager
 from lxpy.networks.nicextras import IN_PLACE
 from lxpy.networks.nics import random_host_name
@@ -146,7 +147,7 @@ class NicPlugs:
             cleared: dict[str, str | None] = {f"{name}.host_name": None, f"{name}.name": None, f"{name}.hwaddr": known}
             running.row = self._records.set_volatile(self._records.current(row) or row, **underscored(cleared))
             if network := nic.get("network"):
-                self._networks.nics.release(network, row.name, name)
+                self._networks.nics.release(network, holder(row.project, row.name), name)
             raise
         live.nics[nic["name"]] = host_name
         running.row = row
@@ -171,7 +172,7 @@ class NicPlugs:
         live = running.live
         live.nics = {guest: host for guest, host in live.nics.items() if host != host_name}
         if network := device.get("network"):
-            self._networks.nics.release(network, row.name, name)
+            self._networks.nics.release(network, holder(row.project, row.name), name)
         cleared: dict[str, str | None] = {f"{name}.host_name": None, f"{name}.name": None}
         running.row = self._records.set_volatile(row, **underscored(cleared))
 

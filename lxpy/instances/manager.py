@@ -46,6 +46,7 @@ from lxpy.instances.snapshots import Snapshots
 from lxpy.instances.templating import Templates
 from lxpy.instances.usage import Meter
 from lxpy.instances.waiting import Waiting
+from lxpy.networks.leases import holder
 from lxpy.networks.manager import NetworkManager
 from lxpy.profiles.manager import ProfileManager
 from lxpy.runtime.cgroup import InstanceCgroup
@@ -409,6 +410,11 @@ class InstanceManager:
                 row = self._records.get(project, name)
                 doc["config"] = hotplug.merged(doc["config"], before.doc["config"], row.doc["config"])
                 row = self._records.change(row, **{k: doc[k] for k in changes.MUTABLE})
+                if not self._life.live(row):
+                    # What it asks for no more others may have, before it is started again.
+                    for device, had in self._records.expanded(before)[1].items():
+                        if devices.get(device) != had:
+                            self._release(row, {device: had}, device)
                 try:
                     self._life.apply_limits(row)
                 except ApiError:
@@ -467,11 +473,12 @@ class InstanceManager:
         self._records.delete(row)
         self.snapshots.forget(row)
 
-    def _release(self, row: InstanceRow, devices: Devices) -> None:
+    def _release(self, row: InstanceRow, devices: Devices, name: str = "") -> None:
+        """The addresses of a stopped instance: of one nic, or of all that it ever had on these nics' networks."""
         for device in devices.values():
             if device.get("type") == "nic" and (network := device.get("network")):
                 with contextlib.suppress(ApiError):
-                    self._networks.nics.release(network, row.name)
+                    self._networks.nics.release(network, holder(row.project, row.name), name)
 
     def _delete_later(self, row: InstanceRow) -> None:
         async def work() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from lxpy.api.objects import Config, Devices
 from lxpy.instances.records import Records, underscored
 from lxpy.networks import uplinks
+from lxpy.networks.leases import holder
 from lxpy.networks.manager import NetworkManager
 from lxpy.networks.nics import random_host_name
 from lxpy.state.store import InstanceRow
@@ -64,7 +65,9 @@ def prepare(
         if network := nic.get("network"):
             addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
             own = not device.get("hwaddr")  # one of chance: nobody else has it
-            networks.nics.reserve(network, row.name, nic["hwaddr"], *addresses, device=name, alone=own)
+            networks.nics.reserve(
+                network, holder(row.project, row.name), nic["hwaddr"], *addresses, device=name, alone=own
+            )
     if volatile:
         row = records.set_volatile(row, **underscored(volatile))
     return row, nics

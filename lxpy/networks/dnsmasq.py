@@ -17,7 +17,7 @@ from lxpy.api.notices import DNSMASQ, NETWORK_MENDED, Notice, Over
 from lxpy.api.objects import Config
 from lxpy.linux import pidfd
 from lxpy.networks import config as keys
-from lxpy.networks.leases import LeaseFile, Reservation, parse_reservation
+from lxpy.networks.leases import LeaseFile, Reservation, bare, parse_reservation
 
 _RELOAD_DELAY = 0.05  # seconds; deleting a hundred instances is one reload
 _STABLE = 30.0  # seconds a dnsmasq must have lived for its death to be the first again
@@ -236,12 +236,21 @@ class Dnsmasq:
     # -- reservations -------------------------------------------------------------------------------------------------
 
     def reserve(self, instance: str, device: str, hwaddr: str, ipv4: str, ipv6: str) -> None:
-        """Name and addresses of one nic; takes effect at its next request."""
+        """Name and addresses of one nic; takes effect at its next request.
+
+        Args:
+            instance: as `leases.holder` has it.
+        """
         os.makedirs(self._hosts, mode=0o755, exist_ok=True)
         path = self._path(instance, device)
         # Of several nics on one network the first has the name: dnsmasq gives a name to one client only.
-        others = [other for other in self._files(instance) if other != path]
-        name = "" if not self._named or any(one and one.name for one in map(_reservation, others)) else instance
+        others = {other: _reservation(other) for other in self._files(bare(instance), every=True) if other != path}
+        for other, one in others.items():
+            if one and one.hwaddr == hwaddr:  # written when the project was not yet part of the name
+                os.unlink(other)
+                one = None
+            others[other] = one
+        name = "" if not self._named or any(one and one.name for one in others.values()) else bare(instance)
         line = _line(hwaddr, ipv4, ipv6, name)
         old = _read(path)
         if old == line:
@@ -265,7 +274,7 @@ class Dnsmasq:
         return found
 
     def reservations(self) -> dict[str, list[Reservation]]:
-        """All of them, by instance."""
+        """All of them, by `leases.holder`."""
         found: dict[str, list[Reservation]] = {}
         with contextlib.suppress(FileNotFoundError):
             for entry in sorted(os.listdir(self._hosts)):
@@ -279,7 +288,7 @@ class Dnsmasq:
         by_instance: dict[str, dict[str, Reservation]] = {}
         for entry in sorted(os.listdir(self._hosts)):
             if one := _reservation(f"{self._hosts}/{entry}"):
-                by_instance.setdefault(entry.partition(".")[0], {})[entry] = one
+                by_instance.setdefault(bare(entry.partition(".")[0]), {})[entry] = one
         for instance, found in by_instance.items():
             named_already = any(one.name for one in found.values())
             if named_already != named:
@@ -292,12 +301,14 @@ class Dnsmasq:
     def _path(self, instance: str, device: str) -> str:
         return f"{self._hosts}/{instance}.{device}" if device else f"{self._hosts}/{instance}"
 
-    def _files(self, instance: str) -> list[str]:
+    def _files(self, instance: str, every: bool = False) -> list[str]:
+        """Those of an instance; with `every` of all that are called so, whatever their projects."""
         try:
             entries = os.listdir(self._hosts)
         except FileNotFoundError:
             return []
-        return sorted(f"{self._hosts}/{one}" for one in entries if one.partition(".")[0] == instance)
+        whose = ((one, one.partition(".")[0]) for one in entries)
+        return sorted(f"{self._hosts}/{one}" for one, name in whose if (bare(name) if every else name) == instance)
 
     def _reload_soon(self) -> None:
         if self._reload is None:

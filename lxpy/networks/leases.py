@@ -6,6 +6,7 @@ import socket
 import struct
 from typing import NamedTuple
 
+from lxpy.api.layout import qualified
 from lxpy.api.objects import Lease
 
 _SO_BINDTODEVICE = 25
@@ -83,6 +84,16 @@ def _mac_of_duid(duid: str) -> str:
     return ""
 
 
+def holder(project: str, instance: str) -> str:
+    """Under which name the reservations of an instance lie: one called so in another project has its own. No dots."""
+    return qualified(project.replace(".", "%"), instance)
+
+
+def bare(name: str) -> str:
+    """The instance's name in a `holder`; no instance has an underscore in it."""
+    return name.rpartition("_")[2]
+
+
 def parse_reservation(line: str) -> Reservation | None:
     """A line of a hosts file: ``hwaddr[,ipv4][,[ipv6]][,name]``."""
     hwaddr, *rest = line.strip().split(",")
@@ -103,12 +114,12 @@ def table(held: list[Held], reserved: dict[str, list[Reservation]], gateway: lis
     """LXD's list: the gateway, then each address once, static before dynamic.
 
     Args:
-        reserved: by instance.
+        reserved: by `holder`.
         gateway: host name, hwaddr and address of the bridge itself.
     """
     result: list[Lease] = [_lease(name, hwaddr, address, "gateway") for name, hwaddr, address in gateway]
     owner: dict[str, str] = {}
-    for instance, reservations in reserved.items():
+    for instance, reservations in ((bare(name), found) for name, found in reserved.items()):
         for one in reservations:
             owner[one.hwaddr] = instance
             result += [_lease(instance, one.hwaddr, address, "static") for address in (one.ipv4, one.ipv6) if address]

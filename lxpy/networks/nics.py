@@ -256,6 +256,7 @@ class Nics:
         Nothing happens for an unmanaged bridge.
 
         Args:
+            instance: as `leases.holder` has it.
             alone: it is known that no other nic has this hwaddr.
 
         Raises:
@@ -271,8 +272,11 @@ class Nics:
         hwaddr = keys.mac_address(f"hwaddr of a nic of {instance}", hwaddr)
         server = self._server(network)
         for other, reservations in () if alone else server.reservations().items():
-            if other != instance and any(one.hwaddr == hwaddr for one in reservations):
-                raise Conflict(f"hwaddr={hwaddr}: the address belongs to {other!r} on network {network!r} already")
+            # Its bare name: written when the project was not yet part of it.
+            if other not in (instance, leases.bare(instance)) and any(one.hwaddr == hwaddr for one in reservations):
+                raise Conflict(
+                    f"hwaddr={hwaddr}: the address belongs to {leases.bare(other)!r} on network {network!r} already"
+                )
         for key, value, interface in (
             ("ipv4.address", ipv4, keys.interface4(config)),
             ("ipv6.address", ipv6, keys.interface6(config)),
@@ -283,7 +287,7 @@ class Nics:
         server.reserve(instance, device, hwaddr, ipv4 if ipv4 != "none" else "", ipv6 if ipv6 != "none" else "")
 
     def release(self, network: str, instance: str, device: str = "") -> None:
-        """Takes name, addresses and leases of an instance, or of one nic of it, away; idempotent."""
+        """Takes name, addresses and leases of an instance (`leases.holder`), or of one nic of it, away; idempotent."""
         document = self._store.networks.get(network)
         if document is None:
             return
@@ -336,10 +340,14 @@ class Nics:
                 if any(one.ipv6 and ipaddress.ip_address(one.ipv6) == wanted for one in reservations):
                     return  # who has the lease need not be told: the DUIDs of systemd-networkd name no MAC address
             elif any(a and ipaddress.ip_address(a) == wanted for one in reservations for a in (one.ipv4, one.ipv6)):
-                raise Conflict(f"{key}={value}: the address belongs to {other!r} on network {network!r} already")
+                if other == leases.bare(instance) and all(one.hwaddr == hwaddr for one in reservations):
+                    continue  # its own, written when the project was not yet part of the name
+                raise Conflict(
+                    f"{key}={value}: the address belongs to {leases.bare(other)!r} on network {network!r} already"
+                )
         for lease in server.leases.read():
             alive = lease.expires == 0 or lease.expires > time.time()
-            ours = lease.hwaddr in own or (not lease.hwaddr and lease.hostname == instance)
+            ours = lease.hwaddr in own or (not lease.hwaddr and lease.hostname == leases.bare(instance))
             if alive and not ours and ipaddress.ip_address(lease.address) == wanted:
                 holder = repr(lease.hostname) if lease.hostname else lease.hwaddr
                 raise Conflict(f"{key}={value}: the address is leased to {holder} on network {network!r} at present")

@@ -92,6 +92,38 @@ def test_two_running_ones_do_not_have_one_mac_address(lxpyd: Lxpyd, busybox: str
     assert lxpyd.instance(name)["devices"] == before
     lxpyd.restart(kill=True)  # one's own address is no other's
     assert lxpyd.status(busybox) == lxpyd.status(name) == "RUNNING"
+    # Given up by a stopped one, others may have it at once.
     lxpyd.cli("stop", "-f", busybox)
+    lxpyd.cli("config", "device", "unset", busybox, "eth0", "hwaddr")
     lxpyd.cli("config", "device", "set", name, "eth0", f"hwaddr={mac}")
-    lxpyd.cli("restart", "-f", name)
+
+
+def test_instances_of_one_name_in_two_projects_have_their_own_addresses(lxpyd: Lxpyd, name: str) -> None:
+    project, static = f"{name}.p", lxpyd.address.rpartition(".")[0]
+    hosts = lxpyd.dir / "networks" / lxpyd.bridge / "dnsmasq.hosts"
+
+    def reserved() -> set[str]:
+        return {file.read_text().strip().split(",")[1] for file in hosts.glob(f"*{name}.eth0")}
+
+    def leases() -> set[tuple[str, str, str]]:
+        found = lxpyd.json("network", "list-leases", lxpyd.bridge, "-f", "json")
+        return {(one["hostname"], one["address"], one["type"]) for one in found if one["hostname"] == name}
+
+    lxpyd.cli("project", "create", project, "-c", "features.images=false", "-c", "features.profiles=false")
+    try:
+        lxpyd.cli("launch", "bb", name, "-d", f"eth0,ipv4.address={static}.191")
+        refused = lxpyd.cli(
+            "launch", "bb", name, "--project", project, "-d", f"eth0,ipv4.address={static}.191", check=False
+        )
+        assert f"ipv4.address={static}.191: the address belongs to '{name}' on network" in refused.stderr
+        lxpyd.cli("config", "device", "set", name, "eth0", f"ipv4.address={static}.192", "--project", project)
+        lxpyd.cli("start", name, "--project", project)
+        assert reserved() == {f"{static}.191", f"{static}.192"}
+        assert leases() >= {(name, f"{static}.191", "static"), (name, f"{static}.192", "static")}
+        lxpyd.cli("delete", "-f", name, "--project", project)
+        assert reserved() == {f"{static}.191"}
+        lxpyd.cli("delete", "-f", name)
+        assert reserved() == set()
+    finally:
+        lxpyd.cli("delete", "-f", name, "--project", project, check=False)
+        lxpyd.cli("project", "delete", project)

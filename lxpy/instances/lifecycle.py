@@ -429,7 +429,7 @@ class Lifecycle:
         found = await adopt(run_dir) if os.path.isdir(run_dir) else None
         if isinstance(found, Supervisor):
             devices = nics.weighed(*self._records.expanded(row))
-            row, wanted = nics.prepare(self._records, self._networks, row, devices)
+            row, wanted = nics.prepare(self._records, self._networks, row, devices, adopting=True)
             stored = row.doc["config"]
             attached = {
                 nic["name"]: stored[f"volatile.{device}.host_name"]

@@ -1,8 +1,10 @@
 """The nics of an instance: names, MAC addresses, reservations."""
 
+import contextlib
 import random
 from collections.abc import Collection
 
+from lxpy.api.errors import Conflict
 from lxpy.api.objects import Config, Devices
 from lxpy.instances.records import Records, underscored
 from lxpy.networks import uplinks
@@ -20,6 +22,7 @@ def prepare(
     taken: Collection[str] = (),
     *,
     starting: bool = False,
+    adopting: bool = False,
 ) -> tuple[InstanceRow, dict[str, dict[str, str]]]:
     """The nics with name and hwaddr filled in (remembered in volatile keys) and their addresses reserved.
 
@@ -27,6 +30,7 @@ def prepare(
         taken: names that interfaces of the guest have already.
         starting: a name on the host is chosen, too, and remembered: a daemon killed before the instance is on record as
             running is followed by one that knows it.
+        adopting: it runs already, and goes on also where another has an address of its.
     """
     nics: dict[str, dict[str, str]] = {}
     used = {device["name"] for device in devices.values() if device.get("type") == "nic" and device.get("name")} | set(
@@ -64,10 +68,9 @@ def prepare(
         nics[name] = nic
         if network := nic.get("network"):
             addresses = (nic.get("ipv4.address", ""), nic.get("ipv6.address", ""))
-            own = not device.get("hwaddr")  # one of chance: nobody else has it
-            networks.nics.reserve(
-                network, holder(row.project, row.name), nic["hwaddr"], *addresses, device=name, alone=own
-            )
+            who, own = holder(row.project, row.name), not device.get("hwaddr")  # one of chance: nobody else has it
+            with contextlib.suppress(*((Conflict,) if adopting else ())):
+                networks.nics.reserve(network, who, nic["hwaddr"], *addresses, device=name, alone=own)
     if volatile:
         row = records.set_volatile(row, **underscored(volatile))
     return row, nics

@@ -100,6 +100,8 @@ class Shell:
         if self._closed:  # while it was being opened
             self._release()
             return
+        if (self.terminal.columns, self.terminal.rows) != (columns, rows):  # it was resized while it was being opened
+            self._resize_pty(self.terminal.columns, self.terminal.rows)
         self.alive = True
         os.set_blocking(self._pty, False)
         loop = asyncio.get_running_loop()

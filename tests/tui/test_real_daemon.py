@@ -19,6 +19,7 @@ from lxpy.tui.app import LxpyApp
 from lxpy.tui.gateway import local_gateway
 from lxpy.tui.screens.launch import LaunchDialog
 from lxpy.tui.screens.setup import SetupScreen
+from lxpy.tui.shells import Shell
 from lxpy.tui.tabs.log import LogTab
 from lxpy.tui.tabs.overview import OverviewTab
 from lxpy.tui.tabs.shell import ShellTab
@@ -173,6 +174,21 @@ async def test_shells_in_tabs(lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.Mo
         await wait(pilot, lambda: not app.in_shell and app.focused is app.main.panes[0])
         assert not [t for t in app.main.detail.tabs if isinstance(t, ShellTab)]
         assert app.main.detail.subject.name == busybox and not app.main.detail.border_subtitle
+
+
+async def test_a_shell_that_is_resized_while_it_opens(
+    lxpyd: Lxpyd, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(lxpyd, monkeypatch) as pilot:
+        found = Shell(pilot.app.gateway, busybox, lambda: None, lambda text, orderly: None)
+        opening = asyncio.create_task(found.open(80, 24))
+        await asyncio.sleep(0)
+        found.resize(101, 31)
+        assert found.opening
+        await opening
+        found.write(b"stty size\n")
+        await wait(pilot, lambda: any("31 101" in line.text for line in found.terminal.lines))
+        found.close()
 
 
 async def test_a_stopped_instance_gets_another_shell_once_it_runs_again(
@@ -398,7 +414,7 @@ def test_from_a_machine_that_was_never_set_up_to_a_shell_and_back(bare_lxpyd: Lx
         terminal.shows("leaves the shell")
         terminal.keys("hostname; echo $((6*7)); stty size", "Enter")
         shown = terminal.shows("\n│ 42")
-        assert "│ first" in shown and "│ 20 76" in shown
+        assert "│ first" in shown and "│ 20 76" in shown, shown
         terminal.keys("C-]")
         terminal.shows("enter types")
         terminal.keys("Escape")

@@ -90,7 +90,7 @@ def _base(path: str) -> str:
 
 
 def _push(context: Context, args: Args) -> None:
-    from lxpy.client.files import Owner, push_tree
+    from lxpy.client.files import Owner
 
     *sources, target = args.rest
     owner = _owner(args)
@@ -108,6 +108,21 @@ def _push(context: Context, args: Args) -> None:
         files.mkdir(path, Owner(owner.uid, owner.gid), parents=True)
     elif not into and parents and (above := path.rpartition("/")[0]):
         files.mkdir(above, Owner(owner.uid, owner.gid), parents=True)
+    try:
+        _push_all(sources, files, path, into, recursive, owner, meter)
+        files.settle()
+    except NotFound as error:
+        if into or parents or files.kind(path.rpartition("/")[0] or "/"):
+            raise
+        raise NotFound(f"{error}: -p makes the directories that are missing") from None
+    context.clear()
+
+
+def _push_all(
+    sources: list[str], files: Files, path: str, into: bool, recursive: bool, owner: Owner, meter: _Meter
+) -> None:  # fmt: skip
+    from lxpy.client.files import push_tree
+
     for source in sources:
         if source == "-":
             if into:
@@ -123,8 +138,6 @@ def _push(context: Context, args: Args) -> None:
                 push_tree(files, source, inner, owner, _tell, meter)
             else:
                 files.write(inner, fd, owner.like(status), meter)
-    files.settle()
-    context.clear()
 
 
 class _Ours:

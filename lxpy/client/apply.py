@@ -167,7 +167,10 @@ def _making_way(steps: list[Step], deletions: list[Step]) -> list[Step]:
 def _check(entry: Entry, one: dict[str, Any], stack: str) -> None:
     owner = (one.get("config") or {}).get(MARK) or stack
     if owner != stack:
-        raise ApiError(f"{entry.where}: the {entry.kind.label} {entry.name!r} belongs to the stack {owner!r}")
+        raise ApiError(
+            f"{entry.where}: the {entry.kind.label} {entry.name!r} belongs to the stack {owner!r}: "
+            f"apply the file as that (--stack {owner}), or unset {MARK} of it first"
+        )
     if one.get("managed") is False:
         raise ApiError(f"{entry.where}: {entry.name!r} is an interface of the host that lxpy does not manage")
     for field in ("driver", "type", "content_type"):

@@ -122,7 +122,7 @@ FAULTS = [
     (("pull", "{}/dev/null", "-"), "/dev/null: not a regular file"),
     (("push", "/usr", "{}/root/"), "/usr is a directory: -r"),
     (("push", "/nowhere", "{}/root/"), "/nowhere: No such file"),
-    (("push", "/etc/hostname", "{}/none/x"), "/none/x: it is not there"),
+    (("push", "/etc/hostname", "{}/none/x"), "/none/x: it is not there: -p makes the directories that are missing"),
     (("push", "/etc/hostname", "{}/none/"), "/none/ is not there: -p"),
     (("push", "/etc/hostname", "{}/etc/passwd/"), "no directory"),
     (("push", "/etc/hostname", "{}/etc/passwd/x"), "a part of the path is no directory"),

@@ -127,9 +127,12 @@ class Lifecycle:
         """
         await finish(self._start(row))
 
-    async def _start(self, row: InstanceRow) -> None:
-        if row.id in self._live:
-            raise BadRequest(f"The instance {row.name!r} is already running")
+    async def check_start(self, row: InstanceRow) -> tuple[Config, Devices]:
+        """What an instance is to run with.
+
+        Raises:
+            ApiError: it could not be started, as far as that can be told while it may still run.
+        """
         config, devices = self._records.expanded(row)
         if values.boolean("security.protection.start", config.get("security.protection.start") or "false"):
             raise Forbidden(f"Instance {row.name!r} is protected: unset security.protection.start to start it")
@@ -137,6 +140,13 @@ class Lifecycle:
         config = confinement.effective(config)
         if config.get("linux.kernel_modules"):
             await asyncio.to_thread(confinement.load_modules, config)
+        self._attached.disks.mounts(row.project, devices)
+        return config, devices
+
+    async def _start(self, row: InstanceRow) -> None:
+        if row.id in self._live:
+            raise BadRequest(f"The instance {row.name!r} is already running")
+        config, devices = await self.check_start(row)
         row = self._records.fit_idmap(row, config)
         await self.release(row)
         devices = nics.weighed(config, devices)

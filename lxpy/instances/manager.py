@@ -519,6 +519,8 @@ class InstanceManager:
                     self._delete_later(row)
                 return said
             else:
+                if self._life.live(row):
+                    await self._life.check_start(row)  # while it is not down yet
                 said = await self._life.stop(row, timeout, force, why="restart")
                 await self._life.start(self._records.get(project, name))
                 self._emit("instance-restarted", f"/1.0/instances/{name}", project, None)

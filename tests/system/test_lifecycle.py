@@ -46,6 +46,21 @@ def test_a_start_waits_for_the_supervisor_before_it(lxpyd: Lxpyd, busybox: str) 
     assert lxpyd.sh(busybox, "true").returncode == 0
 
 
+def test_what_could_not_start_again_is_not_stopped(lxpyd: Lxpyd, busybox: str, tmp_path: pathlib.Path) -> None:
+    place = tmp_path / "shared"
+    place.mkdir()
+    lxpyd.cli("config", "device", "add", busybox, "d", "disk", f"source={place}", "path=/d")
+    pid = lxpyd.init_pid(busybox)
+    place.rmdir()
+    for flags in ((), ("-f",)):
+        said = lxpyd.cli("restart", busybox, *flags, check=False)
+        assert said.returncode == 1 and said.stderr == f"Error: Missing source path '{place}' for the disk at /d\n"
+        assert lxpyd.init_pid(busybox) == pid
+    lxpyd.cli("config", "set", busybox, "security.protection.start=true")
+    assert "is protected" in lxpyd.cli("restart", "-f", busybox, check=False).stderr
+    assert lxpyd.init_pid(busybox) == pid
+
+
 def test_files_survive_a_restart(lxpyd: Lxpyd, busybox: str) -> None:
     lxpyd.sh(busybox, "echo kept > /root/file; mkdir /srv; chown 1000:1000 /root/file")
     lxpyd.cli("restart", busybox)

@@ -319,6 +319,8 @@ class LxpyApp(App[int]):
     def action_go(self, kind: int, key: str) -> None:
         """Puts the cursor on an object of pane `kind`; the command palette's way to objects."""
         pane = self.main.panes[kind - 1]
+        if all(row.key != key for row in pane.all_rows):
+            self.main.changed(Changed(pane.kind))  # the model has it already, and the message is under way
         if pane.query_text and key not in {row.key for row in pane.rows}:
             pane.filter("")
         if self.focused is not pane:

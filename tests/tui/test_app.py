@@ -716,7 +716,7 @@ async def test_editing_keys_are_taken_in_the_order_of_typing(daemon: FakeDaemon)
         await pilot.pause()
         for dialog, ident in (("rename", "#ask-name"), ("configure", "#ask-value"), ("edit", "#keys-find")):
             app.action_verb(dialog)
-            await wait(pilot, lambda ident=ident: app.screen.query(ident))  # type: ignore[misc]
+            await wait(pilot, lambda ident=ident: app.screen.query(ident) and app.focused is not None)  # type: ignore[misc]
             field = app.screen.query_one(ident, Input)
             field.focus()
             await pilot.pause()

@@ -147,7 +147,7 @@ async def test_a_server_is_trusted_by_its_certificate(
             await wait(pilot, lambda: app.on_main)
 
             await ask("peer", token)  # the token says whose certificate it is: nothing to ask
-            await wait(pilot, lambda: app.on_main and any(r.name == "peer" for r in app.model.remotes), 30)
+            await wait(pilot, lambda: app.on_main and any(r.name == "peer" for r in app.main.panes[2].rows), 30)
             app.action_go(3, "peer")
             await pilot.press("t")
             await wait(pilot, lambda: "● answers" in screen.text(app))

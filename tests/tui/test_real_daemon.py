@@ -24,6 +24,7 @@ from lxpy.tui.tabs.log import LogTab
 from lxpy.tui.tabs.overview import OverviewTab
 from lxpy.tui.tabs.shell import ShellTab
 from tests.support.daemon import BIN, Lxpyd, until
+from tests.tui import screen
 
 
 def at_home(lxpyd: Lxpyd, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +48,7 @@ async def opened(
 async def wait(pilot: Pilot[Any], condition: Callable[[], Any], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s; {notices(pilot.app)}"
+        assert time.monotonic() < end, f"not within {seconds} s; {notices(pilot.app)}\n{screen.text(pilot.app)}"
         await pilot.pause(0.02)
 
 

@@ -60,6 +60,8 @@ class Form(Outlived, ModalScreen[dict[str, str]]):
             has been typed, and of everything at the end, when nothing is done until it is right.
     """
 
+    # The first field, at once: `focus` would come after keys that were typed ahead, and take tab back.
+    AUTO_FOCUS = "Input, Checkbox, Select"
     BINDINGS = [
         Binding("escape", "leave", "Cancel", id="form.cancel"),
         Binding("ctrl+s", "submit", "Do it", id="form.go"),
@@ -124,9 +126,6 @@ class Form(Outlived, ModalScreen[dict[str, str]]):
         self.query_one("#form-line").display = self._line_of is not None
         for fault in self.query(".fault"):
             fault.display = False
-        for question in self.questions:
-            self.query_one(f"#ask-{_ident(question.name)}").focus()
-            break
         self.call_after_refresh(self._show_line)
 
     def answers(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ tar -C /root/r -cf /root/image.tar .
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # workers take tests from one another: the module may begin twice
 def nested(lxpyd: Lxpyd) -> str:
     lxpyd.import_image("nested", "nested")
     return "nested"

@@ -86,6 +86,7 @@ class Daemon:
         from lxpy.storage.volumeclock import VolumeKeeper
         from lxpy.storage.volumerefresh import StillVolumes, VolumeRefreshes
         from lxpy.storage.volumes import VolumeManager
+        from lxpy.storage.volumesettle import VolumeSettler
 
         emit = self.happened
         self.store = Store(self.layout.database)
@@ -113,7 +114,8 @@ class Daemon:
         await self._drop_unknown_images()
         self.volumes = VolumeManager(self.store, self.storage, emit, warn)
         self._closers.push_async_callback(_close, self.volumes)
-        await self.volumes.start()
+        settler = VolumeSettler(self.store, self.storage, self.volumes, warn)
+        await settler.settle(None)
         self.instances = InstanceManager(
             self.store, self.layout, self.spawner,
             self.images, self.networks, self.storage, self.volumes, self.profiles,
@@ -146,7 +148,7 @@ class Daemon:
         self.volumes.changed = self.instances.snapshots.changed = self.clock.changed
         self.clock.changed()
         self.storage.on_return += [
-            self._drop_unknown_images, self.volumes.settle, self.instances.backups.pool_returned,
+            self._drop_unknown_images, settler.settle, self.instances.backups.pool_returned,
             self.instances.waiting.pool_returned,
         ]  # fmt: skip
         self.storage.watch.start()

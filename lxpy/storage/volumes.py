@@ -1,7 +1,7 @@
 """The volume manager: custom volumes on the pools, and their snapshots.
 
 A row is written before anything happens on the disk and says what is under way: ``creating``, ``deleting``,
-``renaming`` (to what). A daemon that was killed in between finds the mark at its next start and undoes or finishes.
+``renaming`` (to what). A daemon that was killed in between finds the mark at its next start: volumesettle.py.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from lxpy.api import expiry, values
-from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound, Unavailable
+from lxpy.api.errors import BadRequest, Conflict, NotFound
 from lxpy.api.layout import qualified
-from lxpy.api.notices import BACKUP_FILE, CUSTOM_ORPHANS, LEFTOVERS, VOLUME, Notice
+from lxpy.api.notices import BACKUP_FILE, Notice
 from lxpy.state.store import Document, Store
 from lxpy.state.volumes import VolumeRow
 from lxpy.storage import files, retention, volumekeys
@@ -26,7 +26,7 @@ from lxpy.storage.retention import Plan
 
 Emit = Callable[[str, str, str, Document | None], None]
 Allow = Callable[[str, str, str, int | None, VolumeRow | None], None]
-_TRANSIENT = ("creating", "deleting", "renaming")
+TRANSIENT = ("creating", "deleting", "renaming")
 
 
 def now() -> datetime.datetime:
@@ -61,77 +61,6 @@ class VolumeManager:
         self._locks: dict[int, asyncio.Lock] = {}
         self._restoring: set[int] = set()
         self.changed: Callable[[], None] = lambda: None
-
-    # -- the daemon comes and goes -----------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Finish or undo what a crash left half done; name the volumes nobody has a record of."""
-        await self.settle(None)
-        self.changed()
-
-    async def settle(self, only: str | None) -> None:
-        """Of all pools, or of one that is back."""
-        for row in self._store.volumes.all(only):
-            try:
-                await self._settle(row)
-            except Unavailable:
-                continue  # and it is told that the pool is away
-            except (ApiError, OSError) as error:
-                self._warn(
-                    Notice(
-                        f"Storage volume {row.name!r} on pool {row.pool!r} could not be put in order: {error}",
-                        VOLUME,
-                        url(row),
-                        row.project,
-                    )
-                )
-        owned: dict[str, set[str]] = {}
-        for row in self._store.volumes.all(only):
-            owned.setdefault(row.pool, set()).add(qualified(row.project, row.name))
-        for name in self._storage.pools() if only is None else [only]:
-            if orphans := set(self._storage.pool(name).custom_volumes()) - owned.get(name, set()):
-                self._warn(
-                    Notice(
-                        f"Pool {name}: custom volumes without a record: {', '.join(sorted(orphans))}; see lxpy recover",
-                        CUSTOM_ORPHANS,
-                        f"/1.0/storage-pools/{name}",
-                    )
-                )
-
-    async def _settle(self, row: VolumeRow) -> None:
-        pool, volume = self._storage.pool(row.pool), qualified(row.project, row.name)
-        if row.doc.get("creating") or row.doc.get("deleting"):
-            word = "created" if row.doc.get("creating") else "deleted"
-            await pool.delete_volume(volume)
-            self._store.volumes.delete(row)
-            self._warn(
-                Notice(
-                    f"Storage volume {row.name!r} on pool {row.pool!r} was being {word} when the daemon ended; "
-                    "what was left of it is removed",
-                    LEFTOVERS,
-                    url(row),
-                    row.project,
-                )
-            )
-            return
-        if place := row.doc.get("renaming"):
-            try:
-                pool.volume_dir(qualified(place["project"], place["name"]))
-            except NotFound:
-                place = {}  # it did not come to it (a pool that is away raises Unavailable: nothing is known)
-            row = replace(row, **place, doc=_without(row.doc, "renaming"))
-            await self.save(self._store.volumes.update(row))
-            volume = qualified(row.project, row.name)
-        snapshots = self._store.volumes.snapshots(row)
-        for name, doc in snapshots.items():
-            if doc.get("creating") or doc.get("deleting"):
-                await pool.delete_volume_snapshot(volume, name)
-                self._store.volumes.delete_snapshot(row, name)
-            elif new := doc.get("renaming"):
-                done: str = new if new in pool.volume_snapshots(volume) else name
-                self._store.volumes.rename_snapshot(row, name, done, _without(doc, "renaming"))
-        if any(mark in doc for doc in snapshots.values() for mark in _TRANSIENT):
-            await self.save(row)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -246,7 +175,7 @@ class VolumeManager:
             self._store.volumes.delete(row)
             raise
         with self._store.transaction():
-            row = self._store.volumes.update(replace(row, doc=_without(doc, "creating")))
+            row = self._store.volumes.update(replace(row, doc=without(doc, "creating")))
             if instead_of is not None:
                 self._store.volumes.update(replace(instead_of, doc={**instead_of.doc, "deleting": True}))
         await self.save(row)
@@ -298,7 +227,7 @@ class VolumeManager:
                 self._store.volumes.update(row)
                 raise
             moved = self._store.volumes.update(
-                replace(marked, project=to_project, name=new, doc=_without(marked.doc, "renaming"))
+                replace(marked, project=to_project, name=new, doc=without(marked.doc, "renaming"))
             )
             await self.save(moved)
         self.emit("storage-volume-renamed", url(moved), to_project, {"old_name": name})
@@ -441,7 +370,7 @@ class VolumeManager:
                 await self._storage.pool(pool).delete_volume_snapshot(qualified(project, name), snapshot)
                 self._store.volumes.delete_snapshot(row, snapshot)
                 raise
-            self._store.volumes.put_snapshot(row, snapshot, _without(doc, "creating"))
+            self._store.volumes.put_snapshot(row, snapshot, without(doc, "creating"))
             await self.save(row)
         self.changed()
         self.emit("storage-volume-snapshot-created", url(row, snapshot), project, None)
@@ -544,8 +473,8 @@ class VolumeManager:
         """Write ``backup.yaml`` beside the data: what a re-scan of the pool needs to bring the volume back."""
         content = {
             "volume": {"name": row.name, "project": row.project, "type": "custom"}
-            | _without(row.doc, "exports", *_TRANSIENT),
-            "snapshots": [{"name": n} | _without(d, *_TRANSIENT) for n, d in self.kept_snapshots(row).items()],
+            | without(row.doc, "exports", *TRANSIENT),
+            "snapshots": [{"name": n} | without(d, *TRANSIENT) for n, d in self.kept_snapshots(row).items()],
             "pool": {"name": row.pool} | (self._store.pools.get(row.pool) or {}),
             "project": self._store.projects.get(row.project) or {},
         }  # fmt: skip
@@ -581,7 +510,8 @@ class _OneTree:
         raise NotFound(f"Snapshot {snapshot!r} of volume {volume!r} not found")
 
 
-def _without(doc: Document, *keys: str) -> Document:
+def without(doc: Document, *keys: str) -> Document:
+    """A document without some of its keys."""
     return {key: value for key, value in doc.items() if key not in keys}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from lxpy.api import status
+from lxpy.api import status, values
 from lxpy.api.errors import ApiError, BadRequest, Conflict, NotFound
 from lxpy.cli import render
 from lxpy.cli.args import Args, UsageError
@@ -153,8 +153,9 @@ def _check_movable(there: dict[str, Any]) -> None:
     name = there["name"]
     if there["status_code"] in status.UP:
         raise BadRequest(f"Instance {name!r} runs: stop it first (lxpy stop {name}); a copy may be made while it runs")
-    if (there.get("expanded_config") or {}).get("security.protection.delete", "").lower() in ("true", "1", "yes", "on"):
-        raise BadRequest(f"Instance {name!r} is protected: unset security.protection.delete to move it away")
+    key = "security.protection.delete"
+    if values.boolean(key, (there.get("expanded_config") or {}).get(key) or "false"):
+        raise BadRequest(f"Instance {name!r} is protected: unset {key} to move it away")
 
 
 def _leave(context: Context, source: Client, url: str, said: str) -> None:
